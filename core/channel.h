@@ -1,0 +1,76 @@
+// Bytes that come and go while a task waits: what a running HTTP request and an upgraded connection have in common.
+#ifndef DOCKRUN_CHANNEL_H
+#define DOCKRUN_CHANNEL_H
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "error.h"
+#include "runtime.h"
+
+struct dr_buffer {
+  char *data;
+  size_t at, end, size;  // data[at..end) is in use
+};
+
+static inline size_t dr_buffer_len(const struct dr_buffer *b) { return b->end - b->at; }
+static inline const char *dr_buffer_data(const struct dr_buffer *b) { return b->data + b->at; }
+
+static inline int dr_buffer_add(struct dr_buffer *b, const void *data, size_t len) {
+  if (!len) return 0;
+  if (b->size - b->end < len) {
+    if (b->at) memmove(b->data, b->data + b->at, dr_buffer_len(b));
+    b->end -= b->at;
+    b->at = 0;
+  }
+  if (b->size - b->end < len) {
+    size_t size = b->size ? b->size : 4096;
+    while (size - b->end < len) size *= 2;
+    char *grown = realloc(b->data, size);
+    if (!grown) return -ENOMEM;
+    b->data = grown;
+    b->size = size;
+  }
+  memcpy(b->data + b->end, data, len);
+  b->end += len;
+  return 0;
+}
+
+static inline void dr_buffer_drop(struct dr_buffer *b, size_t len) {
+  b->at += len;
+  if (b->at == b->end) b->at = b->end = 0;
+}
+
+static inline void dr_buffer_free(struct dr_buffer *b) {
+  free(b->data);
+  *b = (struct dr_buffer){0};
+}
+
+// Above this many bytes that nobody has read, the peer is made to wait; above it that the peer has not taken, the writer.
+enum { DR_HIGH_WATER = 256 * 1024 };
+
+struct dr_channel {
+  struct dr_buffer in, out;
+  bool ended;   // nothing more will come in; `failed` tells why where that is an error
+  bool failed;  // error says how
+  struct dr_error error;
+  struct dr_wait reader, writer;
+  void (*more)(struct dr_channel *c);      // room in `in`: let the peer go on
+  void (*flush)(struct dr_channel *c);     // something in `out`
+  void (*half_close)(struct dr_channel *c);  // nothing more will be written
+  void (*close)(struct dr_channel *c);     // gives everything up; idempotent
+};
+
+static inline struct dr_channel *dr_channel_of_reader(struct dr_wait *w) {
+  return (struct dr_channel *)((char *)w - offsetof(struct dr_channel, reader));
+}
+
+static inline void dr_channel_end(struct dr_channel *c) {
+  c->ended = true;
+  dr_wake(&c->reader);
+  dr_wake(&c->writer);
+}
+
+#endif

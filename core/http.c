@@ -1,0 +1,273 @@
+// libcurl's multi handle on the runtime's loop (curl_multi_socket_action), one for each Lua state, so that connections
+// are kept and shared. And dockrun.core.http: plain requests for scripts and hooks.
+#include "http.h"
+
+#include <lauxlib.h>
+#include <stdio.h>
+
+static const char HTTP[] = "dockrun.http";
+static const char KEY;
+
+struct dr_http {
+  CURLM *multi;
+  uv_loop_t *loop;
+  uv_timer_t *timer;
+};
+
+struct watched {  // a socket that libcurl wants watched
+  uv_poll_t poll;
+  struct dr_http *http;
+  curl_socket_t fd;
+};
+
+struct pending {  // an easy handle's way back
+  void (*done)(void *arg, CURLcode result);
+  void *arg;
+};
+
+static void free_handle(uv_handle_t *handle) { free(handle); }
+
+static void collect_done(struct dr_http *http) {
+  int left;
+  for (CURLMsg *m; (m = curl_multi_info_read(http->multi, &left));) {
+    if (m->msg != CURLMSG_DONE) continue;
+    struct pending *p = NULL;
+    CURL *easy = m->easy_handle;
+    CURLcode result = m->data.result;
+    curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&p);
+    if (p) p->done(p->arg, result);
+  }
+}
+
+static void on_poll(uv_poll_t *poll, int status, int events) {
+  struct watched *w = poll->data;
+  struct dr_http *http = w->http;
+  int running, flags = 0;
+  if (status < 0) flags = CURL_CSELECT_ERR;
+  if (events & UV_READABLE) flags |= CURL_CSELECT_IN;
+  if (events & UV_WRITABLE) flags |= CURL_CSELECT_OUT;
+  curl_multi_socket_action(http->multi, w->fd, flags, &running);
+  collect_done(http);
+}
+
+static void on_timer(uv_timer_t *timer) {
+  struct dr_http *http = timer->data;
+  int running;
+  curl_multi_socket_action(http->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+  collect_done(http);
+}
+
+static int want_timer(CURLM *multi, long ms, void *arg) {
+  (void)multi;
+  struct dr_http *http = arg;
+  if (!http->timer) return 0;
+  if (ms < 0) {
+    uv_timer_stop(http->timer);
+  } else {
+    uv_update_time(http->loop);
+    uv_timer_start(http->timer, on_timer, (uint64_t)ms, 0);
+  }
+  return 0;
+}
+
+static int want_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket) {
+  (void)easy;
+  struct dr_http *http = arg;
+  struct watched *w = socket;
+  if (what == CURL_POLL_REMOVE) {
+    if (!w) return 0;
+    uv_poll_stop(&w->poll);
+    uv_close((uv_handle_t *)&w->poll, free_handle);
+    curl_multi_assign(http->multi, fd, NULL);
+    return 0;
+  }
+  if (!w) {
+    w = calloc(1, sizeof *w);
+    if (!w) return -1;
+    w->http = http;
+    w->fd = fd;
+    if (uv_poll_init_socket(http->loop, &w->poll, fd)) {
+      free(w);
+      return -1;
+    }
+    w->poll.data = w;
+    curl_multi_assign(http->multi, fd, w);
+  }
+  int events = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
+  return uv_poll_start(&w->poll, events, on_poll) ? -1 : 0;
+}
+
+static int l_gc(lua_State *L) {
+  struct dr_http *http = luaL_checkudata(L, 1, HTTP);
+  if (!http->multi) return 0;
+  uv_close((uv_handle_t *)http->timer, free_handle);
+  http->timer = NULL;
+  curl_multi_cleanup(http->multi);
+  http->multi = NULL;
+  return 0;
+}
+
+struct dr_http *dr_http_of(lua_State *L) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &KEY);
+  struct dr_http *http = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  if (http) return http;
+  struct dr_runtime *rt = dr_runtime_of(L);
+  curl_global_init(CURL_GLOBAL_ALL);
+  http = lua_newuserdatauv(L, sizeof *http, 0);
+  *http = (struct dr_http){.loop = &rt->loop, .timer = malloc(sizeof *http->timer), .multi = curl_multi_init()};
+  if (!http->timer || !http->multi) {
+    free(http->timer);
+    curl_multi_cleanup(http->multi);
+    luaL_error(L, "cannot make an HTTP client: out of memory");
+  }
+  uv_timer_init(http->loop, http->timer);
+  http->timer->data = http;
+  curl_multi_setopt(http->multi, CURLMOPT_SOCKETFUNCTION, want_socket);
+  curl_multi_setopt(http->multi, CURLMOPT_SOCKETDATA, http);
+  curl_multi_setopt(http->multi, CURLMOPT_TIMERFUNCTION, want_timer);
+  curl_multi_setopt(http->multi, CURLMOPT_TIMERDATA, http);
+  if (luaL_newmetatable(L, HTTP)) {
+    lua_pushcfunction(L, l_gc);
+    lua_setfield(L, -2, "__gc");
+  }
+  lua_setmetatable(L, -2);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &KEY);
+  return http;
+}
+
+uv_loop_t *dr_http_loop(struct dr_http *http) { return http->loop; }
+
+int dr_http_add(struct dr_http *http, CURL *easy, void (*done)(void *arg, CURLcode result), void *arg) {
+  struct pending *p = malloc(sizeof *p);
+  if (!p) return -ENOMEM;
+  *p = (struct pending){done, arg};
+  curl_easy_setopt(easy, CURLOPT_PRIVATE, p);
+  if (curl_multi_add_handle(http->multi, easy) == CURLM_OK) return 0;
+  free(p);
+  curl_easy_setopt(easy, CURLOPT_PRIVATE, NULL);
+  return -ENOMEM;
+}
+
+void dr_http_remove(struct dr_http *http, CURL *easy) {
+  struct pending *p = NULL;
+  curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&p);
+  if (http->multi) curl_multi_remove_handle(http->multi, easy);
+  curl_easy_cleanup(easy);
+  free(p);
+}
+
+void dr_http_prepare(CURL *easy, const struct dr_request_options *o, char *detail) {
+  curl_easy_setopt(easy, CURLOPT_URL, o->url);
+  curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, detail);
+  curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+  curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, 10000L);
+  curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
+  curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+  if (o->unix_socket) curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, o->unix_socket);
+  if (!o->proxy) curl_easy_setopt(easy, CURLOPT_NOPROXY, "*");
+  if (o->tls.ca) curl_easy_setopt(easy, CURLOPT_CAINFO, o->tls.ca);
+  if (o->tls.cert) curl_easy_setopt(easy, CURLOPT_SSLCERT, o->tls.cert);
+  if (o->tls.key) curl_easy_setopt(easy, CURLOPT_SSLKEY, o->tls.key);
+  if (o->tls.insecure) {
+    curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L);
+    curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L);
+  }
+}
+
+int dr_http_error(struct dr_error *e, CURL *easy, CURLcode code, const char *who, const char *detail) {
+  static const struct {
+    CURLcode code;
+    const char *kind, *what;
+  } known[] = {
+      {CURLE_COULDNT_CONNECT, "unreachable", "cannot reach"},
+      {CURLE_COULDNT_RESOLVE_HOST, "unreachable", "cannot find"},
+      {CURLE_OPERATION_TIMEDOUT, "timeout", "no answer in time from"},
+      {CURLE_URL_MALFORMAT, "invalid", "bad address of"},
+      {CURLE_WEIRD_SERVER_REPLY, "protocol", "not HTTP from"},
+      {CURLE_HTTP2, "protocol", "not HTTP/1.1 from"},
+      {CURLE_BAD_CONTENT_ENCODING, "protocol", "broken content encoding from"},
+      {CURLE_PEER_FAILED_VERIFICATION, "unreachable", "cannot trust the certificate of"},
+      {CURLE_SSL_CONNECT_ERROR, "unreachable", "no TLS with"},
+      {CURLE_OUT_OF_MEMORY, "system", "out of memory in a call to"},
+  };
+  const char *kind = "unreachable", *what = "lost the connection to";
+  for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+    if (known[i].code == code) kind = known[i].kind, what = known[i].what;
+  }
+  long os = 0;
+  curl_easy_getinfo(easy, CURLINFO_OS_ERRNO, &os);
+  const char *why = code == CURLE_COULDNT_CONNECT && os ? strerror((int)os) : *detail ? detail : curl_easy_strerror(code);
+  return dr_fail(e, kind, (int)code, "%s %s: %s", what, who, why);
+}
+
+// ---- dockrun.core.http -------------------------------------------------------------------------
+
+static int answered(lua_State *L, int status, lua_KContext ctx) {
+  (void)status, (void)ctx;
+  struct dr_request *r = lua_touserdata(L, -1);
+  if (r->channel.failed) {
+    dr_return_error(L, &r->channel.error);
+    r->channel.close(&r->channel);
+    return 2;
+  }
+  lua_createtable(L, 0, 3);
+  lua_pushinteger(L, r->status);
+  lua_setfield(L, -2, "status");
+  dr_push_headers(L, &r->headers);
+  lua_setfield(L, -2, "headers");
+  lua_pushlstring(L, dr_buffer_len(&r->channel.in) ? dr_buffer_data(&r->channel.in) : "", dr_buffer_len(&r->channel.in));
+  lua_setfield(L, -2, "body");
+  r->channel.close(&r->channel);
+  return 1;
+}
+
+static const char *opt_field(lua_State *L, const char *name, const char *fallback) {
+  int type = lua_getfield(L, 1, name);  // stays on the stack: the string must outlive the call
+  if (type == LUA_TNIL) return fallback;
+  if (type != LUA_TSTRING) luaL_error(L, "http.request: '%s' must be a string, not a %s", name, lua_typename(L, type));
+  return lua_tostring(L, -1);
+}
+
+// http.request{url, method = "GET", headers = {}, body, unix_socket, timeout = 60, limit = 64 MiB}
+//   -> {status, headers (lower-case names), body} | nil, err
+static int l_request(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 1);
+  struct dr_error e;
+  struct dr_request_options o = {.method = opt_field(L, "method", "GET"), .proxy = true};
+  o.url = opt_field(L, "url", NULL);
+  if (!o.url) return luaL_error(L, "http.request: 'url' is missing");
+  o.who = o.url;
+  o.unix_socket = opt_field(L, "unix_socket", NULL);
+  if (opt_field(L, "body", NULL)) o.body = lua_gettop(L);
+  lua_getfield(L, 1, "limit");
+  o.limit = (size_t)luaL_optinteger(L, -1, 64 << 20);
+  lua_getfield(L, 1, "timeout");
+  double timeout = dr_opt_seconds(L, lua_gettop(L), 60);
+  if (lua_getfield(L, 1, "headers") == LUA_TTABLE) {
+    for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+      const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : NULL, *value = lua_tostring(L, -1);
+      if (!name || !value || strpbrk(name, "\r\n:") || strpbrk(value, "\r\n")) {
+        curl_slist_free_all(o.headers);
+        return luaL_error(L, "http.request: a header is a name and a value without line breaks");
+      }
+      lua_pushfstring(L, *value ? "%s: %s" : "%s;", name, value);
+      struct curl_slist *more = curl_slist_append(o.headers, lua_tostring(L, -1));
+      lua_pop(L, 1);
+      if (!more) {
+        curl_slist_free_all(o.headers);
+        return luaL_error(L, "out of memory");
+      }
+      o.headers = more;
+    }
+  }
+  if (!dr_request_start(L, &o, &e)) return dr_return_error(L, &e);
+  return dr_request_wait(L, lua_gettop(L), timeout, answered, 0);
+}
+
+int luaopen_dockrun_core_http(lua_State *L) {
+  static const luaL_Reg module[] = {{"request", l_request}, {NULL, NULL}};
+  luaL_newlib(L, module);
+  return 1;
+}

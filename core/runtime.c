@@ -1,0 +1,312 @@
+// The Lua state's runtime: the loop, the script's run, signals, and the modules of dockrun.core.
+#include "runtime.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <lauxlib.h>
+#include <limits.h>
+#include <luv/luv.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "error.h"
+#include "modules.h"
+
+static const char RUNTIME[] = "dockrun.runtime";
+static const char KEY;                  // registry key of the runtime
+static struct dr_runtime *interrupted;  // the one that catches signals: a signal handler has no other way to know
+
+// ---- the loop ----------------------------------------------------------------------------------
+
+static void run_uv(struct dr_runtime *rt, uv_run_mode mode) {
+  rt->in_uv = true;
+  uv_run(&rt->loop, mode);
+  rt->in_uv = false;
+}
+
+bool dr_step(struct dr_runtime *rt, lua_State *from) {
+  if (rt->ready_first) {
+    dr_run_ready(rt, from);
+    run_uv(rt, UV_RUN_NOWAIT);
+    return true;
+  }
+  if (!uv_loop_alive(&rt->loop)) return false;
+  run_uv(rt, UV_RUN_ONCE);
+  return true;
+}
+
+// ---- signals -----------------------------------------------------------------------------------
+
+int dr_interrupted(lua_State *L, int signal) {
+  const char *name = signal == SIGTERM ? "SIGTERM" : "SIGINT";
+  const char *message = lua_pushfstring(L, "interrupted by %s", name);
+  dr_push_error_text(L, "cancelled", 0, message, strlen(message));
+  lua_pushstring(L, name);
+  lua_setfield(L, -2, "signal");
+  lua_remove(L, -2);
+  return 1;
+}
+
+static void cancel_main(struct dr_runtime *rt, int signal) {
+  if (!rt->main) return;
+  luaL_checkstack(rt->L, 8, NULL);
+  dr_interrupted(rt->L, signal);
+  dr_cancel(rt, rt->main, -1);
+  lua_pop(rt->L, 1);
+}
+
+static void on_signal_async(uv_async_t *async) {
+  struct dr_runtime *rt = async->data;
+  int signal = rt->signal;
+  rt->signal = 0;
+  if (!signal) return;
+  if (rt->main && dr_task_ended(rt->main)) rt->main = NULL;  // what is left does not end by itself: stop waiting for it
+  cancel_main(rt, signal);
+}
+
+// Runs at the next instruction of Lua that never came back to the loop.
+static void on_signal_hook(lua_State *L, lua_Debug *ar) {
+  (void)ar;
+  struct dr_runtime *rt = dr_runtime_of(L);
+  int signal = rt->signal;
+  lua_sethook(L, NULL, 0, 0);
+  rt->signal = 0;
+  if (!signal) return;
+  if (rt->current != rt->main) cancel_main(rt, signal);
+  dr_interrupted(L, signal);
+  lua_error(L);
+}
+
+static void on_signal(int signal) {
+  int saved = errno;
+  struct dr_runtime *rt = interrupted;
+  if (rt) {
+    rt->signal = signal;
+    uv_async_send(&rt->signal_async);
+    // As lua.c does: setting a hook is the one thing that may be done to a running state from here.
+    if (rt->running) lua_sethook(rt->running, on_signal_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
+  }
+  errno = saved;
+}
+
+int dr_catch_signals(struct dr_runtime *rt) {
+  struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+  struct sigaction ignore = {.sa_handler = SIG_IGN};
+  sigemptyset(&action.sa_mask);
+  interrupted = rt;
+  // A closed pipe is an error of the write that met it, not the end of a process that has containers to stop.
+  if (sigaction(SIGINT, &action, NULL) || sigaction(SIGTERM, &action, NULL) || sigaction(SIGPIPE, &ignore, NULL))
+    return -errno;
+  return 0;
+}
+
+// ---- the script --------------------------------------------------------------------------------
+
+static void cancel_rest(struct dr_runtime *rt, lua_State *L) {
+  for (struct dr_task *t = rt->tasks, *next; t; t = next) {
+    next = dr_task_next(t);
+    dr_cancel(rt, t, 0);
+  }
+  while (rt->tasks && rt->main && dr_step(rt, L)) {
+  }
+}
+
+int dr_run_main(lua_State *L, int nargs) {
+  struct dr_runtime *rt = dr_runtime_of(L);
+  struct dr_task *t = rt->main = dr_spawn(L, nargs);
+  int handle = lua_gettop(L);
+  while (!dr_task_ended(t)) {
+    if (dr_step(rt, L)) continue;
+    static const char stuck[] = "deadlock: the script waits for something that nothing can bring about";
+    dr_push_error_text(rt->L, "deadlock", 0, stuck, strlen(stuck));
+    dr_cancel(rt, t, -1);
+    lua_pop(rt->L, 1);
+  }
+  cancel_rest(rt, L);
+  rt->main = NULL;
+  bool ok = dr_task_results(L, t, handle);
+  lua_remove(L, handle);
+  return ok ? LUA_OK : LUA_ERRRUN;
+}
+
+double dr_opt_seconds(lua_State *L, int idx, double fallback) {
+  if (lua_isnoneornil(L, idx)) return fallback;
+  double seconds = luaL_checknumber(L, idx);
+  luaL_argcheck(L, seconds >= 0, idx, "a time-out is a number of seconds of at least 0");
+  return seconds;
+}
+
+// ---- where the Lua files are -------------------------------------------------------------------
+
+static bool holds_policy(const char *dir) {
+  char probe[PATH_MAX];
+  return snprintf(probe, sizeof probe, "%s/dockrun/init.lua", dir) < (int)sizeof probe && access(probe, R_OK) == 0;
+}
+
+// The directory of this executable or library, or "" where it cannot be told.
+static void own_directory(char *dir, size_t size) {
+  Dl_info info;
+  char path[PATH_MAX] = "";
+  *dir = '\0';
+  if (!dladdr(&KEY, &info) || !strchr(info.dli_fname, '/') || !realpath(info.dli_fname, path)) {
+    if (!realpath("/proc/self/exe", path)) return;
+  }
+  char *slash = strrchr(path, '/');
+  if (slash) *slash = '\0';
+  snprintf(dir, size, "%s", path);
+}
+
+// Puts the Lua policy before the default package.path: DOCKRUN_LUA_PATH (directories, separated by ':'), and the first
+// of the build tree's and the installed directory that has it.
+static void set_path(lua_State *L) {
+  char own[PATH_MAX];
+  own_directory(own, sizeof own);
+  int top = lua_gettop(L), parts = 0;
+  const char *from_env = getenv("DOCKRUN_LUA_PATH");
+  if (from_env && *from_env) {
+    luaL_gsub(L, from_env, ":", "/?.lua;");
+    const char *plain = luaL_gsub(L, from_env, ":", "/?/init.lua;");
+    lua_pushfstring(L, "%s/?.lua;%s/?/init.lua;", lua_tostring(L, -2), plain);
+    parts++;
+  }
+  const char *candidates[] = {lua_pushfstring(L, "%s/../../lua", own), lua_pushfstring(L, "%s/../share/dockrun/lua", own),
+                              DOCKRUN_SHARE};
+  lua_getglobal(L, "package");
+  int package = lua_gettop(L);
+  lua_pushliteral(L, "");
+  if (parts) {
+    lua_pop(L, 1);
+    lua_pushvalue(L, top + 3);
+  }
+  for (size_t i = 0; i < sizeof candidates / sizeof *candidates; i++) {
+    if (!holds_policy(candidates[i])) continue;
+    lua_pushfstring(L, "%s%s/?.lua;%s/?/init.lua;", lua_tostring(L, -1), candidates[i], candidates[i]);
+    break;
+  }
+  lua_getfield(L, package, "path");
+  lua_pushfstring(L, "%s%s", lua_tostring(L, -2), lua_tostring(L, -1));
+  lua_setfield(L, package, "path");
+  lua_settop(L, top);
+}
+
+// ---- birth and end -----------------------------------------------------------------------------
+
+static void close_handle(uv_handle_t *handle, void *arg) {
+  (void)arg;
+  if (!uv_is_closing(handle)) uv_close(handle, NULL);
+}
+
+static int l_gc(lua_State *L) {
+  struct dr_runtime *rt = luaL_checkudata(L, 1, RUNTIME);
+  if (!rt->L || rt->in_uv) return 0;  // in a callback of the loop: the process is about to exit, the loop cannot end
+  rt->L = NULL;
+  if (interrupted == rt) interrupted = NULL;
+  dr_root_free(rt->root);
+  uv_walk(&rt->loop, close_handle, NULL);
+  uv_run(&rt->loop, UV_RUN_DEFAULT);
+  uv_loop_close(&rt->loop);
+  return 0;
+}
+
+static int l_luv(lua_State *L) {
+  struct dr_runtime *rt = dr_runtime_of(L);
+  luv_set_loop(L, &rt->loop);
+  luv_set_callback(L, dr_luv_callback);
+  return luaopen_luv(L);
+}
+
+static void preload(lua_State *L) {
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+  for (const luaL_Reg *m = dr_modules; m->name; m++) {
+    lua_pushcfunction(L, m->func);
+    lua_setfield(L, -2, m->name);
+  }
+  lua_pushcfunction(L, l_luv);
+  lua_setfield(L, -2, "luv");
+  lua_pop(L, 1);
+}
+
+struct dr_runtime *dr_runtime_of(lua_State *L) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &KEY);
+  struct dr_runtime *rt = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  if (rt) return rt;
+  rt = lua_newuserdatauv(L, sizeof *rt, 0);
+  memset(rt, 0, sizeof *rt);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+  lua_State *main = lua_tothread(L, -1);
+  lua_pop(L, 1);
+  int rc = uv_loop_init(&rt->loop);
+  if (rc) luaL_error(L, "cannot make an event loop: %s", uv_strerror(rc));
+  rt->root = dr_root_new(rt);
+  if (!rt->root || (rc = uv_async_init(&rt->loop, &rt->signal_async, on_signal_async))) {
+    dr_root_free(rt->root);
+    uv_loop_close(&rt->loop);
+    luaL_error(L, "cannot make the runtime: %s", rc ? uv_strerror(rc) : "out of memory");
+  }
+  uv_unref((uv_handle_t *)&rt->signal_async);
+  rt->signal_async.data = rt;
+  rt->L = main;
+  if (luaL_newmetatable(L, RUNTIME)) {
+    lua_pushcfunction(L, l_gc);
+    lua_setfield(L, -2, "__gc");
+  }
+  lua_setmetatable(L, -2);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &KEY);
+  return rt;
+}
+
+// ---- the border --------------------------------------------------------------------------------
+
+// now() -> seconds on a clock that never steps back
+static int l_now(lua_State *L) {
+  lua_pushnumber(L, (lua_Number)uv_hrtime() / 1e9);
+  return 1;
+}
+
+// clock() -> seconds since 1970, nanoseconds of the second
+static int l_clock(lua_State *L) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  lua_pushinteger(L, now.tv_sec);
+  lua_pushinteger(L, now.tv_nsec);
+  return 2;
+}
+
+// error(kind, message [, fields]) -> an error value of the core's shape
+static int l_error(lua_State *L) {
+  size_t len;
+  const char *kind = luaL_checkstring(L, 1), *message = luaL_checklstring(L, 2, &len);
+  lua_settop(L, 3);
+  dr_push_error_text(L, kind, 0, message, len);
+  if (lua_istable(L, 3)) {
+    for (lua_pushnil(L); lua_next(L, 3); lua_pop(L, 1)) {
+      lua_pushvalue(L, -2);
+      lua_pushvalue(L, -2);
+      lua_rawset(L, 4);
+    }
+  }
+  return 1;
+}
+
+int luaopen_dockrun_core_runtime(lua_State *L) {
+  static const luaL_Reg module[] = {{"now", l_now}, {"clock", l_clock}, {"error", l_error}, {NULL, NULL}};
+  dr_runtime_of(L);
+  luaopen_dockrun_core_tasks(L);
+  luaL_setfuncs(L, module, 0);
+  lua_pushliteral(L, DOCKRUN_VERSION);
+  lua_setfield(L, -2, "version");
+  return 1;
+}
+
+// The one entry of the library: makes the runtime, and every dockrun.core.* known to require.
+__attribute__((visibility("default"))) int luaopen_dockrun_core(lua_State *L) {
+  dr_runtime_of(L);
+  preload(L);
+  set_path(L);
+  luaL_requiref(L, "dockrun.core.runtime", luaopen_dockrun_core_runtime, 0);
+  return 1;
+}

@@ -1,0 +1,77 @@
+// The runtime: one Lua state and one libuv loop. Scripts are coroutines (tasks); a primitive that has to wait parks its
+// task, and the loop makes it ready again. Lua runs outside of libuv's and libcurl's callbacks: those only wake waits.
+#ifndef DOCKRUN_RUNTIME_H
+#define DOCKRUN_RUNTIME_H
+
+#include <lua.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <uv.h>
+
+struct dr_task;
+
+enum dr_outcome { DR_PENDING, DR_WOKEN, DR_TIMED_OUT, DR_CANCELLED };
+
+// Something a task waits for. Lives inside a primitive's own userdata; zero-initialised.
+struct dr_wait {
+  struct dr_task *task;  // who waits, NULL while nobody does
+  enum dr_outcome outcome;
+  void (*stop)(struct dr_wait *w);  // gives the work up when the wait ends by time-out or cancel; may be NULL
+  lua_KFunction k;
+  lua_KContext ctx;
+};
+
+struct dr_runtime {
+  lua_State *L;  // the main thread
+  uv_loop_t loop;
+  bool in_uv;  // inside uv_run, which must not be entered twice
+  struct dr_task *current;
+  lua_State *running;  // the innermost coroutine of the current task
+  struct dr_task *root;  // stands for code outside of any task
+  struct dr_task *main;  // the script, which a signal cancels
+  struct dr_task *tasks;
+  struct dr_task *ready_first, *ready_last;
+  uv_async_t signal_async;
+  volatile sig_atomic_t signal;
+};
+
+// The runtime of a Lua state, made on first use. Raises where it cannot be made.
+struct dr_runtime *dr_runtime_of(lua_State *L);
+
+// Waits until w is woken, at most `timeout` seconds (below 0: for ever), then calls k(L, LUA_YIELD, ctx), which returns
+// the primitive's results and finds the outcome in w. A cancel raises instead. The value at `anchor` owns w and is kept.
+// Use as `return dr_wait(…)`. In a task it yields; elsewhere it runs the loop until done.
+int dr_wait(lua_State *L, struct dr_wait *w, int anchor, double timeout, lua_KFunction k, lua_KContext ctx);
+
+// Ends a wait, if there is one. Safe in any callback; runs no Lua.
+void dr_wake(struct dr_wait *w);
+
+// Calls the function below nargs arguments on L as the main task and runs the loop until it is done and every other task
+// was cancelled and ended. Returns LUA_OK with the results on L, or LUA_ERRRUN with the error value and the traceback.
+int dr_run_main(lua_State *L, int nargs);
+
+// Makes SIGINT and SIGTERM cancel the main task. For the executable; a host program keeps its own signals.
+int dr_catch_signals(struct dr_runtime *rt);
+
+// Optional seconds at argument idx (absent: `fallback`); raises on a negative number.
+double dr_opt_seconds(lua_State *L, int idx, double fallback);
+
+// task.c: used by runtime.c only.
+struct dr_task *dr_root_new(struct dr_runtime *rt);
+void dr_root_free(struct dr_task *t);
+void dr_run_ready(struct dr_runtime *rt, lua_State *from);
+void dr_cancel(struct dr_runtime *rt, struct dr_task *t, int reason);  // reason: stack index on rt->L, or 0
+bool dr_task_ended(const struct dr_task *t);
+struct dr_task *dr_spawn(lua_State *L, int nargs);  // function and arguments at the top are replaced by the handle
+bool dr_task_results(lua_State *L, struct dr_task *t, int handle);
+struct dr_task *dr_task_next(const struct dr_task *t);
+int luaopen_dockrun_core_tasks(lua_State *L);
+int dr_luv_callback(lua_State *L, int nargs, int nresults, int flags);
+bool dr_step(struct dr_runtime *rt, lua_State *from);  // false where nothing can ever happen again
+int dr_interrupted(lua_State *L, int signal);          // pushes the cancel error for a signal
+
+int luaopen_dockrun_core(lua_State *L);
+int luaopen_dockrun_core_runtime(lua_State *L);
+int luaopen_dockrun_core_queue(lua_State *L);
+
+#endif

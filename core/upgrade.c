@@ -1,0 +1,229 @@
+// Upgraded (hijacked) connections, for attach and exec: HTTP once, raw bytes both ways from then on. libcurl makes the
+// connection (unix, TCP or TLS, CURLOPT_CONNECT_ONLY); the one request is written and its answer's head read here.
+// Engine API, "Attach to a container": 101 UPGRADED, or 200 from engines that ignore the upgrade headers.
+#include <lauxlib.h>
+#include <stdio.h>
+#include <sys/socket.h>
+
+#include "http.h"
+
+static const char UPGRADE[] = "dockrun.upgrade";
+
+enum { MAX_HEAD = 64 * 1024, MAX_REFUSAL = 1024 * 1024 };
+
+static void watch(struct dr_upgrade *u);
+
+static void fail(struct dr_upgrade *u, CURLcode code) {
+  if (!u->channel.failed) dr_http_error(&u->channel.error, u->easy, code, u->who, u->detail);
+  u->channel.failed = true;
+  dr_channel_end(&u->channel);
+}
+
+static void broken(struct dr_upgrade *u, const char *what) {
+  dr_fail(&u->channel.error, "protocol", EPROTO, "%s from %s", what, u->who);
+  u->channel.failed = true;
+  dr_channel_end(&u->channel);
+}
+
+// ---- the head of the answer --------------------------------------------------------------------
+
+// Whether a refusal's body is whole. The engine sends its errors with a Content-Length.
+static bool refusal_whole(const struct dr_upgrade *u) {
+  char length[24];
+  return dr_header(&u->headers, "content-length", length, sizeof length) &&
+         dr_buffer_len(&u->channel.in) >= strtoull(length, NULL, 10);
+}
+
+// Takes the head off `in` once it is whole.
+static void take_head(struct dr_upgrade *u) {
+  struct dr_buffer *in = &u->channel.in;
+  size_t len = dr_buffer_len(in);
+  const char *data = dr_buffer_data(in), *end = memmem(data, len, "\r\n\r\n", 4);
+  if (!end) {
+    if (len > MAX_HEAD) broken(u, "an endless answer");
+    return;
+  }
+  int major = 0, minor = 0, status = 0;
+  if (sscanf(data, "HTTP/%d.%d %d", &major, &minor, &status) != 3 || major != 1 || status < 100 || status > 599) {
+    broken(u, "something that is not HTTP/1");
+    return;
+  }
+  const char *lines = (const char *)memchr(data, '\n', len) + 1;
+  if (lines < end && dr_buffer_add(&u->headers, lines, end - lines)) {
+    fail(u, CURLE_OUT_OF_MEMORY);
+    return;
+  }
+  u->status = status;
+  u->head_done = true;
+  dr_buffer_drop(in, end + 4 - data);
+}
+
+// ---- the socket --------------------------------------------------------------------------------
+
+static void receive(struct dr_upgrade *u) {
+  char chunk[16 * 1024];
+  struct dr_channel *c = &u->channel;
+  while (!c->ended && dr_buffer_len(&c->in) < DR_HIGH_WATER + (u->head_done ? 0 : MAX_HEAD)) {
+    size_t n = 0;
+    CURLcode code = curl_easy_recv(u->easy, chunk, sizeof chunk, &n);
+    if (code == CURLE_AGAIN) break;
+    if (code == CURLE_OK && n == 0) {
+      if (!u->head_done) fail(u, CURLE_GOT_NOTHING);
+      dr_channel_end(c);
+      break;
+    }
+    if (code == CURLE_OK && dr_buffer_add(&c->in, chunk, n)) code = CURLE_OUT_OF_MEMORY;
+    if (code != CURLE_OK) {
+      fail(u, code);
+      break;
+    }
+    if (!u->head_done) take_head(u);
+    if (u->head_done && u->status >= 400) {
+      if (refusal_whole(u)) dr_channel_end(c);
+      if (dr_buffer_len(&c->in) > MAX_REFUSAL) broken(u, "an endless refusal");
+    } else if (u->head_done) {
+      dr_wake(&c->reader);
+    }
+  }
+}
+
+static void transmit(struct dr_upgrade *u) {
+  struct dr_channel *c = &u->channel;
+  while (!c->ended && dr_buffer_len(&c->out)) {
+    size_t n = 0;
+    CURLcode code = curl_easy_send(u->easy, dr_buffer_data(&c->out), dr_buffer_len(&c->out), &n);
+    if (code == CURLE_AGAIN) break;
+    if (code != CURLE_OK) {
+      fail(u, code);
+      return;
+    }
+    dr_buffer_drop(&c->out, n);
+  }
+  if (dr_buffer_len(&c->out) < DR_HIGH_WATER / 2) dr_wake(&c->writer);
+  if (!dr_buffer_len(&c->out) && u->out_ended) shutdown(u->fd, SHUT_WR);
+}
+
+static void on_poll(uv_poll_t *poll, int status, int events) {
+  struct dr_upgrade *u = poll->data;
+  if (status < 0 || (events & UV_READABLE)) receive(u);
+  if (events & UV_WRITABLE) transmit(u);
+  watch(u);
+}
+
+// Asks the loop for what is still wanted: reading while there is room, writing while there is something to write.
+static void watch(struct dr_upgrade *u) {
+  struct dr_channel *c = &u->channel;
+  if (!u->poll) return;
+  int events = 0;
+  if (!c->ended && (!u->head_done || dr_buffer_len(&c->in) < DR_HIGH_WATER)) events |= UV_READABLE;
+  if (!c->ended && dr_buffer_len(&c->out)) events |= UV_WRITABLE;
+  if (events == u->events) return;
+  u->events = events;
+  if (events)
+    uv_poll_start(u->poll, events, on_poll);
+  else
+    uv_poll_stop(u->poll);
+}
+
+static void on_connected(void *arg, CURLcode result) {
+  struct dr_upgrade *u = arg;
+  if (result != CURLE_OK) {
+    fail(u, result);
+    return;
+  }
+  curl_easy_getinfo(u->easy, CURLINFO_ACTIVESOCKET, &u->fd);
+  u->poll = malloc(sizeof *u->poll);
+  if (!u->poll || uv_poll_init_socket(dr_http_loop(u->http), u->poll, u->fd)) {
+    free(u->poll);
+    u->poll = NULL;
+    fail(u, CURLE_OUT_OF_MEMORY);
+    return;
+  }
+  u->poll->data = u;
+  watch(u);
+}
+
+// ---- the channel's side ------------------------------------------------------------------------
+
+static void more(struct dr_channel *c) {
+  struct dr_upgrade *u = (struct dr_upgrade *)c;
+  if (u->poll && u->head_done) receive(u);  // TLS may hold bytes for which the socket does not wake us
+  watch(u);
+}
+
+static void flush(struct dr_channel *c) { watch((struct dr_upgrade *)c); }
+
+static void half_close(struct dr_channel *c) {
+  struct dr_upgrade *u = (struct dr_upgrade *)c;
+  if (u->out_ended) return;
+  u->out_ended = true;
+  if (!dr_buffer_len(&c->out) && u->poll && !c->ended) shutdown(u->fd, SHUT_WR);
+}
+
+static void free_handle(uv_handle_t *handle) { free(handle); }
+
+static void close_upgrade(struct dr_channel *c) {
+  struct dr_upgrade *u = (struct dr_upgrade *)c;
+  if (u->poll) {
+    uv_poll_stop(u->poll);
+    uv_close((uv_handle_t *)u->poll, free_handle);
+  }
+  u->poll = NULL;
+  if (u->easy) dr_http_remove(u->http, u->easy);
+  u->easy = NULL;
+  dr_buffer_free(&c->in);
+  dr_buffer_free(&c->out);
+  dr_buffer_free(&u->headers);
+  c->ended = true;
+}
+
+static void give_up(struct dr_wait *w) {
+  struct dr_channel *c = dr_channel_of_reader(w);
+  struct dr_upgrade *u = (struct dr_upgrade *)c;
+  dr_fail(&c->error, w->outcome == DR_TIMED_OUT ? "timeout" : "cancelled", ETIMEDOUT, "no answer in time from %s", u->who);
+  c->failed = true;
+  close_upgrade(c);
+}
+
+static int l_gc(lua_State *L) {
+  close_upgrade(luaL_checkudata(L, 1, UPGRADE));
+  return 0;
+}
+
+struct dr_upgrade *dr_upgrade_start(lua_State *L, const struct dr_request_options *o, const char *text, size_t len,
+                                    struct dr_error *e) {
+  struct dr_http *http = dr_http_of(L);
+  struct dr_upgrade *u = lua_newuserdatauv(L, sizeof *u, 0);
+  memset(u, 0, sizeof *u);
+  u->http = http;
+  u->fd = CURL_SOCKET_BAD;
+  u->channel.more = more;
+  u->channel.flush = flush;
+  u->channel.half_close = half_close;
+  u->channel.close = close_upgrade;
+  snprintf(u->who, sizeof u->who, "%s", o->who);
+  if (luaL_newmetatable(L, UPGRADE)) {
+    lua_pushcfunction(L, l_gc);
+    lua_setfield(L, -2, "__gc");
+  }
+  lua_setmetatable(L, -2);
+  u->easy = curl_easy_init();
+  if (!u->easy || dr_buffer_add(&u->channel.out, text, len)) goto fail;
+  dr_http_prepare(u->easy, o, u->detail);
+  curl_easy_setopt(u->easy, CURLOPT_CONNECT_ONLY, 1L);
+  if (dr_http_add(http, u->easy, on_connected, u)) goto fail;
+  return u;
+fail:
+  dr_fail(e, "system", ENOMEM, "cannot start a connection to %s: out of memory", o->who);
+  if (u->easy) curl_easy_cleanup(u->easy);
+  u->easy = NULL;
+  lua_pop(L, 1);
+  return NULL;
+}
+
+int dr_upgrade_wait(lua_State *L, int idx, double timeout, lua_KFunction k, lua_KContext ctx) {
+  struct dr_upgrade *u = lua_touserdata(L, idx);
+  if (u->channel.ended || (u->head_done && u->status < 400)) return k(L, LUA_OK, ctx);
+  u->channel.reader.stop = give_up;
+  return dr_wait(L, &u->channel.reader, idx, timeout, k, ctx);
+}

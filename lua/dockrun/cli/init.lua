@@ -1,0 +1,136 @@
+-- The command: which word, which options, which exit code. What a word does is in a file of its own beside this one.
+local dockrun = require "dockrun"
+local endpoint = require "dockrun.driver.endpoint"
+local options = require "dockrun.options"
+local output = require "dockrun.cli.output"
+
+-- In the order of the help.
+local commands = { "run", "validate", "status", "logs", "stop", "fingerprint", "version", "help" }
+
+-- Global options: they stand before or after the command's name. `option` is what they set in dockrun.options.
+local globals = {
+  { flags = "--endpoint", option = "docker.endpoint", argument = "URL", doc = "Docker engine (unix://, tcp://, http://, https://)." },
+  { flags = "--context", option = "context", argument = "NAME", doc = "Docker context to take the endpoint from." },
+  { flags = "--bind-ip", option = "docker.bind_ip", argument = "IP", doc = "Address that ports are bound on." },
+  { flags = "--state-dir", argument = "DIR", doc = "Directory for state." },
+  { flags = "--config", argument = "FILE", doc = "Options from a Lua or JSON file." },
+  { flags = "--set", argument = "NAME=VALUE", many = true, doc = "Set one option (dockrun help options)." },
+  { flags = "--dev", option = "dev", doc = "Read DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH." },
+  { flags = "--json", doc = "Results as JSON." },
+  { flags = "-v --verbose", doc = "Say more on stderr." },
+}
+
+-- Exit codes by the kind of an error (contract §9).
+local exit_codes = { spec = 2, invalid = 2, usage = 2, unreachable = 3, timeout = 3, engine = 1, failed = 1, cancelled = 130 }
+
+local function fail(err)
+  local kind = type(err) == "table" and err.kind
+  local code = exit_codes[kind] or 4
+  output.say("error", tostring(err))
+  if kind == "unreachable" then output.say("error", "is the engine running? --endpoint says where it is") end
+  return code
+end
+
+local function is_command(word)
+  for _, name in ipairs(commands) do
+    if name == word then return true end
+  end
+  return false
+end
+
+-- A parser that knows the global options, and the command `word` in full; every command where it is not one of them.
+local function build_parser(word)
+  local parser = require "argparse"("dockrun", "Runs and scripts containers on a Docker engine.")
+    :epilog "dockrun SCRIPT.lua [ARG…], dockrun -e CODE and dockrun - run Lua on the same runtime."
+    :require_command(true):command_target "command"
+  for _, row in ipairs(globals) do
+    local option = row.argument and parser:option(row.flags, row.doc):argname(row.argument) or parser:flag(row.flags, row.doc)
+    if row.many then option:count "*" end
+  end
+  for _, name in ipairs(is_command(word) and word ~= "help" and { word } or commands) do
+    local command = require("dockrun.cli." .. name)
+    command.define(parser:command(name, command.summary))
+  end
+  return parser
+end
+
+-- Puts the global options into dockrun.options. nil, err where one is wrong.
+local function apply_globals(args)
+  if args.config then
+    local ok, err = options.read_file(dockrun.options, args.config)
+    if not ok then return nil, err end
+  end
+  for _, setting in ipairs(args.set or {}) do
+    local name, value = setting:match "^([%w_.]+)=(.*)$"
+    if not name then return nil, dockrun.error("usage", ("--set takes NAME=VALUE, not '%s'"):format(setting)) end
+    local ok, err = options.set(dockrun.options, name, value)
+    if not ok then return nil, err end
+  end
+  for _, row in ipairs(globals) do
+    local given = args[row.flags:match "%-%-([%w-]+)":gsub("-", "_")]
+    if row.option and given ~= nil then
+      local ok, err = options.set(dockrun.options, row.option, given)
+      if not ok then return nil, err end
+    end
+  end
+  output.verbose = args.verbose
+  return true
+end
+
+local function run_command(argv, word)
+  local parser = build_parser(word)
+  local ok, args = parser:pparse(argv)
+  if not ok then
+    io.stderr:write(parser:get_usage(), "\n")
+    output.say("error", args)
+    return 2
+  end
+  local set, err = apply_globals(args)
+  if not set then return fail(err) end
+  local notice = endpoint.notice(dockrun.options)
+  if notice then output.say("warn", notice) end
+  local done, code, why = pcall(require("dockrun.cli." .. args.command).run, args, parser)
+  if done and code ~= nil then return code end
+  err = done and why or code
+  if type(err) == "table" then return fail(err) end
+  error(err, 0)
+end
+
+-- Where the first word that is not a global option stands.
+local function first_word(argv)
+  local with_argument = {}
+  for _, row in ipairs(globals) do
+    for flag in row.flags:gmatch "%S+" do with_argument[flag] = row.argument ~= nil end
+  end
+  local i = 1
+  while argv[i] and argv[i]:sub(1, 1) == "-" and with_argument[argv[i]:match "^[^=]+"] ~= nil do
+    local takes_next = with_argument[argv[i]:match "^[^=]+"] and not argv[i]:find("=", 1, true)
+    i = i + (takes_next and 2 or 1)
+  end
+  return i
+end
+
+-- The options that stand before a script.
+local function apply_before(argv, count)
+  if count == 0 then return true end
+  local parser = require "argparse" "dockrun"
+  for _, row in ipairs(globals) do
+    local option = row.argument and parser:option(row.flags) or parser:flag(row.flags)
+    if row.many then option:count "*" end
+  end
+  local ok, args = parser:pparse(table.move(argv, 1, count, 1, {}))
+  if not ok then return nil, dockrun.error("usage", args) end
+  return apply_globals(args)
+end
+
+--- The whole command.
+---@param argv string[]  argv[0] is the program
+---@return integer exit_code
+return function(argv)
+  local at = first_word(argv)
+  local word = argv[at]
+  if word and (is_command(word) or word == "-h" or word == "--help") then return run_command(argv, word) end
+  local ok, err = apply_before(argv, at - 1)
+  if not ok then return fail(err) end
+  return require "dockrun.cli.script"(argv, at)
+end

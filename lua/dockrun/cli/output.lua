@@ -1,0 +1,95 @@
+-- How the commands speak: results on stdout, diagnostics with a level on stderr, colour for terminals alone.
+local json = require "dockrun.core.json"
+local uv = require "luv"
+
+local M = {}
+
+---@param fd integer
+---@return boolean
+function M.is_terminal(fd) return uv.guess_handle(fd) == "tty" end
+
+--- Whether text for this descriptor may have colours (no-color.org).
+---@param fd integer
+---@return boolean
+function M.has_color(fd) return M.is_terminal(fd) and (os.getenv "NO_COLOR" or "") == "" and os.getenv "TERM" ~= "dumb" end
+
+--- Columns of the terminal, 80 where there is none.
+---@return integer
+function M.width()
+  local columns = tonumber(os.getenv "COLUMNS")
+  if not columns and M.is_terminal(1) then
+    local tty = uv.new_tty(1, false)
+    if tty then
+      columns = tty:get_winsize()
+      tty:close()
+    end
+  end
+  return columns and columns > 20 and math.floor(columns) or 80
+end
+
+---@param text string
+---@param code string  SGR parameters, such as "31"
+---@param fd? integer  1 by default
+function M.paint(text, code, fd) return M.has_color(fd or 1) and ("\27[%sm%s\27[0m"):format(code, text) or text end
+
+--- A result. Once nobody reads them any more, results are dropped: tasks do not end because a pager did.
+---@param text string
+function M.result(text)
+  io.stdout:write(text, "\n")
+  io.stdout:flush()
+end
+
+---@param value any  one JSON document, one line
+function M.json(value) M.result(json.encode(value)) end
+
+local colors = { error = "31", warn = "33", info = "36", debug = "90" }
+M.verbose = false
+
+---@param level "error"|"warn"|"info"|"debug"
+---@param text string
+function M.say(level, text)
+  if level == "debug" and not M.verbose then return end
+  for line in (text .. "\n"):gmatch "(.-)\n" do
+    io.stderr:write("dockrun: ", M.paint(level, colors[level], 2), ": ", line, "\n")
+  end
+end
+
+--- Rows as a table with a head, columns as wide as they must be; the last one is cut where the terminal ends.
+---@param head string[]
+---@param rows string[][]
+function M.columns(head, rows)
+  local widths = {}
+  for _, row in ipairs { head, table.unpack(rows) } do
+    for i, cell in ipairs(row) do widths[i] = math.max(widths[i] or 0, utf8.len(cell) or #cell) end
+  end
+  local limit = M.is_terminal(1) and M.width() or math.huge
+  for _, row in ipairs { head, table.unpack(rows) } do
+    local cells = {}
+    for i, cell in ipairs(row) do cells[i] = i < #row and cell .. (" "):rep(widths[i] - (utf8.len(cell) or #cell)) or cell end
+    local line = table.concat(cells, "  "):gsub("%s+$", "")
+    if utf8.len(line) and utf8.len(line) > limit then line = line:sub(1, utf8.offset(line, limit) - 1) .. "…" end
+    M.result(line)
+  end
+end
+
+--- Seconds for people: 42s, 3m10s, 2h05m, 4d03h.
+---@param seconds number
+---@return string
+function M.duration(seconds)
+  seconds = math.floor(math.max(seconds, 0))
+  if seconds < 60 then return ("%ds"):format(seconds) end
+  if seconds < 3600 then return ("%dm%02ds"):format(seconds // 60, seconds % 60) end
+  if seconds < 86400 then return ("%dh%02dm"):format(seconds // 3600, seconds % 3600 // 60) end
+  return ("%dd%02dh"):format(seconds // 86400, seconds % 86400 // 3600)
+end
+
+--- Ports for people: 192.0.2.1:23456->6379.
+---@param ports PortMapping[]
+---@return string
+function M.ports(ports)
+  local texts = {}
+  for i, port in ipairs(ports) do texts[i] = ("%s:%d->%d"):format(port.ip, port.host_port, port.container_port) end
+  return table.concat(texts, ", ")
+end
+
+return M

@@ -1,0 +1,93 @@
+local agents = require "dockrun.agent"
+local dockrun = require "dockrun"
+local load = require "dockrun.job.load"
+local loglines = require "dockrun.cli.loglines"
+local output = require "dockrun.cli.output"
+
+-- What of an event is worth a line on stderr, and at which level.
+local levels = {
+  received = "debug", setup = "debug", pulling = "info", pulled = "debug", created = "debug", started = "info",
+  exited = "info", killing = "info", killed = "debug", removed = "debug", image_removed = "debug", oom = "warn",
+  hook_failed = "error", failed = "error",
+}
+
+local function describe(event)
+  local parts = { event.event }
+  if event.ports then parts[#parts + 1] = output.ports(event.ports) end
+  if event.message then parts[#parts + 1] = event.message end
+  return ("%s.%s.%s: %s"):format(event.job, event.group, event.task, table.concat(parts, "  "))
+end
+
+local palette = { "32", "33", "34", "35", "36", "92", "93", "94", "95", "96" }
+
+-- Shows a task's output, each line with the task's name before it.
+local function log_follower(agent)
+  local color = 0
+  return function(task)
+    color = color % #palette + 1
+    local name = task.context.group.count > 1 and ("%s[%d]"):format(task.name, task.context.alloc.index) or task.name
+    local prefix = output.paint(name .. " | ", palette[color])
+    loglines.each(agent.engine, task.container_id, { follow = true }, function(text) output.result(prefix .. text) end)
+  end
+end
+
+local function progress_bar(task, current, total)
+  local width = 30
+  local done = total > 0 and math.floor(width * current / total) or 0
+  io.stderr:write(("\r\27[K%s [%s%s] %5.1f of %.1f MB%s"):format(
+    task.context.task.config.image, ("#"):rep(done), ("-"):rep(width - done), current / 1e6, total / 1e6,
+    current >= total and "\n" or ""))
+end
+
+local function listen(agent, args)
+  if args.json then
+    agent.emitter:listen(output.json)
+    return
+  end
+  agent.emitter:listen(function(event) output.say(levels[event.event] or "info", describe(event)) end)
+  agent.on_log = log_follower(agent)
+  if output.is_terminal(2) then agent.on_progress = progress_bar end
+end
+
+-- Waits for the end. The first Ctrl-C stops the job as it wants to be stopped, the second kills it.
+local function foreground(agent)
+  local ok, result = pcall(agent.wait, agent)
+  if ok then return result and 0 or 1 end
+  if type(result) ~= "table" or result.kind ~= "cancelled" then error(result, 0) end
+  output.say("info", ("%s: stopping; once more to kill"):format(result))
+  local stopped, why = pcall(agent.stop, agent, tostring(result))
+  if not stopped then
+    output.say("warn", ("%s: killing"):format(why))
+    agent:kill()
+  end
+  return 130
+end
+
+return {
+  summary = "Run a job and watch it until it ends.",
+  define = function(command)
+    command:argument("job", "Job file (.lua, .json).")
+    command:flag("-d --detach", "Leave the containers running once they are started.")
+    command:option("--hooks", "Lua file with the operator's hooks."):argname "FILE"
+    command:option("--var", "Give the job a variable."):argname "K=V":count "*"
+  end,
+  run = function(args)
+    local vars, err = require "dockrun.cli.vars"(args.var)
+    if not vars then return nil, err end
+    local job
+    job, err = load.file(args.job, { vars = vars, runtime = dockrun })
+    if not job then return nil, err end
+    for _, warning in ipairs(job.warnings) do output.say("warn", ("%s: %s"):format(args.job, warning)) end
+    if args.hooks then dockrun.options.hooks = args.hooks end
+    local trace = args.verbose and function(call) output.say("debug", ("%s %s"):format(call.method, call.path)) end
+    local agent
+    agent, err = agents.new(dockrun.options, { trace = trace })
+    if not agent then return nil, err end
+    listen(agent, args)
+    agent:submit(job)
+    if args.detach then return agent:detach() and 0 or 1 end
+    local code = foreground(agent)
+    agent:close()
+    return code
+  end,
+}

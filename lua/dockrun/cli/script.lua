@@ -1,0 +1,50 @@
+-- dockrun as an interpreter: a file, -e CODE, - (stdin), or a prompt, as people know them from `lua`.
+local output = require "dockrun.cli.output"
+
+-- Sets the global `arg` as lua does: the script at 0, its arguments after it, what stands before it below.
+local function set_arg(argv, script)
+  local arg = {}
+  for i = 0, #argv do arg[i - script] = argv[i] end
+  _G.arg = arg
+  return table.unpack(arg)
+end
+
+local function call(chunk, why, ...)
+  if not chunk then
+    io.stderr:write("dockrun: ", why, "\n")
+    return 1
+  end
+  chunk(...)
+  return 0
+end
+
+---@param argv string[]
+---@param at integer   the first word that is not a global option
+---@return integer exit_code
+return function(argv, at)
+  local word = argv[at]
+  if word == nil and output.is_terminal(0) then return require "dockrun.cli.prompt"() end
+  if word == nil or word == "-" then
+    local chunk, why = load(io.read "a", "=stdin")
+    return call(chunk, why, set_arg(argv, word and at or #argv + 1))
+  end
+  if word == "-e" then
+    if not argv[at + 1] then
+      io.stderr:write("dockrun: '-e' needs the code to run\n")
+      return 2
+    end
+    local chunk, why = load(argv[at + 1], "=(command line)")
+    return call(chunk, why, set_arg(argv, at + 1))
+  end
+  if word:sub(1, 1) == "-" and word ~= "--" then
+    io.stderr:write(("dockrun: unknown option '%s'; see dockrun --help\n"):format(word))
+    return 2
+  end
+  if word == "--" then at = at + 1 end
+  if not argv[at] then
+    io.stderr:write "dockrun: no script after '--'\n"
+    return 2
+  end
+  local chunk, why = loadfile(argv[at])
+  return call(chunk, why, set_arg(argv, at))
+end

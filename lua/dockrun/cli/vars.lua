@@ -1,0 +1,15 @@
+-- --var K=V, as a table.
+local dockrun = require "dockrun"
+
+---@param given string[]?
+---@return table<string, string>? vars
+---@return table? err  kind "usage"
+return function(given)
+  local vars = {}
+  for _, text in ipairs(given or {}) do
+    local name, value = text:match "^([%a_][%w_]*)=(.*)$"
+    if not name then return nil, dockrun.error("usage", ("--var takes NAME=VALUE, not '%s'"):format(text)) end
+    vars[name] = value
+  end
+  return vars
+end

@@ -1,0 +1,234 @@
+-- The Docker driver: a task becomes the engine's create body; a container becomes the task's end.
+local json = require "dockrun.core.json"
+local cgroup = require "dockrun.core.cgroup"
+local runtime = require "dockrun.core.runtime"
+
+local M = {}
+
+M.labels = {
+  job = "dockrun.job", group = "dockrun.group", task = "dockrun.task", alloc = "dockrun.alloc", index = "dockrun.index",
+  spec = "dockrun.spec", runtime = "dockrun.runtime", ports = "dockrun.ports", pulled = "dockrun.pulled",
+  kill_timeout = "dockrun.kill_timeout",
+}
+
+--- Network modes in which the container has no ports of its own to publish.
+M.unpublished = { host = true, none = true }
+
+---@class TaskContext
+---@field job table      the normalised job
+---@field group table
+---@field task table
+---@field alloc { id: string, index: integer }
+---@field ip string      the node's address (NOMAD_IP)
+---@field bind_ip string address that ports are bound on, "" for all
+---@field ports { label: string, ip: string, host_port: integer, container_port: integer, protocols: string[] }[]
+---@field env table<string, string>
+---@field image? { id: string, reference: table, pulled: boolean }
+
+---@param context TaskContext
+---@return string
+function M.container_name(context) return context.task.name .. "-" .. context.alloc.id end
+
+local function sorted_env(env)
+  local list = {}
+  for name, value in pairs(env) do list[#list + 1] = name .. "=" .. value end
+  table.sort(list)
+  return list
+end
+
+local function canonical(value)
+  if type(value) ~= "table" then return type(value) == "function" and "function" or tostring(value) end
+  local parts = {}
+  for key, item in pairs(value) do parts[#parts + 1] = tostring(key) .. "=" .. canonical(item) end
+  table.sort(parts)
+  return "{" .. table.concat(parts, ",") .. "}"
+end
+
+--- A short name for what a task is: the same for the same spec, in every process. FNV-1a, 64 bits
+--- (www.isthe.com/chongo/tech/comp/fnv), over the task with its keys in order.
+---@param task table
+---@return string hex
+function M.spec_hash(task)
+  local hash = 0xcbf29ce484222325
+  for byte in canonical(task):gmatch "." do hash = (hash ~ byte:byte()) * 0x100000001b3 end
+  return ("%016x"):format(hash)
+end
+
+local function command_of(config)
+  if not config.command then return nil end
+  return { config.command, table.unpack(config.args or {}) }
+end
+
+-- Every mapping binds tcp and udp (contract §3).
+local function publish(body, context)
+  if M.unpublished[context.task.config.network_mode] then return end
+  for _, port in ipairs(context.ports) do
+    for _, protocol in ipairs(port.protocols) do
+      local key = ("%d/%s"):format(port.container_port, protocol)
+      body.ExposedPorts = body.ExposedPorts or {}
+      body.ExposedPorts[key] = {}
+      local bindings = body.HostConfig.PortBindings or {}
+      body.HostConfig.PortBindings = bindings
+      bindings[key] = bindings[key] or {}
+      table.insert(bindings[key], { HostIp = context.bind_ip, HostPort = tostring(port.host_port) })
+    end
+  end
+end
+
+--- The body of POST /containers/create (Engine API v1.41) for a task.
+---@param context TaskContext
+---@return table body
+function M.body(context)
+  local task, config = context.task, context.task.config
+  local memory = task.resources.memory * 1024 * 1024
+  local body = {
+    Image = context.image and context.image.reference.full or config.image,
+    Cmd = command_of(config),
+    Env = sorted_env(context.env),
+    StopSignal = task.kill_signal,  -- the engine itself then stops it as the job wants, whoever asks
+    Labels = {
+      [M.labels.job] = context.job.name,
+      [M.labels.group] = context.group.name,
+      [M.labels.task] = task.name,
+      [M.labels.alloc] = context.alloc.id,
+      [M.labels.index] = tostring(context.alloc.index),
+      [M.labels.spec] = M.spec_hash(task),
+      [M.labels.runtime] = "dockrun/" .. runtime.version,
+      [M.labels.ports] = json.encode(json.array(context.ports)),
+      [M.labels.pulled] = tostring(context.image ~= nil and context.image.pulled),
+      [M.labels.kill_timeout] = tostring(task.kill_timeout),
+    },
+    HostConfig = {
+      NetworkMode = config.network_mode,
+      Memory = memory,
+      MemorySwap = memory,  -- memory and swap together: no swap (contract §5)
+      CpuShares = cgroup.shares_from_mhz(task.resources.cpu),
+      LogConfig = { Type = "json-file", Config = { ["max-file"] = "2", ["max-size"] = "2m" } },
+      RestartPolicy = { Name = "no" },  -- restarts are policy, and policy is here
+    },
+  }
+  publish(body, context)
+  return body
+end
+
+-- A container of this name is there already. Ours is a leftover and goes; another's stays, and the name is taken.
+local function purge(engine, name)
+  local found, err = engine:container_inspect(name)
+  if not found then return err.status == 404, err end
+  if not (found.Config.Labels or {})[M.labels.alloc] then
+    return nil, runtime.error("taken", ("the name '%s' belongs to a container that dockrun did not make"):format(name))
+  end
+  local ok
+  ok, err = engine:container_remove(found.Id, { force = true, v = true })
+  return ok or err.status == 404, err
+end
+
+M.container_exists_attempts = 5
+
+--- Creates a container, purging a leftover of the same name.
+---@param engine table
+---@param name string
+---@param body table
+---@return string? id
+---@return table? err
+function M.create(engine, name, body)
+  local created, err
+  for attempt = 1, M.container_exists_attempts do
+    created, err = engine:container_create { name = name, body = body }
+    if created then return created.Id end
+    if err.status ~= 409 then return nil, err end
+    local ok, why = purge(engine, name)
+    if not ok then return nil, why end
+    runtime.sleep(0.05 * attempt)
+  end
+  return nil, err
+end
+
+-- What the engine says when a host port went to somebody else between our probe and its bind.
+local lost_port = { "port is already allocated", "address already in use", "failed to bind host port" }
+
+--- The host port that a failed start lost to somebody else.
+---@param err table
+---@return boolean lost
+---@return integer? port  where the engine names it
+function M.lost_port(err)
+  for _, text in ipairs(lost_port) do
+    if err.message:find(text, 1, true) then
+      local port = err.message:match ":(%d+) failed" or err.message:match ":(%d+): bind" or err.message:match ":(%d+)"
+      return true, math.tointeger(tonumber(port))
+    end
+  end
+  return false
+end
+
+---@class TaskResult
+---@field exit_code? integer
+---@field signal? integer   the signal that ended it, where its exit code tells (128 + n)
+---@field oom boolean
+---@field error? string
+
+--- How a container ended, from its inspected state.
+---@param state table  Engine API, ContainerState
+---@return TaskResult
+function M.result(state)
+  local code = state.ExitCode
+  return {
+    exit_code = code,
+    signal = code and code > 128 and code < 128 + 65 and code - 128 or nil,
+    oom = state.OOMKilled or false,
+    error = state.Error ~= "" and state.Error or nil,
+  }
+end
+
+-- What is known of a container that is no longer there: its last event.
+local function vanished(died)
+  local code = died and math.tointeger(tonumber(died.attributes.exitCode))
+  local result = M.result { ExitCode = code }
+  result.error = "the container was removed from outside of dockrun"
+  return result
+end
+
+--- Waits until a container has ended.
+---@param engine table
+---@param id string
+---@param queue table   from Watch:add
+---@param seen? fun(event: table)  told of every event on the way
+---@return TaskResult
+function M.wait(engine, id, queue, seen)
+  local died
+  while true do
+    local event = queue:pop()
+    if seen then seen(event) end
+    if event.action == "die" then died = event end
+    if event.action == "die" or event.action == "destroy" or event.action == "resync" then
+      local found, err = engine:container_inspect(id)
+      if found and not found.State.Running and not found.State.Restarting and found.State.Status ~= "created" then
+        return M.result(found.State)
+      end
+      if not found and err.status == 404 then return vanished(died) end
+      -- Anything else: the engine cannot be heard now. The watch comes back with "resync".
+    end
+  end
+end
+
+--- The handle of a running task, as it is printed and kept.
+---@param image_id string
+---@param container_id string
+---@return string
+function M.handle(image_id, container_id)
+  return ('DOCKER:{"ImageID":%s,"ContainerID":%s}'):format(json.encode(image_id), json.encode(container_id))
+end
+
+--- What a handle stands for.
+---@param handle string
+---@return { image_id: string, container_id: string }? ids
+---@return table? err  kind "invalid"
+function M.parse_handle(handle)
+  local ids = json.decode(handle:match "^DOCKER:(.*)$" or "")
+  if type(ids) ~= "table" or type(ids.ContainerID) ~= "string" then
+    return nil, runtime.error("invalid", ("'%s' is not a handle (DOCKER:{\"ImageID\":…,\"ContainerID\":…})"):format(handle))
+  end
+  return { image_id = ids.ImageID, container_id = ids.ContainerID }
+end
+
+return M

@@ -1,0 +1,78 @@
+-- Where the Docker engine is.
+local json = require "dockrun.core.json"
+local runtime = require "dockrun.core.runtime"
+local uv = require "luv"
+
+local M = {}
+
+-- What the docker command reads from the environment, and dockrun only with --dev.
+M.environment = { "DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH" }
+
+---@class Endpoint
+---@field endpoint string
+---@field tls? { ca?: string, cert?: string, key?: string, insecure?: boolean }
+
+local function certificates(directory)
+  local function pem(name) return directory .. "/" .. name .. ".pem" end
+  return { ca = pem "ca", cert = pem "cert", key = pem "key" }
+end
+
+local function from_environment(getenv)
+  local host = getenv "DOCKER_HOST"
+  if not host or host == "" then return nil end
+  local verify, path = getenv "DOCKER_TLS_VERIFY", getenv "DOCKER_CERT_PATH"
+  if not path or path == "" then return { endpoint = host } end
+  local tls = certificates(path)
+  tls.insecure = not verify or verify == ""
+  return { endpoint = host, tls = tls }
+end
+
+-- Docker keeps contexts as ~/.docker/contexts/meta/<sha256 of the name>/meta.json; the names are read, not hashed.
+local function from_context(name, getenv)
+  local root = (getenv "DOCKER_CONFIG" or (getenv "HOME" or "") .. "/.docker") .. "/contexts"
+  local entries = uv.fs_scandir(root .. "/meta")
+  while entries do
+    local entry = uv.fs_scandir_next(entries)
+    if not entry then break end
+    local file = io.open(("%s/meta/%s/meta.json"):format(root, entry))
+    local meta = file and json.decode(file:read "a")
+    if file then file:close() end
+    if type(meta) == "table" and meta.Name == name then
+      local docker = (meta.Endpoints or {}).docker or {}
+      if not docker.Host then break end
+      local directory = ("%s/tls/%s/docker"):format(root, entry)
+      local tls = uv.fs_stat(directory) and certificates(directory) or nil
+      if tls then tls.insecure = docker.SkipTLSVerify end
+      return { endpoint = docker.Host, tls = tls }
+    end
+  end
+  return nil, runtime.error("invalid", ("no docker context '%s' under %s"):format(name, root))
+end
+
+--- The endpoint that the options ask for: a context, the environment (with --dev), or `docker.endpoint`.
+---@param options table<string, any>
+---@param getenv? fun(name: string): string?
+---@return Endpoint? endpoint
+---@return table? err  kind "invalid"
+function M.resolve(options, getenv)
+  getenv = getenv or os.getenv
+  if options.context ~= "" then return from_context(options.context, getenv) end
+  return options.dev and from_environment(getenv) or { endpoint = options["docker.endpoint"] }
+end
+
+--- The one line that says that DOCKER_HOST and its kin are set and not read, or nil.
+---@param options table<string, any>
+---@param getenv? fun(name: string): string?
+---@return string? notice
+function M.notice(options, getenv)
+  if options.dev then return nil end
+  local set = {}
+  for _, name in ipairs(M.environment) do
+    if (getenv or os.getenv)(name) then set[#set + 1] = name end
+  end
+  if #set == 0 then return nil end
+  return ("%s set but ignored without --dev; the engine is %s"):format(
+    table.concat(set, ", "), options.context ~= "" and "context " .. options.context or options["docker.endpoint"])
+end
+
+return M

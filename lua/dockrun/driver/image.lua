@@ -1,0 +1,167 @@
+-- Images: what a reference means, when it is pulled, and when it goes.
+local runtime = require "dockrun.core.runtime"
+local queue = require "dockrun.core.queue"
+
+local M = {}
+
+---@class Reference
+---@field name string     with the registry, as the engine wants it in `fromImage`
+---@field tag? string     nil where there is a digest
+---@field digest? string  "sha256:…"
+---@field full string     name:tag or name@digest
+
+--- Takes an image reference apart: [registry[:port]/]path[:tag][@digest], with an optional docker:// or https:// before
+--- it. No tag means `latest`. Grammar: the reference package of github.com/distribution/reference.
+---@param text string
+---@return Reference? reference
+---@return table? err  kind "invalid"
+function M.parse(text)
+  local rest = text:gsub("^docker://", ""):gsub("^https?://", "")
+  local name, digest = rest:match "^([^@]+)@(%w+:%x+)$"
+  name = name or rest
+  local path, tag = name:match "^(.*):([%w_][%w_.-]*)$"  -- the last colon, unless a port is meant: a tag has no slash
+  path = path or name
+  local valid = path ~= "" and not path:find "[^%w._/:%-]" and not path:find "//" and not path:find "^[/.-]" and not path:find "/$"
+  if not valid or rest:find "@" and not digest then
+    return nil, runtime.error("invalid", ("'%s' is not an image reference ([registry/]name[:tag][@digest])"):format(text))
+  end
+  if digest then return { name = path, digest = digest, full = path .. "@" .. digest } end
+  tag = tag or "latest"
+  return { name = path, tag = tag, full = path .. ":" .. tag }
+end
+
+---@class ImagePuller
+---@field engine table
+---@field options table<string, any>
+---@field flights table<string, table>  pulls under way, by reference
+---@field pulled table<string, boolean> references that this process brought to the host
+local Puller = {}
+Puller.__index = Puller
+
+---@param engine table
+---@param options table<string, any>
+---@return ImagePuller
+function M.new(engine, options) return setmetatable({ engine = engine, options = options, flights = {}, pulled = {} }, Puller) end
+
+-- Adds up the layers' progress; docker tells of each layer for itself.
+local function add_up(layers, message)
+  local detail = message.progressDetail
+  if not message.id or not detail or not detail.total then return end
+  if message.status == "Downloading" then layers[message.id] = { detail.current or 0, detail.total } end
+  local current, total = 0, 0
+  for _, layer in pairs(layers) do current, total = current + layer[1], total + layer[2] end
+  return current, total
+end
+
+local function pull_error(reference, why, kind)
+  return runtime.error(kind or "pull", ("cannot pull %s: %s"):format(reference.full, why), { image = reference.full })
+end
+
+local function pull(self, reference, auth, progress)
+  local stream <close>, err = self.engine:image_pull {
+    fromImage = reference.name, tag = reference.digest or reference.tag, auth = auth,
+    timeout = self.options["docker.pull_activity_timeout"],
+  }
+  if not stream then
+    local down = err.kind == "unreachable" or err.kind == "timeout"
+    return nil, pull_error(reference, tostring(err), down and err.kind or nil)
+  end
+  local in_all, idle = self.options["docker.pull_timeout"], self.options["docker.pull_activity_timeout"]
+  local deadline = runtime.now() + in_all
+  local layers = {}
+  while true do
+    local left = deadline - runtime.now()
+    if left <= 0 then return nil, pull_error(reference, ("not done after %g s (docker.pull_timeout)"):format(in_all)) end
+    local message, why = stream:read(math.min(left, idle))
+    if message == nil and why then
+      if why.kind ~= "timeout" then return nil, pull_error(reference, tostring(why), why.kind) end
+      if runtime.now() < deadline then
+        return nil, pull_error(reference, ("no progress for %g s (docker.pull_activity_timeout)"):format(idle))
+      end
+    elseif message == nil then
+      return true
+    elseif message.error then
+      return nil, pull_error(reference, message.errorDetail and message.errorDetail.message or message.error)
+    else
+      local current, total = add_up(layers, message)
+      if total then progress(current, total) end
+    end
+  end
+end
+
+-- One pull for each reference at a time; everybody who wants it waits for the same one. It ends when nobody does.
+local function join_pull(self, reference, auth, progress)
+  local flight = self.flights[reference.full]
+  if not flight then
+    flight = { waiting = 0, listeners = {} }
+    flight.task = runtime.spawn(function()
+      local ok, err = pull(self, reference, auth, function(...)
+        for listener in pairs(flight.listeners) do listener(...) end
+      end)
+      self.flights[reference.full] = nil
+      flight.result = { ok, err }
+      for _ = 1, flight.waiting do flight.done:push(true) end
+    end)
+    flight.done = queue.new()
+    self.flights[reference.full] = flight
+  end
+  flight.waiting = flight.waiting + 1
+  if progress then flight.listeners[progress] = true end
+  local ok, why = pcall(flight.done.pop, flight.done)
+  flight.waiting = flight.waiting - 1
+  if progress then flight.listeners[progress] = nil end
+  if flight.waiting == 0 and not flight.result then
+    flight.task:cancel()
+    self.flights[reference.full] = nil
+  end
+  if not ok then error(why, 0) end  -- cancelled while it waited
+  return flight.result[1], flight.result[2]
+end
+
+--- Makes sure that an image is on the host. `latest` is looked for anew each time, any other tag only if it is missing.
+--- Where a newer `latest` cannot be had but one is here, that one serves, and `warn` is told why.
+---@param text string  the reference as the job has it
+---@param opts? { force?: boolean, auth?: table, pulling?: fun(), progress?: fun(current: integer, total: integer),
+---  warn?: fun(message: string) }
+---@return { id: string, reference: Reference, pulled: boolean }? image  pulled: it was not on the host before
+---@return table? err  kind "pull", "invalid", "unreachable" or "engine"
+function Puller:ensure(text, opts)
+  opts = opts or {}
+  local reference, err = M.parse(text)
+  if not reference then return nil, err end
+  local here
+  here, err = self.engine:image_inspect(reference.full)
+  if not here and err.status ~= 404 then return nil, err end
+  if here and reference.tag ~= "latest" and not opts.force then
+    return { id = here.Id, reference = reference, pulled = self.pulled[reference.full] or false }
+  end
+  if opts.pulling then opts.pulling() end
+  local ok
+  ok, err = join_pull(self, reference, opts.auth, opts.progress)
+  if not ok then
+    if not here or err.kind ~= "pull" then return nil, err end
+    if opts.warn then opts.warn(("%s; using the one that is here"):format(err)) end
+    return { id = here.Id, reference = reference, pulled = self.pulled[reference.full] or false }
+  end
+  local image
+  image, err = self.engine:image_inspect(reference.full)
+  if not image then return nil, pull_error(reference, tostring(err)) end
+  if not here then self.pulled[reference.full] = true end
+  return { id = image.Id, reference = reference, pulled = self.pulled[reference.full] or false }
+end
+
+--- Removes an image, unless a container uses it: the engine knows, and then it stays.
+---@param reference string
+---@return boolean removed
+---@return table? err  why not, where it is neither in use nor gone already
+function Puller:remove(reference)
+  local ok, err = self.engine:image_remove(reference)
+  if ok then
+    self.pulled[reference] = nil
+    return true
+  end
+  if err.status == 409 or err.status == 404 then return false end
+  return false, err
+end
+
+return M

@@ -1,0 +1,39 @@
+-- What happens to tasks, told to whoever listens: the command line, a log, a host program.
+local runtime = require "dockrun.core.runtime"
+
+local M = {}
+
+--- Wall-clock time as RFC 3339 in UTC with nanoseconds.
+---@param seconds? integer      since 1970; now by default
+---@param nanoseconds? integer  of the second
+---@return string
+function M.timestamp(seconds, nanoseconds)
+  if not seconds then seconds, nanoseconds = runtime.clock() end
+  return ("%s.%09dZ"):format(os.date("!%Y-%m-%dT%H:%M:%S", seconds), nanoseconds)
+end
+
+---@class Emitter
+---@field listeners (fun(event: table))[]
+local Emitter = {}
+Emitter.__index = Emitter
+
+---@return Emitter
+function M.new() return setmetatable({ listeners = {} }, Emitter) end
+
+--- Calls `listener` with every event from now on. It must not wait.
+---@param listener fun(event: table)
+function Emitter:listen(listener) self.listeners[#self.listeners + 1] = listener end
+
+--- Tells an event of a task: {time, job, group, task, alloc, event} and the fields of this event (snake_case).
+---@param task { job: string, group: string, name: string, alloc_id: string }
+---@param name string  one of the contract's event names
+---@param fields? table<string, any>
+---@return table event
+function Emitter:emit(task, name, fields)
+  local event = { time = M.timestamp(), job = task.job, group = task.group, task = task.name, alloc = task.alloc_id, event = name }
+  for key, value in pairs(fields or {}) do event[key] = value end
+  for _, listener in ipairs(self.listeners) do listener(event) end
+  return event
+end
+
+return M

@@ -1,0 +1,84 @@
+-- require "dockrun": the runtime for scripts, hooks and host programs.
+require "dockrun.core"
+
+local runtime = require "dockrun.core.runtime"
+local docker = require "dockrun.core.docker"
+local queue = require "dockrun.core.queue"
+
+---@class dockrun
+local M = {
+  version = runtime.version,
+  spawn = runtime.spawn,
+  sleep = runtime.sleep,
+  current = runtime.current,
+  now = runtime.now,
+  clock = runtime.clock,
+  error = runtime.error,
+  queue = queue.new,
+  http = require "dockrun.core.http",
+  json = require "dockrun.core.json",
+  ports = require "dockrun.core.ports",
+  cgroup = require "dockrun.core.cgroup",
+  frames = require "dockrun.core.frames",
+  --- What the command line set for this process; `connect` reads it. See options.lua.
+  ---@type table<string, any>
+  options = require("dockrun.options").new(),
+}
+
+--- Runs functions at the same time and waits for all. If one fails, the others are cancelled and its error is raised.
+---@param functions (fun(): any)[]
+---@return any[] results  the first result of each, in order
+function M.all(functions)
+  local ended <close> = setmetatable({ tasks = {} }, {
+    __close = function(self)
+      for _, task in ipairs(self.tasks) do task:cancel() end
+      for _, task in ipairs(self.tasks) do pcall(task.await, task) end
+    end,
+  })
+  local results, done, failure = {}, queue.new(), nil
+  for i, fn in ipairs(functions) do
+    ended.tasks[i] = runtime.spawn(function()
+      local ok, value = pcall(fn)
+      if ok then results[i] = value else failure = failure or { value } end
+      done:push(true)
+    end)
+  end
+  for _ = 1, #functions do
+    done:pop()
+    if failure then error(failure[1], 0) end
+  end
+  return results
+end
+
+--- A connection to the Docker engine. Without an endpoint: the one of the command line, of the options, or the default
+--- socket (contract of `docker.endpoint`; DOCKER_HOST and its kin count only with --dev).
+---@param opts? { endpoint?: string, timeout?: number, tls?: table, trace?: fun(call: table) }
+---@return table? engine  a method for each row of the Engine API; see docs/engine.md
+---@return table? err
+function M.connect(opts)
+  opts = opts or {}
+  local where = opts
+  if not opts.endpoint then
+    local err
+    where, err = require("dockrun.driver.endpoint").resolve(M.options)
+    if not where then return nil, err end
+  end
+  return docker.connect { endpoint = where.endpoint, tls = opts.tls or where.tls, timeout = opts.timeout, trace = opts.trace }
+end
+
+--- Reads a job file. See job/load.lua.
+---@param path string
+---@param opts? { vars?: table<string, any> }
+---@return table? job
+---@return table? err  kind "spec": every error of the file
+function M.load_job(path, opts)
+  return require("dockrun.job.load").file(path, { vars = opts and opts.vars, runtime = M })
+end
+
+--- An agent: what runs jobs on an engine. See agent.lua.
+---@param opts? { trace?: fun(call: table) }
+---@return Agent? agent
+---@return table? err
+function M.agent(opts) return require("dockrun.agent").new(M.options, opts) end
+
+return M

@@ -1,0 +1,111 @@
+-- What an operator can set for a whole process: one table of names, types, defaults and meanings.
+-- They come from `--config FILE` and `--set NAME=VALUE`; a few have a flag of their own.
+local runtime = require "dockrun.core.runtime"
+
+local M = {}
+
+---@class OptionRow
+---@field name string
+---@field type "string"|"boolean"|"number"|"path"
+---@field default any
+---@field doc string
+
+---@type OptionRow[]
+M.rows = {
+  { name = "docker.endpoint", type = "string", default = "unix:///var/run/docker.sock", doc = "where the Docker engine listens" },
+  { name = "docker.bind_ip", type = "string", default = "", doc = "address that ports are bound on; empty means all" },
+  { name = "docker.cleanup.container", type = "boolean", default = true, doc = "remove the container of a stopped task" },
+  { name = "docker.cleanup.image", type = "boolean", default = true, doc = "remove an image that dockrun pulled once nothing uses it" },
+  { name = "docker.pull_timeout", type = "number", default = 300, doc = "seconds that a pull may take in all" },
+  { name = "docker.pull_activity_timeout", type = "number", default = 120, doc = "seconds that a pull may go without progress" },
+  { name = "ports.from", type = "number", default = 20000, doc = "first host port for dynamic_ports" },
+  { name = "ports.to", type = "number", default = 60000, doc = "last host port for dynamic_ports" },
+  { name = "hook_timeout", type = "number", default = 30, doc = "seconds that a hook may take" },
+  { name = "hooks", type = "path", default = "", doc = "Lua file with the operator's hooks" },
+  { name = "dev", type = "boolean", default = false, doc = "read DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH" },
+  { name = "context", type = "string", default = "", doc = "docker context whose endpoint is used" },
+}
+
+local by_name = {}
+for _, row in ipairs(M.rows) do by_name[row.name] = row end
+
+local readers = {
+  string = function(text) return text end,
+  path = function(text) return text end,
+  number = function(text)
+    local number = tonumber(text)
+    return number and number >= 0 and number or nil
+  end,
+  boolean = function(text) return ({ ["true"] = true, ["1"] = true, ["false"] = false, ["0"] = false })[text] end,
+}
+
+--- The defaults.
+---@return table<string, any> options  by their dotted names
+function M.new()
+  local options = {}
+  for _, row in ipairs(M.rows) do options[row.name] = row.default end
+  return options
+end
+
+--- Sets one option from its text or value.
+---@param options table<string, any>
+---@param name string
+---@param value any
+---@return true? ok
+---@return table? err  kind "invalid"
+function M.set(options, name, value)
+  local row = by_name[name]
+  if not row then return nil, runtime.error("invalid", ("no option '%s'; `dockrun help options` lists them"):format(name)) end
+  local read = readers[row.type](tostring(value))
+  if read == nil then
+    return nil, runtime.error("invalid", ("option '%s' is a %s, not '%s'"):format(name, row.type, tostring(value)))
+  end
+  options[name] = read
+  return true
+end
+
+local function set_all(options, values, prefix)
+  for key, value in pairs(values) do
+    local name = prefix .. tostring(key)
+    if type(value) == "table" and not by_name[name] then
+      local ok, err = set_all(options, value, name .. ".")
+      if not ok then return nil, err end
+    else
+      local ok, err = M.set(options, name, value)
+      if not ok then return nil, err end
+    end
+  end
+  return true
+end
+
+--- Sets options from a file: Lua that returns a table, or JSON; nested tables make dotted names.
+---@param options table<string, any>
+---@param path string
+---@return true? ok
+---@return table? err  kind "invalid", names the file
+function M.read_file(options, path)
+  local file, why = io.open(path, "r")
+  if not file then return nil, runtime.error("invalid", ("cannot read the config: %s"):format(why)) end
+  local text = file:read "a"
+  file:close()
+  local values, err
+  if path:match "%.json$" then
+    values, err = require("dockrun.core.json").decode(text)
+  else
+    local chunk
+    chunk, err = load(text, "@" .. path, "t", {})
+    if chunk then
+      local ok, result = pcall(chunk)
+      values, err = ok and result or nil, not ok and result or err
+    end
+  end
+  if type(values) ~= "table" then
+    return nil, runtime.error("invalid", ("%s: not a table of options%s"):format(path, err and ": " .. tostring(err) or ""))
+  end
+  local ok
+  ok, err = set_all(options, values, "")
+  if not ok then err.message = ("%s: %s"):format(path, err.message) end
+  return ok, err
+end
+
+return M
