@@ -1,4 +1,5 @@
 std = "lua54"
 max_line_length = 140
+exclude_files = { "build", "spec/job/corpus" }
 files["spec"] = { std = "+busted" }
-exclude_files = { "build" }
+files["scripts/example/web.lua"] = { read_globals = { "job", "group", "task" } }

@@ -119,6 +119,7 @@ local function apply_before(argv, count)
     if row.many then option:count "*" end
   end
   local ok, args = parser:pparse(table.move(argv, 1, count, 1, {}))
+  package.loaded.argparse = nil  -- it reads the global `arg` when it is loaded, and the script has one of its own
   if not ok then return nil, dockrun.error("usage", args) end
   return apply_globals(args)
 end
