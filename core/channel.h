@@ -48,7 +48,8 @@ static inline void dr_buffer_free(struct dr_buffer *b) {
   *b = (struct dr_buffer){0};
 }
 
-// Above this many bytes that nobody has read, the peer is made to wait; above it that the peer has not taken, the writer.
+// Above this many bytes that nobody has read, the peer is made to wait; above it that the peer has not taken, the
+// writer.
 enum { DR_HIGH_WATER = 256 * 1024 };
 
 struct dr_channel {
@@ -57,10 +58,10 @@ struct dr_channel {
   bool failed;  // error says how
   struct dr_error error;
   struct dr_wait reader, writer;
-  void (*more)(struct dr_channel *c);      // room in `in`: let the peer go on
-  void (*flush)(struct dr_channel *c);     // something in `out`
+  void (*more)(struct dr_channel *c);        // room in `in`: let the peer go on
+  void (*flush)(struct dr_channel *c);       // something in `out`
   void (*half_close)(struct dr_channel *c);  // nothing more will be written
-  void (*close)(struct dr_channel *c);     // gives everything up; idempotent
+  void (*close)(struct dr_channel *c);       // gives everything up; idempotent
 };
 
 static inline struct dr_channel *dr_channel_of_reader(struct dr_wait *w) {

@@ -14,8 +14,8 @@ int64_t dr_frame_next(struct dr_frames *f, const char *data, size_t len, const c
     if (len - used < HEADER) return 0;
     if (h[0] > 3 || h[1] || h[2] || h[3]) {
       dr_fail(e, "protocol", EPROTO,
-              "not a log frame (it starts with %02x %02x %02x %02x): the container may have a TTY; pass tty = true", h[0],
-              h[1], h[2], h[3]);
+              "not a log frame (it starts with %02x %02x %02x %02x): the container may have a TTY; pass tty = true",
+              h[0], h[1], h[2], h[3]);
       return -EPROTO;
     }
     f->stream = h[0];

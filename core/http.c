@@ -197,7 +197,9 @@ int dr_http_error(struct dr_error *e, CURL *easy, CURLcode code, const char *who
   }
   long os = 0;
   curl_easy_getinfo(easy, CURLINFO_OS_ERRNO, &os);
-  const char *why = code == CURLE_COULDNT_CONNECT && os ? strerror((int)os) : *detail ? detail : curl_easy_strerror(code);
+  const char *why = code == CURLE_COULDNT_CONNECT && os ? strerror((int)os)
+                    : *detail                           ? detail
+                                                        : curl_easy_strerror(code);
   return dr_fail(e, kind, (int)code, "%s %s: %s", what, who, why);
 }
 
@@ -216,7 +218,8 @@ static int answered(lua_State *L, int status, lua_KContext ctx) {
   lua_setfield(L, -2, "status");
   dr_push_headers(L, &r->headers);
   lua_setfield(L, -2, "headers");
-  lua_pushlstring(L, dr_buffer_len(&r->channel.in) ? dr_buffer_data(&r->channel.in) : "", dr_buffer_len(&r->channel.in));
+  lua_pushlstring(L, dr_buffer_len(&r->channel.in) ? dr_buffer_data(&r->channel.in) : "",
+                  dr_buffer_len(&r->channel.in));
   lua_setfield(L, -2, "body");
   r->channel.close(&r->channel);
   return 1;

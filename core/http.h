@@ -44,8 +44,8 @@ struct dr_request {
 // Starts a request and pushes its userdata. NULL with e filled and nothing pushed where it cannot be started.
 struct dr_request *dr_request_start(lua_State *L, const struct dr_request_options *o, struct dr_error *e);
 
-// Waits until the head of the answer is there (stream) or all of it (otherwise), at most `timeout` seconds, then calls k.
-// idx is the request's stack index. A time-out closes it and leaves its error in the channel.
+// Waits until the head of the answer is there (stream) or all of it (otherwise), at most `timeout` seconds, then calls
+// k. idx is the request's stack index. A time-out closes it and leaves its error in the channel.
 int dr_request_wait(lua_State *L, int idx, double timeout, lua_KFunction k, lua_KContext ctx);
 
 // The value of a header among raw lines, copied to `value` (cut to fit), or false.
@@ -62,7 +62,8 @@ void dr_http_prepare(CURL *easy, const struct dr_request_options *o, char *detai
 int dr_http_error(struct dr_error *e, CURL *easy, CURLcode code, const char *who, const char *detail);
 uv_loop_t *dr_http_loop(struct dr_http *http);
 
-// An upgraded (hijacked) connection: sends the request text, reads the head of the answer, then is a channel of raw bytes.
+// An upgraded (hijacked) connection: sends the request text, reads the head of the answer, then is a channel of raw
+// bytes.
 struct dr_upgrade {
   struct dr_channel channel;
   struct dr_http *http;

@@ -79,7 +79,7 @@ static bool needs_copy(lua_State *L, int idx, int depth) {
   idx = lua_absindex(L, idx);
   if (is_array(L, idx) && lua_rawlen(L, idx) == 0) return true;
   for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) {
-    bool hit = lua_isinteger(L, -1)  ? llabs(lua_tointeger(L, -1)) >= 100000000000000
+    bool hit = lua_isinteger(L, -1) ? llabs(lua_tointeger(L, -1)) >= 100000000000000
                : lua_istable(L, -1) ? needs_copy(L, -1, depth + 1)
                                     : false;
     if (hit) {

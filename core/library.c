@@ -48,7 +48,8 @@ int dockrun_run(dockrun *d, int argc, char **argv) {
   lua_getglobal(L, "require");
   lua_pushliteral(L, "dockrun.cli");
   if (lua_pcall(L, 1, 1, 0) != LUA_OK) {
-    fprintf(stderr, "dockrun: cannot load its Lua files; set DOCKRUN_LUA_PATH to the directory that holds dockrun/\n%s\n",
+    fprintf(stderr,
+            "dockrun: cannot load its Lua files; set DOCKRUN_LUA_PATH to the directory that holds dockrun/\n%s\n",
             luaL_tolstring(L, -1, NULL));
     lua_settop(L, top);
     return 4;

@@ -128,8 +128,8 @@ static int l_new(lua_State *L) {
 }
 
 int luaopen_dockrun_core_queue(lua_State *L) {
-  static const luaL_Reg methods[] = {{"push", l_push},       {"pop", l_pop},     {"close", l_close},
-                                     {"__close", l_close},   {"__len", l_len},   {"__tostring", l_tostring},
+  static const luaL_Reg methods[] = {{"push", l_push},     {"pop", l_pop},   {"close", l_close},
+                                     {"__close", l_close}, {"__len", l_len}, {"__tostring", l_tostring},
                                      {NULL, NULL}};
   static const luaL_Reg module[] = {{"new", l_new}, {NULL, NULL}};
   luaL_newmetatable(L, QUEUE);

@@ -132,7 +132,8 @@ static void close_request(struct dr_channel *c) {
 static void give_up(struct dr_wait *w) {
   struct dr_channel *c = dr_channel_of_reader(w);
   struct dr_request *r = (struct dr_request *)c;
-  dr_fail(&c->error, w->outcome == DR_TIMED_OUT ? "timeout" : "cancelled", ETIMEDOUT, "no answer in time from %s", r->who);
+  dr_fail(&c->error, w->outcome == DR_TIMED_OUT ? "timeout" : "cancelled", ETIMEDOUT, "no answer in time from %s",
+          r->who);
   c->failed = true;
   close_request(c);
 }

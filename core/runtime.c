@@ -87,7 +87,8 @@ static void on_signal(int signal) {
     rt->signal = signal;
     uv_async_send(&rt->signal_async);
     // As lua.c does: setting a hook is the one thing that may be done to a running state from here.
-    if (rt->running) lua_sethook(rt->running, on_signal_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
+    if (rt->running)
+      lua_sethook(rt->running, on_signal_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
   }
   errno = saved;
 }
@@ -110,8 +111,7 @@ static void cancel_rest(struct dr_runtime *rt, lua_State *L) {
     next = dr_task_next(t);
     dr_cancel(rt, t, 0);
   }
-  while (rt->tasks && rt->main && dr_step(rt, L)) {
-  }
+  while (rt->tasks && rt->main && dr_step(rt, L)) {}
 }
 
 int dr_run_main(lua_State *L, int nargs) {
@@ -172,8 +172,8 @@ static void set_path(lua_State *L) {
     lua_pushfstring(L, "%s/?.lua;%s/?/init.lua;", lua_tostring(L, -2), plain);
     parts++;
   }
-  const char *candidates[] = {lua_pushfstring(L, "%s/../../lua", own), lua_pushfstring(L, "%s/../share/dockrun/lua", own),
-                              DOCKRUN_SHARE};
+  const char *candidates[] = {lua_pushfstring(L, "%s/../../lua", own),
+                              lua_pushfstring(L, "%s/../share/dockrun/lua", own), DOCKRUN_SHARE};
   lua_getglobal(L, "package");
   int package = lua_gettop(L);
   lua_pushliteral(L, "");

@@ -26,7 +26,7 @@ struct dr_runtime {
   uv_loop_t loop;
   bool in_uv;  // inside uv_run, which must not be entered twice
   struct dr_task *current;
-  lua_State *running;  // the innermost coroutine of the current task
+  lua_State *running;    // the innermost coroutine of the current task
   struct dr_task *root;  // stands for code outside of any task
   struct dr_task *main;  // the script, which a signal cancels
   struct dr_task *tasks;
@@ -39,15 +39,16 @@ struct dr_runtime {
 struct dr_runtime *dr_runtime_of(lua_State *L);
 
 // Waits until w is woken, at most `timeout` seconds (below 0: for ever), then calls k(L, LUA_YIELD, ctx), which returns
-// the primitive's results and finds the outcome in w. A cancel raises instead. The value at `anchor` owns w and is kept.
-// Use as `return dr_wait(…)`. In a task it yields; elsewhere it runs the loop until done.
+// the primitive's results and finds the outcome in w. A cancel raises instead. The value at `anchor` owns w and is
+// kept. Use as `return dr_wait(…)`. In a task it yields; elsewhere it runs the loop until done.
 int dr_wait(lua_State *L, struct dr_wait *w, int anchor, double timeout, lua_KFunction k, lua_KContext ctx);
 
 // Ends a wait, if there is one. Safe in any callback; runs no Lua.
 void dr_wake(struct dr_wait *w);
 
-// Calls the function below nargs arguments on L as the main task and runs the loop until it is done and every other task
-// was cancelled and ended. Returns LUA_OK with the results on L, or LUA_ERRRUN with the error value and the traceback.
+// Calls the function below nargs arguments on L as the main task and runs the loop until it is done and every other
+// task was cancelled and ended. Returns LUA_OK with the results on L, or LUA_ERRRUN with the error value and the
+// traceback.
 int dr_run_main(lua_State *L, int nargs);
 
 // Makes SIGINT and SIGTERM cancel the main task. For the executable; a host program keeps its own signals.
@@ -56,7 +57,13 @@ int dr_catch_signals(struct dr_runtime *rt);
 // Optional seconds at argument idx (absent: `fallback`); raises on a negative number.
 double dr_opt_seconds(lua_State *L, int idx, double fallback);
 
-// task.c: used by runtime.c only.
+// ---- between runtime.c, task.c and coroutine.c alone ----
+
+extern const char dr_parked;  // its address is what a parked coroutine yields, so that coroutine.resume passes it on
+// Runs the loop until w ended: for code that cannot yield.
+void dr_run_until_woken(lua_State *L, struct dr_wait *w);
+struct dr_wait *dr_task_wait(const struct dr_task *t);
+void dr_patch_coroutine(lua_State *L);
 struct dr_task *dr_root_new(struct dr_runtime *rt);
 void dr_root_free(struct dr_task *t);
 void dr_run_ready(struct dr_runtime *rt, lua_State *from);

@@ -207,15 +207,19 @@ static int l_close(lua_State *L) {
 static int l_tostring(lua_State *L) {
   static const char *const kinds[] = {"bytes", "JSON documents", "log frames", "a terminal's output"};
   struct stream *s = check_stream(L);
-  lua_pushfstring(L, "stream of %s (%s)", kinds[s->kind], !s->channel ? "closed" : s->channel->ended ? "ended" : "open");
+  lua_pushfstring(L, "stream of %s (%s)", kinds[s->kind],
+                  !s->channel         ? "closed"
+                  : s->channel->ended ? "ended"
+                                      : "open");
   return 1;
 }
 
-int dr_stream_push(lua_State *L, struct dr_channel *channel, const struct dr_buffer *headers, enum dr_stream_kind kind) {
-  static const luaL_Reg methods[] = {{"read", l_read},       {"write", l_write},     {"shutdown", l_shutdown},
-                                     {"headers", l_headers}, {"close", l_close},     {"__call", l_next},
-                                     {"__close", l_close},   {"__gc", l_close},      {"__tostring", l_tostring},
-                                     {NULL, NULL}};
+int dr_stream_push(lua_State *L, struct dr_channel *channel, const struct dr_buffer *headers,
+                   enum dr_stream_kind kind) {
+  static const luaL_Reg methods[] = {
+      {"read", l_read},           {"write", l_write}, {"shutdown", l_shutdown}, {"headers", l_headers},
+      {"close", l_close},         {"__call", l_next}, {"__close", l_close},     {"__gc", l_close},
+      {"__tostring", l_tostring}, {NULL, NULL}};
   struct stream *s = lua_newuserdatauv(L, sizeof *s, 1);
   *s = (struct stream){.channel = channel, .headers = headers, .kind = kind, .deadline = -1};
   lua_insert(L, -2);

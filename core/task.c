@@ -7,7 +7,7 @@
 #include "runtime.h"
 
 static const char TASK[] = "dockrun.task";
-static const char PARKED;  // what a parked coroutine yields, so that coroutine.resume passes it on
+const char dr_parked;
 
 enum state { NEW, RUNNING, WAITING, DONE, FAILED };
 static const char *const state_names[] = {"new", "running", "waiting", "done", "failed"};
@@ -28,13 +28,16 @@ struct dr_task {
   struct dr_wait *wait;
   uv_timer_t *timer;  // made when first needed
   struct join *joins;
-  struct dr_task *next, *prev;   // all live tasks
+  struct dr_task *next, *prev;  // all live tasks
   struct dr_task *next_ready;
   bool queued;
   bool blocked;  // waits in a loop of its own, because it could not yield
 };
 
 bool dr_task_ended(const struct dr_task *t) { return t->state >= DONE; }
+struct dr_wait *dr_task_wait(const struct dr_task *t) {
+  return t->wait;
+}
 
 // ---- the ready queue ---------------------------------------------------------------------------
 
@@ -118,16 +121,14 @@ static int resumed(lua_State *L, int status, lua_KContext ctx) {
   return finish_wait(L, (struct dr_wait *)ctx);
 }
 
-// Runs the loop until w ended: for code that cannot yield.
-static void run_until_woken(lua_State *L, struct dr_wait *w) {
+void dr_run_until_woken(lua_State *L, struct dr_wait *w) {
   struct dr_runtime *rt = w->task->rt;
   struct dr_task *current = rt->current;
   lua_State *running = rt->running;
   struct dr_task *t = w->task;
   t->blocked = true;
   rt->current = NULL;
-  while (w->outcome == DR_PENDING && dr_step(rt, L)) {
-  }
+  while (w->outcome == DR_PENDING && dr_step(rt, L)) {}
   t->blocked = false;
   rt->current = current;
   rt->running = running;
@@ -158,10 +159,10 @@ int dr_wait(lua_State *L, struct dr_wait *w, int anchor, double timeout, lua_KFu
   }
   if (timeout >= 0) start_timer(L, t, timeout);
   if (yields) {
-    lua_pushlightuserdata(L, (void *)&PARKED);
+    lua_pushlightuserdata(L, (void *)&dr_parked);
     return lua_yieldk(L, 1, (lua_KContext)w, resumed);
   }
-  run_until_woken(L, w);
+  dr_run_until_woken(L, w);
   return finish_wait(L, w);
 }
 
@@ -227,7 +228,7 @@ static void resume(struct dr_task *t, lua_State *from) {
     finish(t, status, n);
     return;
   }
-  bool parked = n == 1 && lua_touserdata(t->co, -1) == &PARKED;
+  bool parked = n == 1 && lua_touserdata(t->co, -1) == &dr_parked;
   lua_pop(t->co, n);
   t->state = WAITING;
   if (!parked || !t->wait || t->wait->outcome != DR_PENDING) make_ready(t);  // a plain yield lets the others run
@@ -320,7 +321,9 @@ void dr_cancel(struct dr_runtime *rt, struct dr_task *t, int reason) {
     t->cancel_pending = true;
 }
 
-struct dr_task *dr_task_next(const struct dr_task *t) { return t->next; }
+struct dr_task *dr_task_next(const struct dr_task *t) {
+  return t->next;
+}
 
 // Pushes what the task's function returned and says true, or its error and traceback and says false.
 bool dr_task_results(lua_State *L, struct dr_task *t, int handle) {
@@ -490,89 +493,6 @@ static int l_current(lua_State *L) {
   return 1;
 }
 
-// ---- coroutines inside tasks -------------------------------------------------------------------
-// A generator that waits must park its whole task and not hand the parking to its consumer. These take the place of
-// coroutine.resume and coroutine.wrap.
-
-static int resume_inner(lua_State *L, int status, lua_KContext raises);
-
-static int pass_on(lua_State *L, lua_State *co, int nargs, lua_KContext raises) {
-  struct dr_runtime *rt = dr_runtime_of(L);
-  lua_State *outer = rt->running;
-  int n = 0;
-  rt->running = co;
-  int status = lua_resume(co, L, nargs, &n);
-  rt->running = outer;
-  if (status == LUA_YIELD && n == 1 && lua_touserdata(co, -1) == &PARKED && rt->current) {
-    lua_pop(co, 1);
-    if (lua_isyieldable(L)) {
-      lua_pushlightuserdata(L, (void *)&PARKED);
-      return lua_yieldk(L, 1, raises, resume_inner);
-    }
-    if (rt->in_uv) return luaL_error(L, "cannot wait inside of a callback that cannot yield; use spawn()");
-    run_until_woken(L, rt->current->wait);
-    return pass_on(L, co, 0, raises);
-  }
-  if (status == LUA_OK || status == LUA_YIELD) {
-    luaL_checkstack(L, n + 1, "too many results");
-    if (!raises) lua_pushboolean(L, true);
-    lua_xmove(co, L, n);
-    return raises ? n : n + 1;
-  }
-  if (raises) {
-    lua_xmove(co, L, 1);
-    lua_State *dead = co;
-    if (lua_status(dead) > LUA_YIELD) lua_resetthread(dead);
-    if (lua_type(L, -1) == LUA_TSTRING) {  // as coroutine.wrap does: say where
-      luaL_where(L, 1);
-      lua_insert(L, -2);
-      lua_concat(L, 2);
-    }
-    return lua_error(L);
-  }
-  lua_pushboolean(L, false);
-  lua_xmove(co, L, 1);
-  return 2;
-}
-
-static lua_State *inner_of(lua_State *L, bool raises) {
-  return lua_tothread(L, raises ? lua_upvalueindex(1) : 1);
-}
-
-static int resume_inner(lua_State *L, int status, lua_KContext raises) {
-  (void)status;
-  return pass_on(L, inner_of(L, raises), 0, raises);
-}
-
-static int start_inner(lua_State *L, lua_State *co, int nargs, lua_KContext raises) {
-  bool dead = lua_status(co) == LUA_OK && lua_gettop(co) == 0;
-  if (!lua_checkstack(co, nargs) || dead || lua_status(co) > LUA_YIELD) {
-    const char *why = dead || lua_status(co) > LUA_YIELD ? "cannot resume dead coroutine" : "too many arguments to resume";
-    if (raises) return luaL_error(L, "%s", why);
-    lua_pushboolean(L, false);
-    lua_pushstring(L, why);
-    return 2;
-  }
-  lua_xmove(L, co, nargs);
-  return pass_on(L, co, nargs, raises);
-}
-
-static int l_co_resume(lua_State *L) {
-  luaL_checktype(L, 1, LUA_TTHREAD);
-  return start_inner(L, lua_tothread(L, 1), lua_gettop(L) - 1, false);
-}
-
-static int l_co_wrapped(lua_State *L) { return start_inner(L, inner_of(L, true), lua_gettop(L), true); }
-
-static int l_co_wrap(lua_State *L) {
-  luaL_checktype(L, 1, LUA_TFUNCTION);
-  lua_State *co = lua_newthread(L);
-  lua_pushvalue(L, 1);
-  lua_xmove(L, co, 1);
-  lua_pushcclosure(L, l_co_wrapped, 1);
-  return 1;
-}
-
 // ---- registration ------------------------------------------------------------------------------
 
 struct dr_task *dr_root_new(struct dr_runtime *rt) {
@@ -587,17 +507,15 @@ void dr_root_free(struct dr_task *t) {
 }
 
 int luaopen_dockrun_core_tasks(lua_State *L) {
-  static const luaL_Reg methods[] = {{"await", l_await},     {"cancel", l_cancel},         {"status", l_status},
-                                     {"__close", l_close},   {"__gc", l_gc},               {"__tostring", l_tostring},
+  static const luaL_Reg methods[] = {{"await", l_await},   {"cancel", l_cancel}, {"status", l_status},
+                                     {"__close", l_close}, {"__gc", l_gc},       {"__tostring", l_tostring},
                                      {NULL, NULL}};
   static const luaL_Reg module[] = {{"spawn", l_spawn}, {"sleep", l_sleep}, {"current", l_current}, {NULL, NULL}};
-  static const luaL_Reg coroutines[] = {{"resume", l_co_resume}, {"wrap", l_co_wrap}, {NULL, NULL}};
   luaL_newmetatable(L, TASK);
   luaL_setfuncs(L, methods, 0);
   lua_pushvalue(L, -1);
   lua_setfield(L, -2, "__index");
-  lua_getglobal(L, "coroutine");
-  if (lua_istable(L, -1)) luaL_setfuncs(L, coroutines, 0);
+  dr_patch_coroutine(L);
   luaL_newlib(L, module);
   return 1;
 }

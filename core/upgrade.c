@@ -180,7 +180,8 @@ static void close_upgrade(struct dr_channel *c) {
 static void give_up(struct dr_wait *w) {
   struct dr_channel *c = dr_channel_of_reader(w);
   struct dr_upgrade *u = (struct dr_upgrade *)c;
-  dr_fail(&c->error, w->outcome == DR_TIMED_OUT ? "timeout" : "cancelled", ETIMEDOUT, "no answer in time from %s", u->who);
+  dr_fail(&c->error, w->outcome == DR_TIMED_OUT ? "timeout" : "cancelled", ETIMEDOUT, "no answer in time from %s",
+          u->who);
   c->failed = true;
   close_upgrade(c);
 }

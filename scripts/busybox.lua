@@ -27,7 +27,7 @@ local function make(engine, reference, changes)
   if not name then return nil, dockrun.error("invalid", ("'%s' is not NAME:TAG"):format(reference)) end
   local tar <close> = assert(io.popen(("sh -c '%s'"):format(build:gsub("'", [['\'']])), "r"))
   local stream, err = engine:image_import {
-    fromSrc = "-", repo = name, tag = tag, changes = table.concat({ "ENV PATH=/bin", table.unpack(changes or {}) }, "\n"),
+    fromSrc = "-", repo = name, tag = tag, changes = { "ENV PATH=/bin", table.unpack(changes or {}) },
     body = function() return tar:read(65536) end,
   }
   if not stream then return nil, err end

@@ -3,6 +3,8 @@
 -- With --dry-run it only says what it would do.
 --
 --   dockrun scripts/prune.lua [--dry-run] [--containers] [--images] [--label LABEL] AGE      (AGE: 24h, 90m, 10s)
+--
+-- Exit: 0 done, 1 the engine failed, 2 bad usage.
 local argparse = require "argparse"
 local dockrun = require "dockrun"
 local duration = require "dockrun.job.duration"
@@ -13,11 +15,16 @@ parser:flag("-n --dry-run", "Say what would be removed, and remove nothing.")
 parser:flag("--containers", "Only containers.")
 parser:flag("--images", "Only images.")
 parser:option("--label", "Only what carries this label (LABEL or LABEL=VALUE).")
+function parser:error(message)
+  io.stderr:write(self:get_usage(), "\n\nError: ", message, "\n")
+  os.exit(2, true)
+end
 local args = parser:parse()
 
 local engine = assert(dockrun.connect())
 local now = os.time()
-local filters = { label = args.label and { args.label } or nil }
+local label = args.label and { args.label } or nil
+local gone = {}  -- ids of containers that were, or would be, removed: they use no image any more
 
 -- RFC 3339 in UTC, as the engine writes it, to seconds since 1970.
 local function seconds(timestamp)
@@ -26,28 +33,33 @@ local function seconds(timestamp)
   return utc + os.difftime(now, os.time(os.date("!*t", now)))
 end
 
+-- Removes by call(engine, ...); true if that is, or would be, done.
 local function remove(what, name, call, ...)
   if args.dry_run then
     print(("would remove %s %s"):format(what, name))
-    return
+    return true
   end
   local ok, err = call(engine, ...)
   if ok then
     print(("removed %s %s"):format(what, name))
-  elseif err.status ~= 404 and err.status ~= 409 then  -- gone, or in use after all
+  elseif err.status == 409 then  -- in use after all
+    io.stderr:write(("kept %s %s: %s\n"):format(what, name, err.message))
+  elseif err.status ~= 404 then
     error(err, 0)
   end
+  return ok
 end
 
 local function prune_containers()
-  filters.status = { "exited", "dead", "created" }
+  local filters = { label = label, status = { "exited", "dead", "created" } }
   for _, container in ipairs(assert(engine:container_list { all = true, filters = filters })) do
     local inspected = engine:container_inspect(container.Id)
     local state = inspected and inspected.State
     if state and not state.Running then
       local ended = state.Status == "created" and inspected.Created or state.FinishedAt
       if now - seconds(ended) >= args.age then
-        remove("container", container.Names[1]:gsub("^/", ""), engine.container_remove, container.Id, { v = true })
+        local name = container.Names[1]:gsub("^/", "")
+        gone[container.Id] = remove("container", name, engine.container_remove, container.Id, { v = true })
       end
     end
   end
@@ -55,8 +67,10 @@ end
 
 local function prune_images()
   local used = {}
-  for _, container in ipairs(assert(engine:container_list { all = true })) do used[container.ImageID] = true end
-  for _, image in ipairs(assert(engine:image_list { filters = { label = filters.label } })) do
+  for _, container in ipairs(assert(engine:container_list { all = true })) do
+    if not gone[container.Id] then used[container.ImageID] = true end
+  end
+  for _, image in ipairs(assert(engine:image_list { filters = { label = label } })) do
     if not used[image.Id] and now - image.Created >= args.age then
       local names = image.RepoTags or {}
       if #names == 0 or names[1] == "<none>:<none>" then names = { image.Id } end
@@ -65,5 +79,6 @@ local function prune_images()
   end
 end
 
-if not args.images then prune_containers() end
-if not args.containers then prune_images() end
+local both = not args.containers == not args.images
+if both or args.containers then prune_containers() end
+if both or args.images then prune_images() end

@@ -3,6 +3,8 @@
 -- (where its image says how to tell) and has stayed so; stops at the first that does not come back.
 --
 --   dockrun scripts/rolling-restart.lua [--settle S] [--timeout S] LABEL[=VALUE]
+--
+-- Exit: 0 all are up, 1 one is not (or none has the label), 2 bad usage.
 local argparse = require "argparse"
 local dockrun = require "dockrun"
 
@@ -10,46 +12,58 @@ local parser = argparse("rolling-restart.lua", "Restarts containers by label, on
 parser:argument("label", "LABEL or LABEL=VALUE.")
 parser:option("--settle", "Seconds that a container must stay up before the next.", "2"):convert(tonumber)
 parser:option("--timeout", "Seconds that a container may take to come back.", "60"):convert(tonumber)
+function parser:error(message)
+  io.stderr:write(self:get_usage(), "\n\nError: ", message, "\n")
+  os.exit(2, true)
+end
 local args = parser:parse()
+
+local function name_of(container) return (container.Names[1]:gsub("^/", "")) end
 
 local engine = assert(dockrun.connect())
 local containers = assert(engine:container_list { filters = { label = { args.label } } })
-table.sort(containers, function(a, b) return a.Names[1] < b.Names[1] end)
+table.sort(containers, function(a, b) return name_of(a) < name_of(b) end)
 if #containers == 0 then
   io.stderr:write("no running container has the label ", args.label, "\n")
   os.exit(1, true)
 end
 
--- Whether it runs and is as healthy as it can tell; an error once it cannot become so.
-local function is_up(id)
-  local state = assert(engine:container_inspect(id)).State
-  if not state.Running then error(("it stopped with exit code %d"):format(state.ExitCode), 0) end
-  return not state.Health or state.Health.Status == "healthy"
+-- Whether it is up; where it is not, why, and whether it is still to come.
+local function look(id)
+  local container, err = engine:container_inspect(id)
+  if not container then return false, tostring(err), false end
+  local state = container.State
+  -- A restart by its own policy follows an end, and reads as running even while it waits for the next.
+  if not state.Running or container.RestartCount > 0 then
+    return false, ("it stopped with exit code %d"):format(state.ExitCode), false
+  end
+  local health = state.Health and state.Health.Status or "healthy"
+  return health == "healthy", "it is " .. health, true
 end
 
-local function wait_until_up(id)
-  local deadline = dockrun.now() + args.timeout
-  local up_since
+-- True once it is back and has stayed up, or nil and why not.
+local function restart(id)
+  local ok, err = engine:container_inspect(id)
+  local grace = ok and math.max(ok.Config.StopTimeout or 10, 0)
+  if ok then ok, err = engine:container_restart(id, { timeout = grace + args.timeout }) end
+  if not ok then return nil, tostring(err) end
+  local deadline, up_since = dockrun.now() + args.timeout, nil
   repeat
-    if is_up(id) then
-      up_since = up_since or dockrun.now()
-      if dockrun.now() - up_since >= args.settle then return end
-    else
-      up_since = nil
-    end
+    local up, why, coming = look(id)
+    if not up and not coming then return nil, why end
+    up_since = up and (up_since or dockrun.now()) or nil
+    if up and dockrun.now() - up_since >= args.settle then return true end
+    if dockrun.now() > deadline then return nil, ("%s after %g s"):format(up and "it has not settled" or why, args.timeout) end
     dockrun.sleep(math.min(0.2, args.settle))
-  until dockrun.now() > deadline
-  error(("not up after %g s"):format(args.timeout), 0)
+  until false
 end
 
 for i, container in ipairs(containers) do
-  local name = container.Names[1]:gsub("^/", "")
-  io.stdout:write(("[%d/%d] %s "):format(i, #containers, name)):flush()
-  assert(engine:container_restart(container.Id))
-  local ok, why = pcall(wait_until_up, container.Id)
-  print(ok and "is up" or "did not come back: " .. tostring(why))
+  io.stdout:write(("[%d/%d] %s "):format(i, #containers, name_of(container))):flush()
+  local ok, why = restart(container.Id)
+  print(ok and "is up" or "did not come back: " .. why)
   if not ok then
-    io.stderr:write(("%d container%s left as they were\n"):format(#containers - i, #containers - i == 1 and "" or "s"))
+    for left = i + 1, #containers do io.stderr:write("not restarted: ", name_of(containers[left]), "\n") end
     os.exit(1, true)
   end
 end

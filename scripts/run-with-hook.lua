@@ -3,20 +3,27 @@
 -- from the registry given, and says how each task ended.
 --
 --   dockrun scripts/run-with-hook.lua [--registry PREFIX] [--owner NAME] JOB
+--
+-- Exit: 0 every task ended well, 1 one did not, 2 bad usage, 130 interrupted.
 local argparse = require "argparse"
 local dockrun = require "dockrun"
 
 local parser = argparse("run-with-hook.lua", "Runs a job under hooks that label, check and report.")
 parser:argument("job", "Job file.")
-parser:option("--registry", "Refuse images that do not start with this."):argname "PREFIX"
+parser:option("--registry", "Refuse images that are not below this, such as registry.example:5000/team."):argname "PREFIX"
 parser:option("--owner", "Value of the label 'owner'.", os.getenv "USER" or "nobody"):argname "NAME"
+function parser:error(message)
+  io.stderr:write(self:get_usage(), "\n\nError: ", message, "\n")
+  os.exit(2, true)
+end
 local args = parser:parse()
+local prefix = args.registry and args.registry:gsub("/*$", "/")  -- whole parts: registry.example is not registry.example.org
 
 local job = assert(dockrun.load_job(args.job))
 local agent = assert(dockrun.agent())
 
 agent.hooks:register("pull", function(_, pull)
-  if args.registry and pull.image:sub(1, #args.registry) ~= args.registry then
+  if prefix and pull.image:sub(1, #prefix) ~= prefix then
     return false, ("%s is not from %s"):format(pull.image, args.registry)
   end
 end)
@@ -30,8 +37,12 @@ agent.hooks:register("exited", function(task, result)
   print(("%s ended with %s%s"):format(task.name, result.exit_code or "no exit code", result.oom and ", out of memory" or ""))
 end)
 
+local said = {}  -- a hook's "no" comes as its own event and again as the reason of the task's failure
 agent.emitter:listen(function(event)
-  if event.event == "failed" or event.event == "hook_failed" then io.stderr:write(event.task, ": ", event.message, "\n") end
+  if event.event ~= "failed" and event.event ~= "hook_failed" then return end
+  local line = ("%s: %s\n"):format(event.task, event.message)
+  if said[event.alloc] ~= line then io.stderr:write(line) end
+  said[event.alloc] = line
 end)
 
 agent:submit(job)

@@ -2,6 +2,8 @@
 -- What every running container uses, read from its cgroup files: no load on the engine, however many there are.
 --
 --   dockrun scripts/top.lua [-d SECONDS] [-n COUNT] [--json]
+--
+-- CPU% is of one core. Memory is without the page cache that the kernel takes back first, as `docker stats` counts it.
 local argparse = require "argparse"
 local dockrun = require "dockrun"
 local output = require "dockrun.cli.output"
@@ -10,6 +12,10 @@ local parser = argparse("top.lua", "Live statistics of all containers.")
 parser:option("-d --delay", "Seconds between two pictures.", "2"):convert(tonumber)
 parser:option("-n --count", "How many pictures; without it, until interrupted."):convert(tonumber)
 parser:flag("--json", "One JSON document a picture.")
+function parser:error(message)
+  io.stderr:write(self:get_usage(), "\n\nError: ", message, "\n")
+  os.exit(2, true)
+end
 local args = parser:parse()
 
 local engine = assert(dockrun.connect())
@@ -30,7 +36,7 @@ local function read_all()
   for _, container in ipairs(assert(engine:container_list())) do
     local group = locate(container)
     local stat = group and dockrun.cgroup.read(group)
-    if stat then
+    if stat and stat.cpu.usage and stat.memory.usage then  -- else its files are just going, one by one
       readings[#readings + 1] = { name = container.Names[1]:gsub("^/", ""), id = container.Id, at = dockrun.now(), stat = stat }
     else
       found[container.Id] = nil
@@ -42,10 +48,11 @@ end
 local function summarise(now, before)
   local cpu, memory = now.stat.cpu, now.stat.memory
   local row = {
-    name = now.name, id = now.id, memory = memory.usage, memory_limit = memory.limit, oom_kills = memory.oom_kills,
-    pids = now.stat.pids.current, throttled_seconds = cpu.throttled,
+    name = now.name, id = now.id, memory = memory.usage - (memory.inactive_file or 0), memory_limit = memory.limit,
+    oom_kills = memory.oom_kills, pids = now.stat.pids.current, throttled_seconds = cpu.throttled,
   }
-  if before then row.cpu_percent = (cpu.usage - before.stat.cpu.usage) / (now.at - before.at) * 100 end
+  local used = before and cpu.usage - before.stat.cpu.usage
+  if used and used >= 0 then row.cpu_percent = used / (now.at - before.at) * 100 end  -- below 0: restarted meanwhile
   return row
 end
 

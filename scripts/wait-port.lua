@@ -1,7 +1,10 @@
 #!/usr/bin/env dockrun
--- Waits until a port answers: connects, or, with --http PATH, gets a status below 400 from it.
+-- Waits until a port answers: connects, or, with --http PATH, gets a status below 400 from it. A port that an engine
+-- publishes may connect before anything listens in the container, because the engine's proxy does; --http sees through.
 --
 --   dockrun scripts/wait-port.lua [--timeout S] [--http PATH] HOST:PORT
+--
+-- Exit: 0 it answers, 1 it does not, 2 bad usage.
 local argparse = require "argparse"
 local dockrun = require "dockrun"
 local uv = require "luv"
@@ -10,24 +13,47 @@ local parser = argparse("wait-port.lua", "Waits until a port answers.")
 parser:argument("target", "HOST:PORT.")
 parser:option("--timeout", "Seconds to wait in all.", "30"):convert(tonumber)
 parser:option("--http", "Ask for this path and want a status below 400."):argname "PATH"
+function parser:error(message)
+  io.stderr:write(self:get_usage(), "\n\nError: ", message, "\n")
+  os.exit(2, true)
+end
 local args = parser:parse()
 
 local host, port = args.target:match "^%[?([^%]]+)%]?:(%d+)$"
-if not host then parser:error(("'%s' is not HOST:PORT"):format(args.target)) end
+port = math.tointeger(tonumber(port))
+if not port or port < 1 or port > 65535 then
+  parser:error(("'%s' is not HOST:PORT, with a port of 1 to 65535"):format(args.target))
+end
 
-local function connect()
-  local addresses, why = uv.getaddrinfo(host, port, { socktype = "stream" })
-  if not addresses then return nil, why end
+-- Each takes the seconds that it may take: true, or nil and why not.
+
+local function connect_to(address, timeout)
   local socket, done = uv.new_tcp(), dockrun.queue()
-  socket:connect(addresses[1].addr, tonumber(port), function(err) done:push(err or true) end)
-  local answer = done:pop(1)
+  socket:connect(address.addr, port, function(err) done:push(err or true) end)
+  local answer = done:pop(timeout)
   socket:close()
   if answer == true then return true end
   return nil, answer or "no answer"
 end
 
-local function get()
-  local answer, err = dockrun.http.request { url = ("http://%s%s"):format(args.target, args.http), timeout = 2 }
+-- A name may stand for several addresses, with a listener at one of them: localhost is ::1 and 127.0.0.1.
+local function connect(timeout)
+  local found = dockrun.queue()
+  uv.getaddrinfo(host, nil, { socktype = "stream" }, function(err, addresses) found:push(err or addresses) end)
+  local addresses = found:pop(timeout) or "the name's look-up does not end"
+  if type(addresses) == "string" then return nil, addresses end
+  local why
+  for _, address in ipairs(addresses) do
+    local ok
+    ok, why = connect_to(address, timeout)
+    if ok then return true end
+  end
+  return nil, why
+end
+
+local function get(timeout)
+  local url = ("http://%s:%d/%s"):format(host:find ":" and "[" .. host .. "]" or host, port, (args.http:gsub("^/", "")))
+  local answer, err = dockrun.http.request { url = url, timeout = timeout }
   if answer and answer.status < 400 then return true end
   return nil, answer and ("status %d"):format(answer.status) or tostring(err)
 end
@@ -36,7 +62,8 @@ local started = dockrun.now()
 local probe = args.http and get or connect
 local ok, why
 repeat
-  ok, why = probe()
+  local left = args.timeout - (dockrun.now() - started)
+  ok, why = probe(math.max(0.1, math.min(left, 2)))
   if ok then
     print(("%s answers after %.1f s"):format(args.target, dockrun.now() - started))
     os.exit(0, true)

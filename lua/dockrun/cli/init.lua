@@ -77,6 +77,9 @@ local function apply_globals(args)
   return true
 end
 
+-- An error that is a mere string is one of ours: where it came from is what helps.
+local function with_traceback(err) return type(err) == "string" and debug.traceback(err, 2) or err end
+
 local function run_command(argv, word)
   local parser = build_parser(word)
   local ok, args = parser:pparse(argv)
@@ -89,11 +92,9 @@ local function run_command(argv, word)
   if not set then return fail(err) end
   local notice = endpoint.notice(dockrun.options)
   if notice then output.say("warn", notice) end
-  local done, code, why = pcall(require("dockrun.cli." .. args.command).run, args, parser)
+  local done, code, why = xpcall(require("dockrun.cli." .. args.command).run, with_traceback, args, parser)
   if done and code ~= nil then return code end
-  err = done and why or code
-  if type(err) == "table" then return fail(err) end
-  error(err, 0)
+  return fail(done and why or code)
 end
 
 -- Where the first word that is not a global option stands.

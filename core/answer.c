@@ -1,0 +1,138 @@
+// The end of a call: what the engine answered becomes Lua values, a stream, or an error.
+#include <lauxlib.h>
+#include <string.h>
+
+#include "engine.h"
+#include "json.h"
+#include "stream.h"
+#include "url.h"
+
+bool dr_option_is(lua_State *L, const char *name, bool wanted) {
+  lua_getfield(L, AT_OPTIONS, name);
+  bool is = lua_isboolean(L, -1) && lua_toboolean(L, -1) == wanted;
+  lua_pop(L, 1);
+  return is;
+}
+
+enum dr_answer dr_answer_of(lua_State *L, const struct dr_endpoint *row) {
+  if (row->answer == DR_ANSWER_LINES && dr_option_is(L, "stream", false)) return DR_ANSWER_JSON;
+  if (row->answer != DR_ANSWER_HIJACK || lua_getfield(L, AT_OPTIONS, "body") != LUA_TTABLE) return row->answer;
+  lua_getfield(L, -1, "Detach");
+  bool detached = lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  return detached ? DR_ANSWER_NONE : DR_ANSWER_HIJACK;
+}
+
+int dr_refused(lua_State *L, const struct dr_engine *e, const struct dr_endpoint *row, long status,
+               const struct dr_buffer *in) {
+  size_t len = dr_buffer_len(in);
+  const char *text = len ? dr_buffer_data(in) : "";
+  int top = lua_gettop(L);
+  if (dr_json_decode(L, text, len) == 1 && lua_istable(L, -1) && lua_getfield(L, -1, "message") == LUA_TSTRING)
+    text = lua_tolstring(L, -1, &len);
+  while (len && (text[len - 1] == '\n' || text[len - 1] == '\r')) len--;
+  if (!len) {
+    text = lua_pushfstring(L, "%s answered %d to %s %s", e->who, (int)status, row->method, row->path);
+    len = strlen(text);
+  }
+  lua_pushnil(L);
+  dr_push_error_text(L, "engine", (int)status, text, len);
+  lua_pushstring(L, row->name);
+  lua_setfield(L, -2, "call");
+  lua_replace(L, top + 2);
+  lua_replace(L, top + 1);
+  lua_settop(L, top + 2);
+  return 2;
+}
+
+static int push_json_answer(lua_State *L, const struct dr_engine *e, const struct dr_endpoint *row,
+                            const struct dr_buffer *in) {
+  struct dr_error error;
+  size_t len = dr_buffer_len(in);
+  if (len && dr_json_decode(L, dr_buffer_data(in), len) == 1) return 1;
+  lua_settop(L, AT_EXCHANGE);
+  dr_fail(&error, "protocol", EPROTO, "the answer to %s %s is not JSON, from %s: %.*s", row->method, row->path, e->who,
+          len < 200 ? (int)len : 200, len ? dr_buffer_data(in) : "");
+  return dr_return_error(L, &error);
+}
+
+// HEAD …/archive answers by a header: base64 of {name, size, mode, mtime, linkTarget}.
+static int push_path_stat(lua_State *L, const struct dr_engine *e, const struct dr_endpoint *row,
+                          const struct dr_request *r) {
+  char text[4096];
+  size_t len;
+  if (dr_header(&r->headers, "x-docker-container-path-stat", text, sizeof text) &&
+      dr_push_unbase64(L, text, strlen(text))) {
+    const char *json = lua_tolstring(L, -1, &len);
+    if (dr_json_decode(L, json, len) == 1) return 1;
+  }
+  struct dr_error error;
+  dr_fail(&error, "protocol", EPROTO, "no path stat in the answer to %s %s, from %s", row->method, row->path, e->who);
+  return dr_return_error(L, &error);
+}
+
+static enum dr_stream_kind stream_kind(lua_State *L, const struct dr_engine *e, enum dr_answer answer,
+                                       const struct dr_buffer *headers, bool body_tty) {
+  char type[128] = "";
+  if (answer == DR_ANSWER_BYTES) return DR_STREAM_BYTES;
+  if (answer == DR_ANSWER_LINES) return DR_STREAM_LINES;
+  dr_header(headers, "content-type", type, sizeof type);
+  if (strstr(type, "multiplexed-stream")) return DR_STREAM_FRAMES;
+  // Before API 1.42 the engine calls both forms raw; then only the caller can know.
+  if (e->api >= 42 && strstr(type, "raw-stream")) return DR_STREAM_RAW;
+  return body_tty || dr_option_is(L, "tty", true) ? DR_STREAM_RAW : DR_STREAM_FRAMES;
+}
+
+int dr_answered(lua_State *L, int status, lua_KContext ctx) {
+  (void)status;
+  const struct dr_endpoint *row = (const struct dr_endpoint *)ctx;
+  struct dr_engine *e = lua_touserdata(L, AT_ENGINE);
+  struct dr_request *r = lua_touserdata(L, AT_EXCHANGE);
+  enum dr_answer answer = dr_answer_of(L, row);
+  lua_settop(L, AT_EXCHANGE);
+  int results = 1;
+  if (r->channel.failed) {
+    results = dr_return_error(L, &r->channel.error);
+  } else if (r->status >= 400) {
+    if (r->status == 400) e->api = 0;  // it may be another engine now, with another version: ask again next time
+    results = dr_refused(L, e, row, r->status, &r->channel.in);
+  } else if (answer >= DR_ANSWER_BYTES) {
+    dr_stream_push(L, &r->channel, &r->headers, stream_kind(L, e, answer, &r->headers, false));
+    lua_pushinteger(L, r->status);
+    return 2;
+  } else if (answer == DR_ANSWER_JSON) {
+    results = push_json_answer(L, e, row, &r->channel.in);
+  } else if (answer == DR_ANSWER_TEXT) {
+    size_t len = dr_buffer_len(&r->channel.in);
+    lua_pushlstring(L, len ? dr_buffer_data(&r->channel.in) : "", len);
+  } else if (answer == DR_ANSWER_HEADERS) {
+    results = push_path_stat(L, e, row, r);
+  } else {
+    lua_pushboolean(L, true);
+  }
+  if (results == 1) lua_pushinteger(L, r->status);
+  r->channel.close(&r->channel);
+  return 2;
+}
+
+int dr_upgraded(lua_State *L, int status, lua_KContext ctx) {
+  (void)status;
+  const struct dr_endpoint *row = (const struct dr_endpoint *)ctx;
+  struct dr_engine *e = lua_touserdata(L, AT_ENGINE);
+  struct dr_upgrade *u = lua_touserdata(L, AT_EXCHANGE);
+  if (u->channel.failed || u->status >= 400) {
+    int results =
+        u->channel.failed ? dr_return_error(L, &u->channel.error) : dr_refused(L, e, row, u->status, &u->channel.in);
+    u->channel.close(&u->channel);
+    return results;
+  }
+  bool tty = false;
+  if (lua_getfield(L, AT_OPTIONS, "body") == LUA_TTABLE) {
+    lua_getfield(L, -1, "Tty");
+    tty = lua_toboolean(L, -1);
+  }
+  lua_settop(L, AT_EXCHANGE);
+  dr_stream_push(L, &u->channel, &u->headers, stream_kind(L, e, DR_ANSWER_HIJACK, &u->headers, tty));
+  lua_pushinteger(L, u->status);
+  return 2;
+}

@@ -1,0 +1,265 @@
+// The way of a call: its URL, query, headers and body go out; where the engine is not known yet, its version comes
+// first.
+#include <lauxlib.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine.h"
+#include "json.h"
+#include "url.h"
+
+// Versions of the API that the table was checked against (1.41 to 1.55); older engines speak subsets of it.
+enum { OLDEST_API = 24, NEWEST_API = 55, MAX_ANSWER = 64 * 1024 * 1024 };
+
+const char *dr_next_query(const char **list, size_t *len, int *since) {
+  while (**list == ' ') ++*list;
+  if (!**list) return NULL;
+  const char *name = *list;
+  *list += strcspn(*list, " ");
+  const char *at = memchr(name, '@', *list - name);
+  *len = (at ? at : *list) - name;
+  *since = at ? atoi(at + 3) : 0;  // "@1.42"
+  return name;
+}
+
+// Pushes the value at idx as text: JSON of a map, true or false, or what tostring gives.
+static void push_text(lua_State *L, int idx) {
+  if (lua_istable(L, idx))
+    dr_json_encode(L, idx);
+  else if (lua_isboolean(L, idx))
+    lua_pushstring(L, lua_toboolean(L, idx) ? "true" : "false");
+  else
+    luaL_tolstring(L, idx, NULL);
+}
+
+// Appends name=value to the URL at index url. The value's text is at the top, and popped.
+static void add_parameter(lua_State *L, int url, const char *name) {
+  size_t len;
+  const char *text = lua_tolstring(L, -1, &len);
+  lua_pushvalue(L, url);
+  lua_pushfstring(L, "%s%s=", strchr(lua_tostring(L, url), '?') ? "&" : "?", name);
+  dr_push_escaped(L, text, len, false);
+  lua_concat(L, 3);
+  lua_replace(L, url);
+  lua_pop(L, 1);
+}
+
+// Appends the query to the URL at the top, or returns false: this engine is too old for the parameter whose name is
+// then at the top. A list is a repeated parameter, a map (filters) is JSON.
+static bool add_query(lua_State *L, const struct dr_endpoint *row, int api, int *needs) {
+  const char *list = row->query, *found;
+  int url = lua_gettop(L);
+  size_t len;
+  while ((found = dr_next_query(&list, &len, needs))) {
+    const char *name = lua_pushlstring(L, found, len);
+    if (lua_getfield(L, AT_OPTIONS, name) != LUA_TNIL && *needs > api) {
+      lua_pop(L, 1);
+      return false;
+    }
+    int items = lua_istable(L, -1) ? (int)lua_rawlen(L, -1) : 0;
+    for (int i = 1; i <= items; i++) {
+      lua_rawgeti(L, url + 2, i);
+      push_text(L, -1);
+      add_parameter(L, url, name);
+      lua_pop(L, 1);
+    }
+    if (!items && !lua_isnil(L, -1)) {
+      push_text(L, -1);
+      add_parameter(L, url, name);
+    }
+    lua_settop(L, url);
+  }
+  return true;
+}
+
+static int pump(lua_State *L, int status, lua_KContext ctx);
+
+static double timeout_of(lua_State *L, const struct dr_engine *e, const struct dr_endpoint *row) {
+  lua_getfield(L, AT_OPTIONS, "timeout");
+  double given = dr_opt_seconds(L, -1, -1);
+  lua_pop(L, 1);
+  if (given >= 0) return given;
+  bool streams = row->answer >= DR_ANSWER_BYTES;
+  if (streams || row->body == DR_BODY_BYTES || !strcmp(row->name, "container_wait")) return -1;
+  lua_getfield(L, AT_OPTIONS, "t");  // the engine itself waits this long
+  double t = lua_isnumber(L, -1) ? lua_tonumber(L, -1) : 0;
+  lua_pop(L, 1);
+  return e->timeout + (t > 0 ? t : 0);
+}
+
+static struct dr_request_options options_for(const struct dr_engine *e, const char *method, const char *url) {
+  return (struct dr_request_options){
+      .method = method, .url = url, .unix_socket = e->unix_socket, .who = e->who, .tls = e->tls, .limit = MAX_ANSWER};
+}
+
+static void push_auth(lua_State *L) {
+  size_t len;
+  if (lua_getfield(L, AT_OPTIONS, "auth") != LUA_TTABLE) {
+    lua_pop(L, 1);
+    lua_newtable(L);
+  }
+  dr_json_encode(L, -1);
+  const char *json = lua_tolstring(L, -1, &len);
+  dr_push_base64(L, json, len, true);
+}
+
+static void trace(lua_State *L, const struct dr_endpoint *row, const char *path) {
+  lua_getiuservalue(L, AT_ENGINE, 1);
+  if (lua_isfunction(L, -1)) {
+    lua_createtable(L, 0, 5);
+    lua_pushstring(L, row->name);
+    lua_setfield(L, -2, "name");
+    lua_pushstring(L, row->method);
+    lua_setfield(L, -2, "method");
+    lua_pushstring(L, path);
+    lua_setfield(L, -2, "path");
+    lua_pushvalue(L, AT_OPTIONS);
+    lua_setfield(L, -2, "options");
+    lua_call(L, 1, 0);
+  } else {
+    lua_pop(L, 1);
+  }
+}
+
+static int start_upgrade(lua_State *L, const struct dr_engine *e, const struct dr_endpoint *row, const char *path) {
+  struct dr_request_options o = options_for(e, row->method, e->url);
+  struct dr_error error;
+  size_t body_len = 0, len;
+  const char *body = lua_isstring(L, AT_BODY) ? lua_tolstring(L, AT_BODY, &body_len) : "";
+  const char *host = strstr(e->url, "://") + 3;
+  lua_pushfstring(
+      L,
+      "%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: dockrun/" DOCKRUN_VERSION
+      "\r\nContent-Type: application/json\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: %I\r\n\r\n%s",
+      row->method, path, host, (LUAI_UACINT)body_len, body);
+  const char *text = lua_tolstring(L, -1, &len);
+  if (!dr_upgrade_start(L, &o, text, len, &error)) return dr_return_error(L, &error);
+  lua_replace(L, AT_EXCHANGE);
+  lua_settop(L, AT_EXCHANGE);
+  return dr_upgrade_wait(L, AT_EXCHANGE, timeout_of(L, e, row), dr_upgraded, (lua_KContext)row);
+}
+
+static int start(lua_State *L, const struct dr_engine *e, const struct dr_endpoint *row) {
+  int needs;
+  struct dr_error error;
+  lua_settop(L, AT_BODY);
+  lua_pushnil(L);  // AT_EXCHANGE
+  if (strcmp(row->name, "system_ping"))
+    lua_pushfstring(L, "/v1.%d%s", e->api, lua_tostring(L, AT_PATH));
+  else
+    lua_pushvalue(L, AT_PATH);
+  if (!add_query(L, row, e->api, &needs)) {
+    dr_fail(&error, "invalid", EINVAL, "%s: '%s' needs API 1.%d, and %s speaks 1.%d", row->name, lua_tostring(L, -1),
+            needs, e->who, e->api);
+    return dr_return_error(L, &error);
+  }
+  const char *path = lua_tostring(L, -1);
+  trace(L, row, path);
+  enum dr_answer answer = dr_answer_of(L, row);
+  if (answer == DR_ANSWER_HIJACK) return start_upgrade(L, e, row, path);
+
+  struct dr_request_options o = options_for(e, row->method, lua_pushfstring(L, "%s%s", e->url, path));
+  o.stream = answer >= DR_ANSWER_BYTES;
+  o.upload = lua_isfunction(L, AT_BODY);
+  o.body = lua_isstring(L, AT_BODY) ? AT_BODY : 0;
+  if (row->body != DR_BODY_NONE)
+    o.headers = curl_slist_append(
+        NULL, row->body == DR_BODY_JSON ? "Content-Type: application/json" : "Content-Type: application/x-tar");
+  if (row->auth) {
+    push_auth(L);
+    struct curl_slist *more =
+        curl_slist_append(o.headers, lua_pushfstring(L, "X-Registry-Auth: %s", lua_tostring(L, -1)));
+    if (more) o.headers = more;
+  }
+  if (!dr_request_start(L, &o, &error)) return dr_return_error(L, &error);
+  lua_replace(L, AT_EXCHANGE);
+  lua_settop(L, AT_EXCHANGE);
+  if (o.upload) return pump(L, LUA_OK, (lua_KContext)row);
+  return dr_request_wait(L, AT_EXCHANGE, timeout_of(L, e, row), dr_answered, (lua_KContext)row);
+}
+
+static int pumped(lua_State *L, int status, lua_KContext ctx) {
+  (void)status;
+  struct dr_channel *c = &((struct dr_request *)lua_touserdata(L, AT_EXCHANGE))->channel;
+  size_t len;
+  if (lua_isnil(L, -1)) {
+    c->half_close(c);
+    lua_settop(L, AT_EXCHANGE);
+    return dr_request_wait(L, AT_EXCHANGE, -1, dr_answered, ctx);
+  }
+  const char *chunk = lua_tolstring(L, -1, &len);
+  if (!chunk || dr_buffer_add(&c->out, chunk, len)) {
+    c->close(c);
+    return luaL_error(L, chunk ? "out of memory" : "a body function returns strings, then nil");
+  }
+  c->flush(c);
+  lua_settop(L, AT_EXCHANGE);
+  if (dr_buffer_len(&c->out) > DR_HIGH_WATER && !c->ended) return dr_wait(L, &c->writer, AT_EXCHANGE, -1, pump, ctx);
+  return pump(L, LUA_OK, ctx);
+}
+
+// Sends a body that a function gives piece by piece.
+static int pump(lua_State *L, int status, lua_KContext ctx) {
+  (void)status;
+  for (;;) {
+    struct dr_channel *c = &((struct dr_request *)lua_touserdata(L, AT_EXCHANGE))->channel;
+    if (c->ended) return dr_answered(L, LUA_OK, ctx);  // refused early
+    lua_pushvalue(L, AT_BODY);
+    lua_callk(L, 0, 1, ctx, pumped);
+    return pumped(L, LUA_OK, ctx);
+  }
+}
+
+// ---- version negotiation -----------------------------------------------------------------------
+
+static int minor_of(lua_State *L, const char *field) {
+  int minor = 0;
+  if (lua_getfield(L, -1, field) == LUA_TSTRING) sscanf(lua_tostring(L, -1), "1.%d", &minor);
+  lua_pop(L, 1);
+  return minor;
+}
+
+static int negotiated(lua_State *L, int status, lua_KContext ctx) {
+  (void)status;
+  const struct dr_endpoint *row = (const struct dr_endpoint *)ctx;
+  struct dr_engine *e = lua_touserdata(L, AT_ENGINE);
+  struct dr_request *r = lua_touserdata(L, AT_EXCHANGE);
+  struct dr_error error;
+  if (r->channel.failed || r->status >= 400) {
+    int results =
+        r->channel.failed ? dr_return_error(L, &r->channel.error) : dr_refused(L, e, row, r->status, &r->channel.in);
+    r->channel.close(&r->channel);
+    return results;
+  }
+  size_t len = dr_buffer_len(&r->channel.in);
+  if (!len || dr_json_decode(L, dr_buffer_data(&r->channel.in), len) != 1 || !lua_istable(L, -1) ||
+      !minor_of(L, "ApiVersion")) {
+    r->channel.close(&r->channel);
+    dr_fail(&error, "protocol", EPROTO, "%s does not tell its API version: is it a Docker engine?", e->who);
+    return dr_return_error(L, &error);
+  }
+  int newest = minor_of(L, "ApiVersion"), oldest = minor_of(L, "MinAPIVersion");
+  r->channel.close(&r->channel);
+  if (newest < OLDEST_API || oldest > NEWEST_API) {
+    dr_fail(&error, "invalid", EPROTO, "%s speaks API 1.%d to 1.%d, dockrun 1.%d to 1.%d", e->who, oldest, newest,
+            OLDEST_API, NEWEST_API);
+    return dr_return_error(L, &error);
+  }
+  e->api = newest < NEWEST_API ? newest : NEWEST_API;
+  return start(L, e, row);
+}
+
+static int negotiate(lua_State *L, struct dr_engine *e, const struct dr_endpoint *row) {
+  struct dr_error error;
+  struct dr_request_options o = options_for(e, "GET", lua_pushfstring(L, "%s/version", e->url));
+  if (!dr_request_start(L, &o, &error)) return dr_return_error(L, &error);
+  lua_replace(L, AT_EXCHANGE);
+  double timeout = timeout_of(L, e, row);
+  return dr_request_wait(L, AT_EXCHANGE, timeout < 0 ? e->timeout : timeout, negotiated, (lua_KContext)row);
+}
+
+int dr_call(lua_State *L, const struct dr_endpoint *row) {
+  struct dr_engine *e = lua_touserdata(L, AT_ENGINE);
+  return e->api ? start(L, e, row) : negotiate(L, e, row);
+}

@@ -1,0 +1,42 @@
+// The rooms of dockrun.core.docker: docker.c (engines and their methods) -> call.c (a call's way) -> answer.c (its
+// result).
+#ifndef DOCKRUN_ENGINE_H
+#define DOCKRUN_ENGINE_H
+
+#include "endpoints.h"
+#include "http.h"
+
+struct dr_engine {
+  char *url;          // without a slash at its end
+  char *unix_socket;  // or NULL
+  char *endpoint;     // as given
+  char who[160];
+  struct dr_tls tls;  // strings owned
+  int api;            // minor version, 0 until negotiated
+  double timeout;
+};
+
+// Where things are on the stack of a call under way. The body is JSON text, a string, a function or nil.
+enum { AT_ENGINE = 1, AT_OPTIONS, AT_PATH, AT_BODY, AT_EXCHANGE };
+
+// Sends the call that is on the stack, negotiating the API version first where that was not done.
+int dr_call(lua_State *L, const struct dr_endpoint *row);
+
+// The next name in a row's query list: its length, and the API version since which it exists (0: always).
+const char *dr_next_query(const char **list, size_t *len, int *since);
+
+// Whether an option of the call is this boolean.
+bool dr_option_is(lua_State *L, const char *name, bool wanted);
+
+// What a streaming row gives for these options: `stream = false` asks for one document, `Detach` for no connection.
+enum dr_answer dr_answer_of(lua_State *L, const struct dr_endpoint *row);
+
+// The end of a call (continuations; ctx is the row): the request or connection at AT_EXCHANGE becomes the results.
+int dr_answered(lua_State *L, int status, lua_KContext row);
+int dr_upgraded(lua_State *L, int status, lua_KContext row);
+
+// nil and the engine's refusal: its `message` where the body is its JSON, else the body as it is. Returns 2.
+int dr_refused(lua_State *L, const struct dr_engine *e, const struct dr_endpoint *row, long status,
+               const struct dr_buffer *in);
+
+#endif

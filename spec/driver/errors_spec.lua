@@ -1,0 +1,251 @@
+-- What can go wrong with a task, each on the real engine: a clear message, the right exit code, nothing left behind.
+local dockrun = require "dockrun"
+local engines = require "spec.engine"
+local jobs = require "spec.jobs"
+local process = require "spec.process"
+local uv = require "luv"
+
+describe("a task that cannot be as asked", function()
+  local engine, endpoint, registry
+
+  setup(function()
+    local shared = engines.shared()
+    endpoint = shared.endpoint
+    engine = assert(dockrun.connect { endpoint = endpoint })
+    engines.image(shared, "busybox:1")
+    registry = engines.registry().address
+  end)
+
+  local function push(e, ref)
+    local repo, tag = ref:match "^(.+):([^:]+)$"
+    assert(e:image_tag("busybox:1", { repo = repo, tag = tag }))
+    for line in assert(e:image_push(repo, { tag = tag })) do assert(not line.error, line.error) end
+    assert(e:image_remove(ref))
+  end
+
+  -- Errors of the specification: found before anything happens.
+  for _, case in ipairs {
+    { "no image", "config = { command = 'true' }", "image" },
+    { "network_mode container:x", "config = { image = 'busybox:1', network_mode = 'container:x' }", "container:x" },
+    { "memory 0", "config = { image = 'busybox:1' }, resources = { memory = 0 }", "memory" },
+    { "cpu 0", "config = { image = 'busybox:1' }, resources = { cpu = 0 }", "cpu" },
+    { "an unknown key", "config = { imgae = 'busybox:1', image = 'busybox:1' }", "config.imgae" },
+    { "a reserved port asked twice",
+      "config = { image = 'busybox:1' }, resources = { network = { reserved_ports = { 30123, 30123 } } }", "30123" },
+  } do
+    local what, body, named = table.unpack(case)
+    it("is refused with exit code 2: " .. what, function()
+      local name = jobs.unique "bad"
+      local path, file = jobs.write(("return job %q { group 'g' { task 't' { driver = 'docker', %s } } }"):format(name, body))
+      local _ <close> = file
+      for _, command in ipairs { "run", "validate" } do
+        local result = process.run { command, path, "--endpoint", endpoint }
+        assert.equal(2, result.code)
+        assert.truthy(result.stderr:find(named, 1, true), result.stderr)
+        assert.falsy(result.stderr:find "traceback")
+      end
+      assert.same({}, jobs.containers(engine, name))
+    end)
+  end
+
+  local function fails(text, expected)
+    local result = jobs.run(endpoint, text)
+    assert.equal(1, result.code)
+    local failed = assert(result.by.failed, result.stdout .. result.stderr)
+    assert.truthy(failed.message:find(expected, 1, true), failed.message)
+    assert.same({}, jobs.containers(engine, failed.job))
+    return result
+  end
+
+  it("fails where the registry does not have the image", function()
+    fails(jobs.text { name = jobs.unique "absent", image = registry .. "/nowhere:1", command = "true" }, "not found")
+  end)
+
+  it("fails where the registry is down", function()
+    local other = engines.start_registry()
+    local address = other.address
+    other:stop()
+    fails(jobs.text { name = jobs.unique "down", image = address .. "/nowhere:1", command = "true" }, "connection refused")
+  end)
+
+  it("uses the latest that is here where a newer one cannot be had, and says so", function()
+    local address = "127.0.0.1:1"
+    local _ <close> = setmetatable({}, { __close = function() engine:image_remove(address .. "/kept:latest") end })
+    assert(engine:image_tag("busybox:1", { repo = address .. "/kept", tag = "latest" }))
+    local result = jobs.run(endpoint, jobs.text { name = jobs.unique "kept", image = address .. "/kept", command = "true" })
+    assert.equal(0, result.code)
+    assert.truthy(result.by.pulling.message:find "using the one that is here")
+    assert(engine:image_inspect(address .. "/kept:latest"), "an image that dockrun did not pull was removed")
+  end)
+
+  it("fails where the image has no such command, and leaves no container", function()
+    local text = jobs.text { name = jobs.unique "nocmd", image = "busybox:1", command = "" }
+    fails(text:gsub('command = "sh", args = %b{},', 'command = "/no/such",'), "/no/such")
+  end)
+
+  it("names the process that has its reserved port", function()
+    local socket = uv.new_tcp()
+    local _ <close> = setmetatable({}, { __close = function() socket:close() end })
+    assert(socket:bind("0.0.0.0", 0))
+    assert(socket:listen(1, function() end))
+    local port = socket:getsockname().port
+    local result = fails(jobs.text {
+      name = jobs.unique "taken", image = "busybox:1", command = "true",
+      resources = ("memory = 32, network = { reserved_ports = { %d } }"):format(port),
+    }, tostring(port))
+    assert.truthy(result.by.failed.message:find(tostring(uv.os_getpid()), 1, true), result.by.failed.message)
+  end)
+
+  it("names the container that has its reserved port", function()
+    local holder = jobs.unique "holder"
+    local child <close> = jobs.start(endpoint, jobs.text {
+      name = holder, image = "busybox:1", command = "sleep 60", resources = "memory = 32, network = { dynamic_ports = { 80 } }",
+    })
+    local _ <close> = child.file
+    local started = child:event "started"
+    fails(jobs.text {
+      name = jobs.unique "taken", image = "busybox:1", command = "true",
+      resources = ("memory = 32, network = { reserved_ports = { %d } }"):format(started.ports[1].host_port),
+    }, "task-" .. started.alloc)
+    child:kill "SIGINT"
+    child:wait()
+  end)
+
+  it("cannot reach an engine that is not there: exit code 3", function()
+    local path, file = jobs.write(jobs.text { name = "x", image = "busybox:1", command = "true" })
+    local _ <close> = file
+    for _, command in ipairs { { "run", path }, { "status" }, { "stop", "x" }, { "logs", "x" } } do
+      local result = process.run { "--endpoint", "unix:///no/such.sock", table.unpack(command) }
+      assert.equal(3, result.code)
+      assert.truthy(result.stderr:find("unix:///no/such.sock", 1, true), result.stderr)
+      assert.falsy(result.stderr:find "traceback")
+    end
+  end)
+
+  it("has no attribute of an engine that is not there, and no error", function()
+    local result = process.run { "fingerprint", "--json", "--endpoint", "unix:///no/such.sock" }
+    assert.equal(0, result.code)
+    local attributes = dockrun.json.decode(result.stdout)
+    assert.is_nil(attributes["driver.docker"])
+    assert.equal("linux", attributes["kernel.name"])
+    local here = dockrun.json.decode(process.run({ "fingerprint", "--json", "--endpoint", endpoint }).stdout)
+    assert.equal("1", here["driver.docker"])
+    assert.equal(engine:version().Version, here["driver.docker.version"])
+  end)
+
+  it("ends by the code of a container that was removed behind its back", function()
+    local name = jobs.unique "removed"
+    local child <close> = jobs.start(endpoint, jobs.text { name = name, image = "busybox:1", command = "sleep 60" })
+    local _ <close> = child.file
+    local started = child:event "started"
+    assert(engine:container_remove(started.container_id, { force = true }))
+    local result = child:wait()
+    assert.equal(1, result.code)
+    local exited = child:event "exited"
+    assert.equal(137, exited.exit_code)
+    assert.truthy(exited.message:find "removed from outside")
+  end)
+
+  it("keeps an image that a container of somebody else uses", function()
+    local ref = registry .. "/shared-image:" .. jobs.unique "1"
+    push(engine, ref)
+    local name = jobs.unique "shared"
+    local child <close> = jobs.start(endpoint, jobs.text { name = name, image = ref, command = "sleep 60" })
+    local _ <close> = child.file
+    child:event "started"
+    local other = assert(engine:container_create { body = { Image = ref, Cmd = { "true" } } })
+    local _ <close> = setmetatable({}, { __close = function()
+      engine:container_remove(other.Id, { force = true })
+      engine:image_remove(ref)
+    end })
+    child:kill "SIGINT"
+    assert.equal(130, child:wait().code)
+    assert(engine:image_inspect(ref), "the image went from under another's container")
+    assert.same({}, jobs.containers(engine, name))
+  end)
+
+  it("is not hurt by a leftover of its name, and never takes another's container away", function()
+    local driver = require "dockrun.driver.docker"
+    local name = jobs.unique "leftover"
+    local body = { Image = "busybox:1", Cmd = { "true" }, Labels = { ["dockrun.alloc"] = "x" } }
+    local first = assert(driver.create(engine, name, body))
+    local second = assert(driver.create(engine, name, body))
+    local _ <close> = setmetatable({}, { __close = function() engine:container_remove(name, { force = true }) end })
+    assert.not_equal(first, second)
+    engine:container_remove(second, { force = true })
+    local foreign = assert(engine:container_create { name = name, body = { Image = "busybox:1", Cmd = { "true" } } })
+    local created, err = driver.create(engine, name, body)
+    assert.is_nil(created)
+    assert.truthy(err.message:find "dockrun did not make")
+    assert(engine:container_inspect(foreign.Id))
+  end)
+
+  it("takes another port, invisibly, where one is lost between the probe and the engine's bind", function()
+    local name = jobs.unique "race"
+    local hooks, hooks_file = jobs.write [[
+      local uv = require "luv"
+      local taken
+      return { prestart = function(task)  -- after the port was chosen, before the engine binds it
+        if taken then return end
+        taken = uv.new_tcp()
+        assert(taken:bind("0.0.0.0", task.ports[1].host_port))
+        assert(taken:listen(1, function() end))
+      end }
+    ]]
+    local _ <close> = hooks_file
+    local result = jobs.run(endpoint, jobs.text {
+      name = name, image = "busybox:1", command = "echo $NOMAD_PORT_80; true",
+      resources = "memory = 32, network = { dynamic_ports = { 80 } }",
+    }, { "--hooks", hooks })
+    assert.equal(0, result.code)
+    local first
+    for _, event in ipairs(result.events) do first = first or event.ports and event.ports[1].host_port end
+    assert.not_equal(first, result.by.started.ports[1].host_port)
+    assert.same({}, jobs.containers(engine, name))
+  end)
+end)
+
+describe("an engine that dies", function()
+  it("in mid-pull is an error of the pull, and the next run works", function()
+    local e <close> = engines.start()
+    local direct = assert(dockrun.connect { endpoint = e.endpoint })
+    engines.image(e, "busybox:1")
+    -- A registry that begins to answer and never ends: the pull hangs where we want it.
+    local server = uv.new_tcp()
+    local clients = { server }
+    local _ <close> = setmetatable({}, { __close = function() for _, one in ipairs(clients) do one:close() end end })
+    assert(server:bind("127.0.0.1", 0))
+    assert(server:listen(16, function()
+      local client = uv.new_tcp()
+      server:accept(client)
+      clients[#clients + 1] = client
+      client:read_start(function() end)
+    end))
+    local image = ("127.0.0.1:%d/slow:1"):format(server:getsockname().port)
+    local child <close> = jobs.start(e.endpoint, jobs.text { name = jobs.unique "dies", image = image, command = "true" })
+    local _ <close> = child.file
+    child:event "pulling"
+    dockrun.sleep(0.2)
+    e:kill()
+    local result = child:wait()
+    assert.equal(1, result.code)
+    assert.truthy(child:event("failed").message:find "lost the connection to the Docker engine", result.stdout)
+    e:restart()
+    local again = jobs.run(e.endpoint, jobs.text { name = jobs.unique "again", image = "busybox:1", command = "true" })
+    assert.equal(0, again.code)
+    assert.same({}, assert(direct:container_list { all = true }))
+  end)
+
+  it("and comes back has its task's end told, with the true exit code", function()
+    local e <close> = engines.start { args = { "--live-restore" } }
+    engines.image(e, "busybox:1")
+    local child <close> = jobs.start(e.endpoint, jobs.text { name = jobs.unique "back", image = "busybox:1", command = "sleep 3; exit 9" })
+    local _ <close> = child.file
+    child:event "started"
+    e:kill()
+    dockrun.sleep(0.5)
+    e:restart()
+    assert.equal(1, child:wait().code)
+    assert.equal(9, child:event("exited").exit_code)
+  end)
+end)

@@ -1,0 +1,274 @@
+local dockrun = require "dockrun"
+local engines = require "spec.engine"
+local jobs = require "spec.jobs"
+local process = require "spec.process"
+
+describe("dockrun run", function()
+  local engine, endpoint, registry
+
+  setup(function()
+    local shared = engines.shared()
+    endpoint = shared.endpoint
+    engine = assert(dockrun.connect { endpoint = endpoint })
+    engines.image(shared, "busybox:1")
+    registry = engines.registry().address
+    local repo = registry .. "/redis"
+    assert(engine:image_tag("busybox:1", { repo = repo, tag = "7" }))
+    for line in assert(engine:image_push(repo, { tag = "7" })) do assert(not line.error, line.error) end
+    assert(engine:image_remove(repo .. ":7"))
+  end)
+
+  -- The contract's example, with an image from the registry and a count of one.
+  local function example(name, command)
+    return ([[
+return job %q {
+  type = "service",
+  meta = { owner = "platform" },
+  constraint = { attribute = "$attr.kernel.name", value = "linux" },
+  group "redis" {
+    count = 1,
+    task "redis" {
+      driver = "docker",
+      config = { image = %q, command = "sh", args = { "-c", %q }, network_mode = "bridge" },
+      env = { LEVEL = "info" },
+      kill_timeout = 1,
+      resources = { cpu = 500, memory = 64, network = { mbits = 10, dynamic_ports = { 6379, "admin" } } },
+      hooks = { prestart = function(task, container) container.Labels.team = "x" end },
+    },
+  },
+}]]):format(name, registry .. "/redis:7", command)
+  end
+
+  it("takes the contract's example from its file to a running container and back to nothing", function()
+    local name = jobs.unique "cache"
+    local serve = "mkdir /www; env > /www/index.html; httpd -p 6379 -h /www; httpd -p $NOMAD_PORT_admin -h /www; "
+      .. "nc -u -l -p 6379 -e cat & trap 'exit 7' TERM; while :; do sleep 0.1; done"
+    local child <close> = jobs.start(endpoint, example(name, serve))
+    local _ <close> = child.file
+    local started = child:event "started"
+
+    local container = assert(engine:container_inspect(started.container_id))
+    local host = container.HostConfig
+    assert.same({ 64 * 1024 * 1024, 64 * 1024 * 1024, 500 }, { host.Memory, host.MemorySwap, host.CpuShares })
+    assert.equal("x", container.Config.Labels.team)
+    assert.equal("redis-" .. started.alloc, container.Name:sub(2))
+    for _, label in ipairs { "job", "group", "task", "alloc", "spec", "runtime" } do
+      assert.truthy(container.Config.Labels["dockrun." .. label], label)
+    end
+
+    -- Both ports, tcp and udp, on the host.
+    local by_label = {}
+    for _, port in ipairs(started.ports) do by_label[port.label] = port end
+    local redis, admin = by_label["6379"], by_label.admin
+    assert.equal(6379, redis.container_port)
+    assert.equal(admin.host_port, admin.container_port)
+    for _, port in ipairs(started.ports) do
+      assert.same({ "tcp", "udp" }, port.protocols)
+      for _, protocol in ipairs(port.protocols) do
+        local bound = container.NetworkSettings.Ports[("%d/%s"):format(port.container_port, protocol)]
+        assert.equal(tostring(port.host_port), bound and bound[1].HostPort)
+      end
+      local taken, err = dockrun.ports.probe("0.0.0.0", port.host_port)
+      assert.is_nil(taken)
+      assert.equal("taken", err.kind)
+    end
+
+    -- The application's own view, over the mapped ports.
+    local page
+    for _ = 1, 50 do
+      page = dockrun.http.request { url = ("http://127.0.0.1:%d/"):format(redis.host_port), timeout = 2 }
+      if page and page.status == 200 then break end
+      dockrun.sleep(0.1)
+    end
+    assert.equal(200, page.status)
+    local env = {}
+    for line in page.body:gmatch "[^\n]+" do env[line:match "^(.-)="] = line:match "=(.*)$" end
+    assert.equal(redis.ip, env.NOMAD_IP)
+    assert.equal(tostring(redis.host_port), env.NOMAD_PORT_6379)
+    assert.equal(tostring(admin.host_port), env.NOMAD_PORT_admin)
+    assert.equal(tostring(admin.host_port), env.NOMAD_PORT_ADMIN)
+    assert.equal(("%s:%d"):format(admin.ip, admin.host_port), env.NOMAD_ADDR_admin)
+    assert.same({ "64", "500", "platform", "info" },
+      { env.NOMAD_MEMORY_LIMIT, env.NOMAD_CPU_LIMIT, env.NOMAD_META_OWNER, env.LEVEL })
+    assert.same({ started.alloc, name .. ".redis[0]", "0", name, "redis", "redis" }, {
+      env.NOMAD_ALLOC_ID, env.NOMAD_ALLOC_NAME, env.NOMAD_ALLOC_INDEX, env.NOMAD_JOB_NAME, env.NOMAD_GROUP_NAME,
+      env.NOMAD_TASK_NAME,
+    })
+    local other = dockrun.http.request { url = ("http://127.0.0.1:%d/"):format(admin.host_port), timeout = 2 }
+    assert.equal(200, other and other.status)
+
+    -- The kernel's view of the limits.
+    local stat = assert(dockrun.cgroup.read(container.State.Pid))
+    assert.equal(64 * 1024 * 1024, stat.memory.limit)
+    if stat.version == 1 then assert.equal(500, stat.cpu.shares) end
+
+    child:kill "SIGTERM"
+    local result = child:wait()
+    assert.equal(130, result.code)
+    assert.equal(7, child:event("exited").exit_code)
+    assert.same({}, jobs.containers(engine, name))
+    assert.is_nil((engine:image_inspect(registry .. "/redis:7")), "the image that dockrun pulled is still there")
+    for _, port in ipairs(started.ports) do assert(dockrun.ports.probe("0.0.0.0", port.host_port)) end
+  end)
+
+  it("tells each step as an event, in order", function()
+    local name = jobs.unique "steps"
+    local result = jobs.run(endpoint, example(name, "exit 0"))
+    local names = {}
+    for i, event in ipairs(result.events) do names[i] = event.event end
+    assert.same({ "received", "setup", "pulling", "pulled", "created", "started", "exited", "removed", "image_removed" }, names)
+    for _, event in ipairs(result.events) do
+      assert.truthy(event.time:match "^%d%d%d%d%-%d%d%-%d%dT%d%d:%d%d:%d%d%.%d%d%d%d%d%d%d%d%dZ$", event.time)
+      assert.same({ name, "redis", "redis" }, { event.job, event.group, event.task })
+    end
+    assert.equal(0, result.code)
+    local handle = require("dockrun.driver.docker").parse_handle(result.by.started.message)
+    assert.same({ image_id = result.by.pulled.image_id, container_id = result.by.started.container_id }, handle)
+  end)
+
+  it("passes the task's exit code on in its event, and fails with 1", function()
+    local result = jobs.run(endpoint, jobs.text { name = jobs.unique "code", image = "busybox:1", command = "exit 42" })
+    assert.equal(42, result.by.exited.exit_code)
+    assert.equal(1, result.code)
+  end)
+
+  it("tells the signal that ended a task", function()
+    local result = jobs.run(endpoint, jobs.text {
+      name = jobs.unique "signal", image = "busybox:1", command = "sh -c 'kill -9 $$'; exit $?",
+    })
+    assert.same({ 137, 9, false }, { result.by.exited.exit_code, result.by.exited.signal, result.by.exited.oom })
+  end)
+
+  it("kills a task that ignores SIGTERM once its kill_timeout is over", function()
+    local name = jobs.unique "stubborn"
+    local child <close> = jobs.start(endpoint, jobs.text {
+      name = name, image = "busybox:1", command = "trap '' TERM; echo ready; while :; do sleep 1; done",
+    })
+    local _ <close> = child.file
+    child:event "started"
+    child:kill "SIGINT"
+    assert.equal(130, child:wait().code)
+    assert.equal(137, child:event("exited").exit_code)
+    assert.same({}, jobs.containers(engine, name))
+  end)
+
+  it("kills at once on a second Ctrl-C", function()
+    local name = jobs.unique "impatient"
+    local text = jobs.text { name = name, image = "busybox:1", command = "trap '' TERM; while :; do sleep 1; done" }
+    local child <close> = jobs.start(endpoint, (text:gsub('kill_timeout = "1s"', 'kill_timeout = "50s"')))
+    local _ <close> = child.file
+    child:event "started"
+    child:kill "SIGINT"
+    child:event "killing"
+    dockrun.sleep(0.3)
+    child:kill "SIGINT"
+    assert.equal(130, child:wait(20).code)
+    assert.same({}, jobs.containers(engine, name))
+  end)
+
+  it("runs every task of every group, count times", function()
+    local name = jobs.unique "many"
+    local result = jobs.run(endpoint, ([[
+return job %q {
+  type = "batch",
+  group "a" { count = 3, task "one" { driver = "docker", config = { image = "busybox:1", command = "true" } } },
+  group "b" { task "two" { driver = "docker", config = { image = "busybox:1", command = "false" } } },
+}]]):format(name))
+    local exits = {}
+    for _, event in ipairs(result.events) do
+      if event.event == "exited" then exits[#exits + 1] = event.group .. event.exit_code end
+    end
+    table.sort(exits)
+    assert.same({ "a0", "a0", "a0", "b1" }, exits)
+    assert.equal(1, result.code)
+  end)
+
+  it("takes the same job as JSON", function()
+    local name = jobs.unique "json"
+    local result = jobs.run(endpoint, dockrun.json.encode {
+      job = { [name] = { type = "batch", group = { g = { task = { t = {
+        driver = "docker", config = { image = "busybox:1", command = "sh", args = { "-c", "exit 5" } },
+        resources = { memory = 32 },
+      } } } } } },
+    }, nil, ".json")
+    assert.equal(5, result.by.exited.exit_code)
+  end)
+
+  for mode, expected in pairs { none = "none", host = "host", default = "default", bridge = "bridge" } do
+    it(("runs with network_mode %s"):format(mode), function()
+      local name = jobs.unique "net"
+      local child <close> = jobs.start(endpoint, jobs.text {
+        name = name, image = "busybox:1", command = "sleep 60", config = ("network_mode = %q,"):format(mode),
+        resources = "memory = 32, network = { dynamic_ports = { 'web' } }",
+      })
+      local _ <close> = child.file
+      local started = child:event "started"
+      local container = assert(engine:container_inspect(started.container_id))
+      assert.equal(expected, container.HostConfig.NetworkMode)
+      local published = next(container.HostConfig.PortBindings or {}) ~= nil
+      assert.equal(mode == "bridge" or mode == "default", published)
+      local port = tostring(started.ports[1].host_port)
+      local told = false
+      for _, line in ipairs(container.Config.Env) do told = told or line == "NOMAD_PORT_web=" .. port end
+      assert.is_true(told, "no NOMAD_PORT_web=" .. port)
+      child:kill "SIGINT"
+      child:wait()
+      assert.same({}, jobs.containers(engine, name))
+    end)
+  end
+
+  it("binds on the address of --bind-ip, and tells the task that address", function()
+    local name = jobs.unique "bind"
+    local child <close> = jobs.start(endpoint, jobs.text {
+      name = name, image = "busybox:1", command = "sleep 60", resources = "memory = 32, network = { dynamic_ports = { 80 } }",
+    }, { "--bind-ip", "127.0.0.1" })
+    local _ <close> = child.file
+    local started = child:event "started"
+    local container = assert(engine:container_inspect(started.container_id))
+    assert.equal("127.0.0.1", container.HostConfig.PortBindings["80/udp"][1].HostIp)
+    assert.equal("127.0.0.1", started.ports[1].ip)
+    child:kill "SIGINT"
+    child:wait()
+  end)
+
+  it("shows the tasks' output by name, all of it, and diagnostics apart from it", function()
+    local path, file = jobs.write(jobs.text {
+      name = jobs.unique "output", image = "busybox:1", command = "i=0; while [ $i -lt 500 ]; do echo line $i; i=$((i+1)); done",
+    })
+    local _ <close> = file
+    local result = process.run({ "run", "--endpoint", endpoint, path })
+    local lines = {}
+    for i = 0, 499 do lines[#lines + 1] = ("task | line %d\n"):format(i) end
+    assert.equal(table.concat(lines), result.stdout)
+    assert.truthy(result.stderr:find "dockrun: info: .*exit code 0")
+  end)
+
+  it("leaves tasks running with -d; status, logs and stop know them", function()
+    local name = jobs.unique "detached"
+    local path, file = jobs.write(jobs.text {
+      name = name, image = "busybox:1", command = "echo hello; echo oops >&2; sleep 600",
+      resources = "memory = 32, network = { dynamic_ports = { 80 } }",
+    })
+    local _ <close> = file
+    assert.equal(0, process.run({ "run", "-d", "--endpoint", endpoint, path }).code)
+
+    local status = process.run { "status", name, "--json", "--endpoint", endpoint }
+    local job = dockrun.json.decode(status.stdout).jobs[1]
+    assert.same({ name, "running", 1 }, { job.name, job.status, #job.tasks })
+    local task = job.tasks[1]
+    assert.same({ "group", "task", "running", "busybox:1", 0 }, { task.group, task.task, task.state, task.image, task.restarts })
+    assert.equal(80, task.ports[1].container_port)
+    assert.truthy(process.run({ "status", "--endpoint", endpoint }).stdout:find(name, 1, true))
+
+    local logs = process.run { "logs", name .. "/task", "--endpoint", endpoint }
+    assert.same({ "hello\n", "oops\n" }, { logs.stdout, logs.stderr })
+    local last = process.run { "--endpoint", endpoint, "logs", "--tail", "1", "--json", name }
+    assert.truthy(last.stdout:find '"line":"')
+
+    local stopped = process.run { "stop", "--json", name, "--endpoint", endpoint }
+    assert.equal(0, stopped.code)
+    assert.truthy(stopped.stdout:find '"event":"removed"')
+    assert.same({}, jobs.containers(engine, name))
+    assert.equal(1, process.run({ "stop", name, "--endpoint", endpoint }).code)
+  end)
+end)

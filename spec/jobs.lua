@@ -1,0 +1,93 @@
+-- Job files for specs: written to a directory of their own, gone with it, and run by the dockrun under test.
+local dockrun = require "dockrun"
+local process = require "spec.process"
+local uv = require "luv"
+
+local M = {}
+
+--- A name that no other copy of the specs uses at this moment.
+---@param stem string
+---@return string
+function M.unique(stem) return ("%s-%d-%x"):format(stem, uv.os_getpid(), uv.hrtime() & 0xffffff) end
+
+--- Writes text to a new file and returns its path. It is removed with `<close>` of the second value.
+---@param text string
+---@param ending? string  ".lua" by default
+---@return string path
+---@return table file  to be closed
+function M.write(text, ending)
+  local path = os.tmpname()
+  os.remove(path)
+  path = path .. (ending or ".lua")
+  local file <close> = assert(io.open(path, "w"))
+  file:write(text)
+  return path, setmetatable({}, { __close = function() os.remove(path) end })
+end
+
+--- The text of a job with one task that runs a shell command.
+---@param o { name: string, image: string, command: string, resources?: string, config?: string, task?: string,
+---  job?: string, group?: string }  the last five: more lines of Lua at their place
+---@return string
+function M.text(o)
+  return ([[
+return job %q {
+  type = "batch",
+  %s
+  group "group" {
+    %s
+    task "task" {
+      driver = "docker",
+      config = { image = %q, command = "sh", args = { "-c", %q }, %s },
+      kill_timeout = "1s",
+      resources = { %s },
+      %s
+    },
+  },
+}]]):format(o.name, o.job or "", o.group or "", o.image, o.command, o.config or "", o.resources or "memory = 32", o.task or "")
+end
+
+--- Starts `dockrun run --json` on a job's text. The child has `events()`: all that it told until now.
+---@param endpoint string
+---@param text string
+---@param args? string[]  further arguments
+---@param ending? string
+---@return Child
+function M.start(endpoint, text, args, ending)
+  local path, file = M.write(text, ending)
+  local child = process.start({ "run", "--json", "--endpoint", endpoint, path, table.unpack(args or {}) }, { timeout = 60 })
+  child.file = file
+  function child:events()
+    local events = {}
+    for line in self.stdout:gmatch "([^\n]+)\n" do events[#events + 1] = assert(dockrun.json.decode(line)) end
+    return events
+  end
+  --- The first event of this name, once it came.
+  function child:event(name, timeout)
+    self:wait_for(('"event":"%s"'):format(name), timeout)
+    for _, event in ipairs(self:events()) do
+      if event.event == name then return event end
+    end
+  end
+  return child
+end
+
+--- Runs a job to its end.
+---@return ProcessResult result  with `events`, a list, and `by`, the last event of each name
+function M.run(endpoint, text, args, ending)
+  local child <close> = M.start(endpoint, text, args, ending)
+  local _ <close> = child.file
+  local result = child:wait()
+  result.events, result.by = child:events(), {}
+  for _, event in ipairs(result.events) do result.by[event.event] = event end
+  return result
+end
+
+--- What of a job is on the engine: containers, whatever their state.
+---@param engine table
+---@param name string
+---@return table[]
+function M.containers(engine, name)
+  return assert(engine:container_list { all = true, filters = { label = { "dockrun.job=" .. name } } })
+end
+
+return M

@@ -1,0 +1,136 @@
+-- scripts/wait-port.lua, against listeners of this process.
+local dockrun = require "dockrun"
+local process = require "spec.process"
+local uv = require "luv"
+
+describe("wait-port.lua", function()
+  local sockets
+
+  before_each(function() sockets = {} end)
+  after_each(function()
+    for _, socket in ipairs(sockets) do
+      if not socket:is_closing() then socket:close() end
+    end
+  end)
+
+  -- A port that is this process's own and refuses connections, and a function that opens it: then each client's first
+  -- words are answered with reply(how many there were before).
+  local function reserve(reply)
+    local server, served = uv.new_tcp(), 0
+    sockets[#sockets + 1] = server
+    assert(server:bind("127.0.0.1", 0))
+    local function open()
+      assert(server:listen(16, function()
+        local client = uv.new_tcp()
+        sockets[#sockets + 1] = client
+        server:accept(client)
+        client:read_start(function(_, data)
+          local answer = data and reply and reply(served, data)
+          if not answer then return end
+          served = served + 1
+          client:write(answer, function() client:close() end)
+        end)
+      end))
+    end
+    return ("127.0.0.1:%d"):format(server:getsockname().port), open
+  end
+
+  local function opened(reply)
+    local address, open = reserve(reply)
+    open()
+    return address
+  end
+
+  local function status(code) return ("HTTP/1.1 %d Whatever\r\nContent-Length: 0\r\n\r\n"):format(code) end
+
+  local function wait_port(...) return process.run { "scripts/wait-port.lua", ... } end
+
+  it("ends at once where the port answers", function()
+    local address = opened()
+    local result = wait_port(address)
+    assert.equal(0, result.code, result.stderr)
+    assert.equal(address .. " answers after 0.0 s\n", result.stdout)
+  end)
+
+  it("waits for a port that opens later", function()
+    local address, open = reserve()
+    local child <close> = process.start { "scripts/wait-port.lua", address }
+    dockrun.sleep(0.5)
+    assert.is_nil(child.result)
+    open()
+    local result = child:wait()
+    assert.equal(0, result.code, result.stderr)
+    assert.matches("answers after", result.stdout)
+  end)
+
+  it("tries every address of a name", function()
+    local address = opened():gsub("^127%.0%.0%.1", "localhost")
+    assert.equal(0, wait_port("--timeout", "2", address).code)
+  end)
+
+  it("gives up after the time-out and says why", function()
+    local address, started = reserve(), dockrun.now()
+    local result = wait_port("--timeout", "0.4", address)
+    assert.equal(1, result.code)
+    assert.equal("", result.stdout)
+    assert.equal(address .. " does not answer after 0.4 s: ECONNREFUSED\n", result.stderr)
+    assert.is_true(dockrun.now() - started >= 0.4)
+  end)
+
+  it("says that there is no such host", function()
+    local result = wait_port("--timeout", "0", "no-such-host.invalid:80")
+    assert.equal(1, result.code)
+    assert.matches("does not answer after 0 s: EAI_", result.stderr)
+  end)
+
+  describe("--http", function()
+    it("wants a status below 400", function()
+      local asked = {}
+      local address = opened(function(before, request)
+        asked[#asked + 1] = request:match "^[^\r]+"
+        return status(before < 2 and 503 or 204)
+      end)
+      local result = wait_port("--http", "/healthy?now", address)
+      assert.equal(0, result.code, result.stderr)
+      assert.same({ "GET /healthy?now HTTP/1.1", "GET /healthy?now HTTP/1.1", "GET /healthy?now HTTP/1.1" }, asked)
+    end)
+
+    it("takes a redirection for an answer, and a path without its slash", function()
+      local path
+      local address = opened(function(_, request)
+        path = request:match "^GET (%S+)"
+        return status(302)
+      end)
+      assert.equal(0, wait_port("--http", "login", address).code)
+      assert.equal("/login", path)
+    end)
+
+    for _, case in ipairs {
+      { "the last status", function() return status(404) end, "status 404" },
+      { "that there was no answer", function() end, "time" },
+      { "that the answer was none", function() return "SSH-2.0-x\r\n" end, "127.0.0.1" },
+    } do
+      local what, reply, reason = table.unpack(case)
+      it("says after the time-out " .. what, function()
+        local result = wait_port("--timeout", "0.3", "--http", "/", opened(reply))
+        assert.equal(1, result.code)
+        assert.matches("does not answer after 0.3 s: .*" .. reason, result.stderr)
+      end)
+    end
+  end)
+
+  for _, case in ipairs {
+    { "no port", { "localhost" }, "'localhost' is not HOST:PORT" },
+    { "a port that cannot be", { "localhost:65536" }, "'localhost:65536' is not HOST:PORT" },
+    { "port 0", { "localhost:0" }, "'localhost:0' is not HOST:PORT" },
+    { "a time-out that is no number", { "--timeout", "soon", "localhost:1" }, "malformed argument 'soon'" },
+    { "no target", {}, "missing argument 'target'" },
+  } do
+    local what, args, message = table.unpack(case)
+    it("refuses " .. what, function()
+      local result = wait_port(table.unpack(args))
+      assert.equal(2, result.code)
+      assert.matches(message, result.stderr, 1, true)
+    end)
+  end
+end)
