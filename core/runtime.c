@@ -126,6 +126,7 @@ int dr_run_main(lua_State *L, int nargs) {
     lua_pop(rt->L, 1);
   }
   cancel_rest(rt, L);
+  run_uv(rt, UV_RUN_NOWAIT);  // handles that were closed last are let go of
   rt->main = NULL;
   bool ok = dr_task_results(L, t, handle);
   lua_remove(L, handle);
@@ -204,11 +205,38 @@ static int l_gc(lua_State *L) {
   if (!rt->L || rt->in_uv) return 0;  // in a callback of the loop: the process is about to exit, the loop cannot end
   rt->L = NULL;
   if (interrupted == rt) interrupted = NULL;
+  dr_give_up_tasks(rt);
   dr_root_free(rt->root);
   uv_walk(&rt->loop, close_handle, NULL);
   uv_run(&rt->loop, UV_RUN_DEFAULT);
   uv_loop_close(&rt->loop);
   return 0;
+}
+
+// os.exit([code [, close]]) as in Lua, but that luv's handles are let go of first: luv does not survive a state that is
+// closed while one of them is closing. In a callback of the loop that cannot be done, and the state is not closed.
+static int l_exit(lua_State *L) {
+  struct dr_runtime *rt = dr_runtime_of(L);
+  lua_settop(L, 2);
+  if (lua_toboolean(L, 2)) {
+    if (!rt->in_uv) run_uv(rt, UV_RUN_NOWAIT);
+    lua_pushboolean(L, !rt->in_uv);
+    lua_replace(L, 2);
+  }
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_insert(L, 1);
+  lua_call(L, 2, 0);
+  return 0;
+}
+
+static void wrap_exit(lua_State *L) {
+  lua_getglobal(L, "os");
+  if (lua_istable(L, -1)) {
+    lua_getfield(L, -1, "exit");
+    lua_pushcclosure(L, l_exit, 1);
+    lua_setfield(L, -2, "exit");
+  }
+  lua_pop(L, 1);
 }
 
 static int l_luv(lua_State *L) {
@@ -307,6 +335,7 @@ __attribute__((visibility("default"))) int luaopen_dockrun_core(lua_State *L) {
   dr_runtime_of(L);
   preload(L);
   set_path(L);
+  wrap_exit(L);
   luaL_requiref(L, "dockrun.core.runtime", luaopen_dockrun_core_runtime, 0);
   return 1;
 }

@@ -66,6 +66,7 @@ struct dr_wait *dr_task_wait(const struct dr_task *t);
 void dr_patch_coroutine(lua_State *L);
 struct dr_task *dr_root_new(struct dr_runtime *rt);
 void dr_root_free(struct dr_task *t);
+void dr_give_up_tasks(struct dr_runtime *rt);  // the state is closing: their timers go, nothing of them runs again
 void dr_run_ready(struct dr_runtime *rt, lua_State *from);
 void dr_cancel(struct dr_runtime *rt, struct dr_task *t, int reason);  // reason: stack index on rt->L, or 0
 bool dr_task_ended(const struct dr_task *t);

@@ -506,6 +506,10 @@ void dr_root_free(struct dr_task *t) {
   free(t);
 }
 
+void dr_give_up_tasks(struct dr_runtime *rt) {
+  for (struct dr_task *t = rt->tasks; t; t = t->next) close_timer(t);
+}
+
 int luaopen_dockrun_core_tasks(lua_State *L) {
   static const luaL_Reg methods[] = {{"await", l_await},   {"cancel", l_cancel}, {"status", l_status},
                                      {"__close", l_close}, {"__gc", l_gc},       {"__tostring", l_tostring},

@@ -4,7 +4,7 @@
 --
 --   dockrun scripts/run-with-hook.lua [--registry PREFIX] [--owner NAME] JOB
 --
--- Exit: 0 every task ended well, 1 one did not, 2 bad usage, 130 interrupted.
+-- Exit: 0 every task ended well, 1 one did not, 2 bad usage or job file, 130 interrupted.
 local argparse = require "argparse"
 local dockrun = require "dockrun"
 
@@ -19,7 +19,11 @@ end
 local args = parser:parse()
 local prefix = args.registry and args.registry:gsub("/*$", "/")  -- whole parts: registry.example is not registry.example.org
 
-local job = assert(dockrun.load_job(args.job))
+local job, bad = dockrun.load_job(args.job)
+if not job then
+  io.stderr:write(tostring(bad), "\n")
+  os.exit(2, true)
+end
 local agent = assert(dockrun.agent())
 
 agent.hooks:register("pull", function(_, pull)

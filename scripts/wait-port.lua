@@ -64,11 +64,10 @@ local ok, why
 repeat
   local left = args.timeout - (dockrun.now() - started)
   ok, why = probe(math.max(0.1, math.min(left, 2)))
-  if ok then
-    print(("%s answers after %.1f s"):format(args.target, dockrun.now() - started))
-    os.exit(0, true)
-  end
-  dockrun.sleep(0.1)
-until dockrun.now() - started > args.timeout
-io.stderr:write(("%s does not answer after %g s: %s\n"):format(args.target, args.timeout, why))
-os.exit(1, true)
+  if not ok then dockrun.sleep(0.1) end
+until ok or dockrun.now() - started > args.timeout
+if not ok then
+  io.stderr:write(("%s does not answer after %g s: %s\n"):format(args.target, args.timeout, why))
+  os.exit(1, true)
+end
+print(("%s answers after %.1f s"):format(args.target, dockrun.now() - started))

@@ -42,7 +42,7 @@ describe("hooks", function()
     local operator = ([[
       local log = %q
       local hooks = {}
-      for name in ("received setup ports pull pulled create prestart created started exited cleanup"):gmatch "%S+" do
+      for name in ("received setup ports pull pulled create prestart created started exited cleanup"):gmatch "%%S+" do
         hooks[name] = function() local f <close> = io.open(log, "a"); f:write(name, " ") end
       end
       return hooks]]):format(log)

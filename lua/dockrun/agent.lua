@@ -101,24 +101,30 @@ function Agent:wait()
   return true
 end
 
--- Something for each task, all at the same time.
-local function each(tasks, method, ...)
+-- Waits for the end of a coroutine, however it ends. A cancel of the one who waits is raised.
+local function join(coroutine)
+  local ok, err = pcall(coroutine.await, coroutine)
+  local status = coroutine:status()
+  if not ok and status ~= "done" and status ~= "failed" then error(err, 0) end
+end
+
+-- Something for each task, all at the same time; then the end of all tasks.
+local function end_all(tasks, method, ...)
   local pending = {}
   for _, task in ipairs(tasks) do pending[#pending + 1] = runtime.spawn(task[method], task, ...) end
-  for _, one in ipairs(pending) do pcall(one.await, one) end
+  for _, one in ipairs(pending) do join(one) end
+  for _, task in ipairs(tasks) do join(task.coroutine) end
 end
 
 --- Stops every task as its job wants, and waits for the end of all.
 ---@param reason? string
 function Agent:stop(reason)
-  each(self.tasks, "stop", reason)
-  for _, task in ipairs(self.tasks) do pcall(task.coroutine.await, task.coroutine) end
+  end_all(self.tasks, "stop", reason)
 end
 
 --- Ends every task at once.
 function Agent:kill()
-  each(self.tasks, "kill")
-  for _, task in ipairs(self.tasks) do pcall(task.coroutine.await, task.coroutine) end
+  end_all(self.tasks, "kill")
 end
 
 --- Waits until every task runs or has ended, then leaves the containers to themselves.

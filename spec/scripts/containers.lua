@@ -15,7 +15,7 @@ M.image = IMAGE
 ---@class Containers
 ---@field engine table    a connection
 ---@field endpoint string
----@field label string    of every container of the set
+---@field label string    of every container of the set, and how their names begin; safe in a pattern
 local Set = {}
 Set.__index = Set
 
@@ -26,12 +26,12 @@ function M.new(e)
   local connection = assert(docker.connect { endpoint = e.endpoint })
   if not connection:image_inspect(IMAGE) then engine.image(e, IMAGE) end
   return setmetatable({
-    engine = connection, endpoint = e.endpoint, label = ("spec-%d-%d"):format(uv.os_getpid(), uv.hrtime()),
+    engine = connection, endpoint = e.endpoint, label = ("spec_%d_%d"):format(uv.os_getpid(), uv.hrtime()),
   }, Set)
 end
 
 --- The name that a container of this set has on the engine.
-function Set:name(short) return ("%s-%s"):format(self.label, short) end
+function Set:name(short) return ("%s_%s"):format(self.label, short) end
 
 --- Creates a container without starting it. It ends at once when it is stopped.
 ---@param short string     see Set:name

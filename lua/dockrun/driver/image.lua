@@ -118,6 +118,17 @@ local function join_pull(self, reference, auth, progress)
   return flight.result[1], flight.result[2]
 end
 
+-- The containers that were made from a reference, of whomever.
+local function users(engine, reference, labels)
+  local containers, err = engine:container_list { all = true, filters = { label = labels } }
+  if not containers then return nil, err end
+  local found = {}
+  for _, container in ipairs(containers) do
+    if container.Image == reference then found[#found + 1] = container end
+  end
+  return found
+end
+
 --- Makes sure that an image is on the host. `latest` is looked for anew each time, any other tag only if it is missing.
 --- Where a newer `latest` cannot be had but one is here, that one serves, and `warn` is told why.
 ---@param text string  the reference as the job has it
@@ -132,6 +143,10 @@ function Puller:ensure(text, opts)
   local here
   here, err = self.engine:image_inspect(reference.full)
   if not here and err.status ~= 404 then return nil, err end
+  if here and not self.pulled[reference.full] then  -- another dockrun may have brought it: its containers say so
+    local theirs = users(self.engine, reference.full, { "dockrun.pulled=true" })
+    self.pulled[reference.full] = theirs and #theirs > 0 or nil
+  end
   if here and reference.tag ~= "latest" and not opts.force then
     return { id = here.Id, reference = reference, pulled = self.pulled[reference.full] or false }
   end
@@ -150,12 +165,16 @@ function Puller:ensure(text, opts)
   return { id = image.Id, reference = reference, pulled = self.pulled[reference.full] or false }
 end
 
---- Removes an image, unless a container uses it: the engine knows, and then it stays.
+--- Removes an image, unless a container uses it. (The engine refuses only where the last name of the image would go.)
 ---@param reference string
 ---@return boolean removed
 ---@return table? err  why not, where it is neither in use nor gone already
 function Puller:remove(reference)
-  local ok, err = self.engine:image_remove(reference)
+  local containers, err = users(self.engine, reference)
+  if not containers then return false, err end
+  if #containers > 0 then return false end
+  local ok
+  ok, err = self.engine:image_remove(reference)
   if ok then
     self.pulled[reference] = nil
     return true

@@ -1,0 +1,33 @@
+--- Reads a job from JSON: the JSON form of HCL, the form of Nomad's API, or the normalised job that
+--- `dockrun validate --json` prints. Gives the raw tree that schema and normalise.lua read.
+
+local api = require "dockrun.job.api"
+local json = require "dockrun.core.json"
+
+local M = {}
+
+local function position(text, offset)
+  local before = text:sub(1, offset - 1)
+  local _, lines = before:gsub("\n", "")
+  return lines + 1, #before:match "[^\n]*$" + 1
+end
+
+---@param text string
+---@return table? raw
+---@return { message: string, line?: integer, column?: integer }[]? problems
+function M.read(text)
+  local value, err = json.decode(text)
+  if err then
+    local line, column
+    if err.offset then line, column = position(text, err.offset) end
+    return nil, { { message = "not JSON: " .. err.message:gsub(" at character %d+$", ""), line = line, column = column } }
+  end
+  if type(value) ~= "table" or #value > 0 then
+    return nil, { { message = 'a job is a JSON object: {"job": {"name": { … }}}' } }
+  end
+  if api.is(value) then return { job = { api.tree(value) } } end
+  if value.job == nil and value.name ~= nil then return { job = { value } } end
+  return value
+end
+
+return M

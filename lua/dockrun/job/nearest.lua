@@ -1,0 +1,52 @@
+--- The word that was meant: the nearest of those known, by edit distance.
+
+local M = {}
+
+-- Optimal string alignment distance: insertions, deletions, substitutions, and swaps of neighbours, which is what
+-- mistyping does. See https://en.wikipedia.org/wiki/Damerau-Levenshtein_distance
+local function distance(a, b)
+  local before, row, above = {}, {}, {}
+  for j = 0, #b do above[j] = j end
+  for i = 1, #a do
+    row = { [0] = i }
+    for j = 1, #b do
+      local same = a:byte(i) == b:byte(j)
+      local best = math.min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (same and 0 or 1))
+      if i > 1 and j > 1 and a:byte(i) == b:byte(j - 1) and a:byte(i - 1) == b:byte(j) then
+        best = math.min(best, before[j - 2] + 1)
+      end
+      row[j] = best
+    end
+    before, above = above, row
+  end
+  return above[#b]
+end
+
+local LONGEST = 64  -- no known word is longer, and the distance costs the product of both lengths
+
+--- The nearest word, if any is so near that it may be what was meant.
+---@param word string
+---@param known string[]
+---@return string?
+function M.word(word, known)
+  if #word > LONGEST then return nil end
+  local best, least = nil, math.max(1, #word // 2) + 1
+  for _, candidate in ipairs(known) do
+    local d = distance(word:lower(), candidate:lower())
+    if d < least then best, least = candidate, d end
+  end
+  return best
+end
+
+--- The end of a message about an unknown word: "; did you mean 'image'?", or all words that are known.
+---@param word string
+---@param known string[]
+---@return string
+function M.hint(word, known)
+  local best = M.word(word, known)
+  if best then return ("; did you mean '%s'?"):format(best) end
+  if #known == 0 then return "" end
+  return "; known: " .. table.concat(known, ", ")
+end
+
+return M

@@ -1,0 +1,77 @@
+--- What is wrong with a job file: collected while it is read, told all at once.
+
+local json = require "dockrun.core.json"
+local runtime = require "dockrun.core.runtime"
+
+local M = {}
+
+---@class Problem
+---@field path? string      "job.cache.group.redis.task.redis.config.imgae"
+---@field file? string
+---@field line? integer
+---@field column? integer
+---@field message string
+
+---@class SpecError          what `load` returns, with __tostring
+---@field kind "spec"
+---@field message string     all problems, one a line
+---@field list Problem[]
+
+---@class Problems
+---@field file? string
+---@field list Problem[]
+---@field warnings string[]  "path: message"
+---@field places table<string, { [1]: integer, [2]: integer }>  path -> line, column; where a reader knows them
+local Problems = {}
+Problems.__index = Problems
+
+---@param file? string
+---@return Problems
+function M.new(file) return setmetatable({ file = file, list = {}, warnings = json.array {}, places = {} }, Problems) end
+
+--- Notes where the value of a path stands in the file.
+function Problems:place(path, line, column) self.places[path] = line and { line, column } end
+
+-- The place of a path, or of the nearest thing around it.
+local function place_of(self, path)
+  while path do
+    if self.places[path] then return table.unpack(self.places[path]) end
+    path = path:match "^(.+)[.%[]"
+  end
+end
+
+--- Something is wrong. Where no line is given, the one noted for the path is taken.
+---@param path? string
+---@param message string
+---@param line? integer
+---@param column? integer
+function Problems:add(path, message, line, column)
+  if not line then line, column = place_of(self, path) end
+  table.insert(self.list, { path = path, file = self.file, line = line, column = column, message = message })
+end
+
+--- Something is worth a word, and does not stop the job.
+---@param path string
+---@param message string
+function Problems:warn(path, message) table.insert(self.warnings, ("%s: %s"):format(path, message)) end
+
+local function text(problem)
+  local place = problem.file
+  for _, number in ipairs { problem.line, problem.line and problem.column } do place = ("%s:%d"):format(place or "", number) end
+  local parts = {}
+  for _, part in ipairs { place or false, problem.path or false, problem.message } do
+    if part then parts[#parts + 1] = part end
+  end
+  return table.concat(parts, ": ")
+end
+
+--- Everything that was found, as one error.
+---@return SpecError? err  nil where nothing is wrong
+function Problems:error()
+  if #self.list == 0 then return nil end
+  local lines = {}
+  for i, problem in ipairs(self.list) do lines[i] = text(problem) end
+  return runtime.error("spec", table.concat(lines, "\n"), { list = self.list })
+end
+
+return M

@@ -1,0 +1,124 @@
+-- scripts/rolling-restart.lua, on containers of a real engine.
+local containers = require "spec.scripts.containers"
+local dockrun = require "dockrun"
+local process = require "spec.process"
+
+describe("rolling-restart.lua", function()
+  local set
+
+  before_each(function() set = containers.new() end)
+  after_each(function() set:close() end)
+
+  local STAYS = "exec sleep 600"
+  local function ends_later(code) return ("test -e /seen && exit %d; touch /seen; exec sleep 600"):format(code) end
+
+  local function restart(...) return process.run(set:script("rolling-restart.lua", "--settle", "0.3", ...)) end
+
+  local function now() return ("%d.%09d"):format(dockrun.clock()) end
+
+  -- What happened to the containers of the set while action() ran: {"die a", "start a", …}, and when, in seconds.
+  local function watch(action)
+    local since = now()
+    action()
+    local happened, times = {}, {}
+    local filters = { type = { "container" }, event = { "die", "start" }, label = { set.label } }
+    for event in assert(set.engine:events { since = since, ["until"] = now(), filters = filters }) do
+      happened[#happened + 1] = ("%s %s"):format(event.Action, event.Actor.Attributes.name:sub(#set.label + 2))
+      times[#times + 1] = event.timeNano / 1e9
+    end
+    return happened, times
+  end
+
+  local function lines(...)
+    local list = {}
+    for i, line in ipairs { ... } do list[i] = line:gsub("@", set.label .. "_") .. "\n" end
+    return table.concat(list)
+  end
+
+  it("restarts each container once, in the order of names, and none while another is down", function()
+    for _, name in ipairs { "c", "a", "b" } do set:run(name, STAYS) end
+    local result
+    local happened, times = watch(function() result = restart(set.label) end)
+    assert.equal(0, result.code, result.stderr)
+    assert.equal(lines("[1/3] @a is up", "[2/3] @b is up", "[3/3] @c is up"), result.stdout)
+    assert.same({ "die a", "start a", "die b", "start b", "die c", "start c" }, happened)
+    for i = 3, #times, 2 do assert.is_true(times[i] - times[i - 1] >= 0.3, "it did not let the one before settle") end
+  end)
+
+  it("stops at one that does not come back, and leaves the rest alone", function()
+    set:run("a", STAYS)
+    set:run("b", ends_later(7))
+    set:run("c", STAYS)
+    set:run("d", STAYS)
+    local result
+    local happened = watch(function() result = restart(set.label) end)
+    assert.equal(1, result.code)
+    assert.equal(lines("[1/4] @a is up", "[2/4] @b did not come back: it stopped with exit code 7"), result.stdout)
+    assert.equal(lines("not restarted: @c", "not restarted: @d"), result.stderr)
+    assert.same({ "die a", "start a", "die b", "start b", "die b" }, happened)
+  end)
+
+  it("does not take a container for up that the engine starts again and again", function()
+    set:run("a", ends_later(8), { HostConfig = { NetworkMode = "none", RestartPolicy = { Name = "always" } } })
+    local result = restart(set.label)
+    assert.equal(1, result.code)
+    assert.equal(lines "[1/1] @a did not come back: it stopped with exit code 8", result.stdout)
+  end)
+
+  it("waits until a container is healthy", function()
+    local healthcheck = { Test = { "CMD-SHELL", "test -e /ready" }, Interval = 100 * 1000000, Retries = 100 }
+    local id = set:run("a", "rm -f /ready; sleep 1; touch /ready; " .. STAYS, { Healthcheck = healthcheck })
+    local result = restart(set.label)
+    assert.equal(0, result.code, result.stdout)
+    assert.equal("healthy", set:state(id).Health.Status)
+  end)
+
+  it("says how a container is that is not healthy in time", function()
+    local healthcheck = { Test = { "CMD-SHELL", "false" }, Interval = 100 * 1000000, Retries = 1 }
+    set:run("a", STAYS, { Healthcheck = healthcheck })
+    local result = restart("--timeout", "1", set.label)
+    assert.equal(1, result.code)
+    assert.equal(lines "[1/1] @a did not come back: it is unhealthy after 1 s", result.stdout)
+  end)
+
+  it("takes the label's value into account", function()
+    local function labels(value) return { Labels = { [set.label] = value } } end
+    set:run("a", STAYS, labels "blue")
+    set:run("b", STAYS, labels "green")
+    local happened = watch(function() assert.equal(0, restart(set.label .. "=green").code) end)
+    assert.same({ "die b", "start b" }, happened)
+  end)
+
+  it("leaves stopped containers alone and says that none runs", function()
+    local id = set:run_to_end("a", "true")
+    local result = restart(set.label)
+    assert.equal(1, result.code)
+    assert.equal(("no running container has the label %s\n"):format(set.label), result.stderr)
+    assert.is_false(set:state(id).Running)
+  end)
+
+  it("ends with 130 where it is interrupted, having touched no further container", function()
+    set:run("a", STAYS)
+    set:run("b", STAYS)
+    local happened = watch(function()
+      local child <close> = process.start(set:script("rolling-restart.lua", "--settle", "30", set.label))
+      child:wait_for "%[1/2%]"
+      dockrun.sleep(0.5)
+      child:kill "SIGINT"
+      assert.equal(130, child:wait().code)
+    end)
+    assert.same({ "die a", "start a" }, happened)
+  end)
+
+  for _, case in ipairs {
+    { "no label", {}, "missing argument 'label'" },
+    { "a time that is no number", { "--settle", "long", "x" }, "malformed argument 'long'" },
+  } do
+    local what, args, message = table.unpack(case)
+    it("refuses " .. what, function()
+      local result = process.run(set:script("rolling-restart.lua", table.unpack(args)))
+      assert.equal(2, result.code)
+      assert.matches(message, result.stderr, 1, true)
+    end)
+  end
+end)

@@ -1,0 +1,130 @@
+-- scripts/top.lua, on containers of a real engine.
+local containers = require "spec.scripts.containers"
+local json = require "dockrun.core.json"
+local process = require "spec.process"
+
+local MB = 1024 * 1024
+
+describe("top.lua", function()
+  local set
+
+  before_each(function() set = containers.new() end)
+  after_each(function() set:close() end)
+
+  local function top(...) return set:script("top.lua", ...) end
+
+  -- The rows of a picture by the containers' short names; those of other specs are left out.
+  local function rows(line)
+    local found = {}
+    for _, row in ipairs(assert(json.decode(line))) do
+      if row.name:sub(1, #set.label) == set.label then found[row.name:sub(#set.label + 2)] = row end
+    end
+    return found
+  end
+
+  local function picture(...)
+    local result = process.run(top("--json", "-n", "1", ...))
+    assert.equal(0, result.code, result.stderr)
+    return rows(result.stdout)
+  end
+
+  -- CPU seconds that a container has used, and when that was, as the engine counts.
+  local function engine_usage(id)
+    local stats = assert(set.engine:container_stats(id, { stream = false, ["one-shot"] = true }))
+    local hour, minute, second = stats.read:match "T(%d+):(%d+):([%d.]+)"
+    return stats.cpu_stats.cpu_usage.total_usage / 1e9, (hour * 60 + minute) * 60 + second
+  end
+
+  it("shows what share of a core a container uses", function()
+    local id = set:run("busy", "while :; do :; done")
+    set:run("idle", "exec sleep 600")
+    local used, at = engine_usage(id)
+    local shown = picture("-d", "1")
+    local used_then, then_at = engine_usage(id)
+    -- A core, where nobody else wants it.
+    local expected = (used_then - used) / ((then_at - at) % 86400) * 100
+    assert.is_near(expected, shown.busy.cpu_percent, 20)
+    assert.is_true(shown.busy.cpu_percent < 110)
+    assert.is_true(shown.idle.cpu_percent < 5)
+    assert.equal(id, shown.busy.id)
+  end)
+
+  it("shows the memory that a container holds, without the page cache, and its limit", function()
+    local host = { NetworkMode = "none", Memory = 128 * MB, ShmSize = 64 * MB }
+    set:run("holder", [[
+      dd if=/dev/zero of=/dev/shm/held bs=1M count=32
+      dd if=/dev/zero of=/cached bs=1M count=48
+      echo done; exec sleep 600]], { HostConfig = host, Tty = true })
+    local shown
+    for _ = 1, 50 do
+      shown = picture("-d", "0.1").holder
+      if shown.pids == 1 then break end
+    end
+    assert.is_near(34 * MB, shown.memory, 6 * MB)
+    assert.equal(128 * MB, shown.memory_limit)
+    assert.equal(0, shown.oom_kills)
+  end)
+
+  it("shows a picture after each delay, as many as asked for", function()
+    set:run("a", "exec sleep 600")
+    local pictures = 0
+    local child <close> = process.start(top("--json", "-d", "0.1", "-n", "3"))
+    for line in child:lines() do
+      pictures = pictures + 1
+      assert.is_number(rows(line).a.cpu_percent)
+    end
+    assert.equal(3, pictures)
+    assert.equal(0, child:wait().code)
+  end)
+
+  it("leaves out a container that ends meanwhile, and takes up one that starts", function()
+    local id = set:run("ends", "exec sleep 600")
+    local child <close> = process.start(top("--json", "-d", "0.1"))
+    local next_line = child:lines()
+    assert.is_table(rows(next_line()).ends)
+    assert(set.engine:container_kill(id))
+    set:run("starts", "exec sleep 600")
+    local shown
+    repeat shown = rows(next_line()) until shown.starts and not shown.ends
+    assert.is_nil(shown.starts.cpu_percent)  -- there is nothing yet to compare with
+    assert.is_number(rows(next_line()).starts.cpu_percent)
+    child:kill "SIGINT"
+    assert.equal(130, child:wait().code)
+  end)
+
+  it("never shows less than nothing, of a container that was restarted meanwhile either", function()
+    local id = set:run("busy", "test -e /seen && exec sleep 600; touch /seen; while :; do :; done")
+    local child <close> = process.start(top("--json", "-d", "0.3"))
+    local next_line = child:lines()
+    next_line()
+    assert(set.engine:container_restart(id))
+    for _ = 1, 5 do
+      local row = rows(next_line()).busy
+      assert.is_true(row == nil or (row.cpu_percent or 0) >= 0)
+    end
+  end)
+
+  it("draws a table for people, the busiest first", function()
+    set:run("a_idle", "exec sleep 600")
+    set:run("b_busy", "while :; do :; done")
+    local result = process.run(top("-d", "0.3", "-n", "1"))
+    assert.equal(0, result.code, result.stderr)
+    assert.matches("^NAME +CPU%% +MEMORY +LIMIT +PIDS +OOM +THROTTLED\n", result.stdout)
+    local busy = result.stdout:find(set:name "b_busy" .. " +%d+%.%d +%d+%.%dK +%S+ +%d+ +0 +0%.0s\n")
+    local idle = result.stdout:find(set:name "a_idle", 1, true)
+    assert.is_true(busy and busy < idle, result.stdout)
+    assert.is_nil(result.stdout:find("\27", 1, true))
+  end)
+
+  for _, case in ipairs {
+    { "a delay that is no number", { "-d", "often" }, "malformed argument 'often'" },
+    { "a word too many", { "web" }, "too many arguments" },
+  } do
+    local what, args, message = table.unpack(case)
+    it("refuses " .. what, function()
+      local result = process.run(top(table.unpack(args)))
+      assert.equal(2, result.code)
+      assert.matches(message, result.stderr, 1, true)
+    end)
+  end
+end)
