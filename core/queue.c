@@ -10,6 +10,7 @@ struct popper {
   struct dr_wait wait;
   struct queue *queue;
   struct popper *next;
+  double deadline;  // on the clock of uv_hrtime in seconds; below 0: none
 };
 
 struct queue {
@@ -51,13 +52,15 @@ static int l_push(lua_State *L) {
   return 1;
 }
 
+static double now(void) { return (double)uv_hrtime() / 1e9; }
+
 static int popped(lua_State *L, int status, lua_KContext ctx);
 
 static int pop(lua_State *L, double timeout) {
   struct queue *q = check_queue(L);
   if (q->first > q->last && !q->closed) {
     struct popper *p = lua_newuserdatauv(L, sizeof *p, 1);
-    *p = (struct popper){.queue = q, .wait = {.stop = leave}};
+    *p = (struct popper){.queue = q, .wait = {.stop = leave}, .deadline = timeout < 0 ? -1 : now() + timeout};
     lua_pushvalue(L, 1);
     lua_setiuservalue(L, -2, 1);
     struct popper **at = &q->poppers;
@@ -88,7 +91,8 @@ static int popped(lua_State *L, int status, lua_KContext ctx) {
     dr_fail(&e, "timeout", 110, "nothing came through the queue in time");
     return dr_return_error(L, &e);
   }
-  return pop(L, -1);  // another task may have been quicker: then it waits again
+  double left = p->deadline - now();  // another task may have been quicker: then it waits again
+  return pop(L, p->deadline < 0 ? -1 : left > 0 ? left : 0);
 }
 
 // queue:pop([timeout]) -> value | nil once closed and empty | nil, err (kind "timeout")

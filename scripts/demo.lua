@@ -6,7 +6,10 @@ local output = require "dockrun.cli.output"
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
 
 local function step(text) print("\n" .. output.paint("== " .. text, "1;36")) end
-local function show(name, value) print(("   %-22s %s"):format(name, value)) end
+local function show(name, value)
+  local text = tostring(value):gsub("%x+", function(id) return id:sub(1, 12) end)  -- ids as docker shortens them
+  print(("   %-16s %s"):format(name, text))
+end
 
 local engine = assert(dockrun.connect())
 step "The engine"
@@ -28,7 +31,7 @@ dockrun.options.hooks = here .. "/example/hooks.lua"
 local agent = assert(dockrun.agent())
 local running = dockrun.queue()
 agent.emitter:listen(function(event)
-  show(event.event, event.message or event.ports and output.ports(event.ports) or event.container_id or "")
+  show(event.event, event.ports and output.ports(event.ports) or event.message or event.container_id or "")
   if event.event == "started" or event.event == "failed" then running:push(event) end
 end)
 agent:submit(assert(dockrun.load_job(here .. "/example/web.lua")))

@@ -1,6 +1,8 @@
 --- A job as Nomad's API prints it (https://developer.hashicorp.com/nomad/api-docs/json-jobs), as the tree that the other
 --- forms give: snake_case names, durations in seconds, ports as a task asks for them.
 
+local tree = require "dockrun.job.tree"
+
 local M = {}
 
 -- "DiskMB" -> "disk_mb", "KillTimeout" -> "kill_timeout"
@@ -17,8 +19,8 @@ local levels = {}
 local function block(level, value)
   if type(value) ~= "table" then return value end
   local result = {}
-  for key, item in pairs(value) do
-    local rule = levels[level][key]
+  for _, key in ipairs(tree.keys(value)) do
+    local item, rule = value[key], levels[level][key]
     if type(key) ~= "string" then
       result[key] = item
     elseif rule == nil then

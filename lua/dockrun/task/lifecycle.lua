@@ -49,7 +49,7 @@ function Task:view()
   local context = self.context
   return hooks.read_only {
     job = self.job, group = self.group, name = self.name, alloc = context.alloc, config = context.task.config,
-    resources = context.task.resources, meta = context.task.meta, env = context.env, ports = context.ports, ip = context.ip,
+    resources = context.task.resources, meta = context.meta, env = context.env, ports = context.ports, ip = context.ip,
     state = self.state, container_id = self.container_id, image = context.image and context.image.reference.full,
     result = self.result, endpoint = self.agent.engine:endpoint(),
   }

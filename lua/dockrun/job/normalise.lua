@@ -1,0 +1,228 @@
+--- From the raw tree of any format to the one normalised job, by the rows of schema.lua. Everything that is wrong is
+--- noted, and reading goes on with what is left.
+
+local hooks = require "dockrun.hooks"
+local json = require "dockrun.core.json"
+local nearest = require "dockrun.job.nearest"
+local rules = require "dockrun.job.rules"
+local schema = require "dockrun.job.schema"
+local tree = require "dockrun.job.tree"
+local types = require "dockrun.job.types"
+
+local M = {}
+
+---@class Reading
+---@field problems Problems
+---@field locate fun(holder: table, key: any): integer?, integer?  where a value stands in the file
+---@field paths table<table, string>  normalised block -> its path
+---@field noted table<SchemaRow, true>  unused keys that were told
+local Reading = {}
+Reading.__index = Reading
+
+local function sub(path, key)
+  if path == "" then return tostring(key) end
+  return type(key) == "number" and ("%s[%d]"):format(path, key) or ("%s.%s"):format(path, key)
+end
+
+function Reading:place(path, holder, key)
+  if holder then self.problems:place(path, self.locate(holder, key)) end
+end
+
+function Reading:scalar(kind, value, path)
+  local read, why = types[kind](value)
+  if read == nil then self.problems:add(path, why) end
+  return read
+end
+
+local readers = {}
+
+function readers.any(_, _, value) return tree.copy(value) end
+
+function readers.list(self, row, value, path)
+  local list = json.array {}
+  if type(value) ~= "table" or (next(value) ~= nil and not tree.is_list(value)) then
+    self.problems:add(path, ("must be a list, not %s"):format(types.show(value)))
+    return list
+  end
+  for i, item in ipairs(value) do
+    self:place(sub(path, i), value, i)
+    list[#list + 1] = self:scalar(row.of, item, sub(path, i))
+  end
+  return list
+end
+
+local function map_into(self, row, value, path, into)
+  if type(value) ~= "table" then
+    self.problems:add(path, ("must be a block of key = value, not %s"):format(types.show(value)))
+    return
+  end
+  if tree.is_list(value) then
+    for _, item in ipairs(value) do map_into(self, row, item, path, into) end
+    return
+  end
+  for _, key in ipairs(tree.keys(value)) do
+    local name = tostring(key)
+    local at = sub(path, name)
+    self:place(at, value, key)
+    local why = row.check_key and row.check_key(name)
+    if why then self.problems:add(at, ("'%s' %s"):format(name, why)) end
+    into[name] = self:scalar(row.of, value[key], at)
+  end
+end
+
+function readers.map(self, row, value, path)
+  local map = {}
+  map_into(self, row, value, path, map)
+  return map
+end
+
+function readers.hooks(self, _, value, path)
+  local map = {}
+  if type(value) ~= "table" then
+    self.problems:add(path, ("must be a block of functions, not %s"):format(types.show(value)))
+    return map
+  end
+  local known = {}
+  for _, name in ipairs(hooks.names) do known[name] = true end
+  for _, key in ipairs(tree.keys(value)) do
+    local hook, at = value[key], sub(path, key)
+    self:place(at, value, key)
+    if key == "on_error" then
+      if hook == "fail" or hook == "ignore" then map[key] = hook
+      else self.problems:add(at, ("must be 'fail' or 'ignore', not %s"):format(types.show(hook))) end
+    elseif not known[key] then
+      self.problems:add(at, ("no hook is called '%s'%s"):format(key, nearest.hint(tostring(key), hooks.names)))
+    elseif type(hook) ~= "function" then
+      self.problems:add(at, ("a hook is a function, not %s; only a .lua job file can hold hooks"):format(types.show(hook)))
+    else
+      map[key] = hook
+    end
+  end
+  return map
+end
+
+function readers.block(self, row, value, path)
+  if tree.is_list(value) then
+    if #value > 1 then self.problems:add(path, ("stands %d times, and may stand once"):format(#value)) end
+    value = value[1]
+  end
+  return self:block(row.rows, value, path)
+end
+
+function readers.blocks(self, row, value, path)
+  local list = json.array {}
+  for i, item in ipairs(tree.is_list(value) and value or { value }) do
+    if type(item) ~= "table" or next(item) ~= nil then list[#list + 1] = self:block(row.rows, item, sub(path, i)) end
+  end
+  return list
+end
+
+function readers.named(self, row, value, path)
+  local list, key = json.array {}, row.label or "name"
+  path = path:gsub("[^.]+$", row.also or row.name)  -- `group.redis`, whichever way it is written
+  tree.named(value, key, function(label, body, holder, at)
+    local here = sub(path, label ~= nil and tostring(label) or "?")
+    self:place(here, holder, at)
+    if type(body) == "table" and tree.is_list(body) then body = #body == 1 and body[1] or body end
+    if type(body) == "table" and body[key] ~= label then
+      if body[key] ~= nil then
+        self.problems:add(here, ("has another %s within: %s"):format(key, types.show(body[key])))
+      end
+      body = setmetatable({ [key] = label }, { __index = body })
+    end
+    list[#list + 1] = self:block(row.rows, body, here)
+  end)
+  return list
+end
+
+-- Both keys of a row, as one value.
+local function given(row, raw)
+  local value, other = raw[row.name], row.also and raw[row.also]
+  if value ~= nil and other ~= nil then return { value, other }, row.name end
+  if value == nil then return other, row.also end
+  return value, row.name
+end
+
+function Reading:value(row, raw, path)
+  local value, key = given(row, raw)
+  if value == nil and type(row.default) == "table" then value, key = {}, row.name end
+  if value == nil then
+    if row.required then self.problems:add(sub(path, row.name), "is required: " .. row.doc) end
+    return row.default
+  end
+  local at = sub(path, key)
+  self:place(at, raw, key)
+  if row.unused and not self.noted[row] then
+    self.noted[row] = true
+    self.problems:warn(at, "known to Nomad; not used on a single host")
+  end
+  local read = readers[row.type]
+  if read then return read(self, row, value, at) end
+  value = self:scalar(row.type, value, at)
+  if value == nil then return nil end
+  local why = row.check and row.check(value)
+  if row.values then
+    local known = {}
+    for _, name in ipairs(row.values) do known[name] = true end
+    if not known[value] then
+      why = ("must be one of %s, not %s%s"):format(table.concat(row.values, ", "), types.show(value), "")
+    end
+  end
+  if why then
+    self.problems:add(at, why)
+    return nil
+  end
+  return value
+end
+
+function Reading:unknown_keys(rows, raw, path)
+  local known, names = {}, {}
+  for _, row in ipairs(rows) do
+    for _, name in ipairs { row.name, row.also } do
+      known[name] = true
+      if not row.hidden and not row.unused then names[#names + 1] = name end
+    end
+  end
+  for _, key in ipairs(tree.keys(raw)) do
+    local at = sub(path, key)
+    if type(key) == "number" then
+      self.problems:add(at, ("%s stands here without a key"):format(types.show(raw[key])))
+    elseif not known[key] then
+      self:place(at, raw, key)
+      self.problems:add(at, ("unknown key '%s'%s"):format(key, nearest.hint(key, names)))
+    end
+  end
+end
+
+--- Reads a block by its rows. Always gives a block, so that what is wrong around it can be found too.
+function Reading:block(rows, raw, path)
+  local block = {}
+  self.paths[block] = path
+  if type(raw) ~= "table" then
+    self.problems:add(path, ("must be a block, not %s"):format(types.show(raw)))
+    return block
+  end
+  local meta = getmetatable(raw)
+  self:unknown_keys(rows, meta and type(meta) == "table" and meta.__index or raw, path)
+  for _, row in ipairs(rows) do block[row.name] = self:value(row, raw, path) end
+  return block
+end
+
+--- The normalised job of a raw tree.
+---@param raw table
+---@param problems Problems  what is wrong goes there
+---@param locate? fun(holder: table, key: any): integer?, integer?
+---@return table? job  nil where something is wrong
+function M.job(raw, problems, locate)
+  local self = setmetatable({ problems = problems, locate = locate or function() end, paths = {}, noted = {} }, Reading)
+  local jobs = self:block(schema.file, raw, "").job or {}
+  if #jobs > 1 then problems:add(nil, ("a file holds one job, not %d"):format(#jobs)) end
+  local job = jobs[1]
+  if not job then return nil end
+  rules.job(self, job)
+  if #problems.list > 0 then return nil end
+  job.warnings = problems.warnings
+  return job
+end
+
+return M

@@ -1,0 +1,204 @@
+--- What a job file may say: one row per key, which drives reading, defaults, checks, the words of errors and the help.
+
+local types = require "dockrun.job.types"
+
+local M = {}
+
+---@class SchemaRow
+---@field name string       the key, and where its value stands in the normalised job
+---@field also? string      another key for the same: `group` for `groups`; both may be given
+---@field type string       a scalar of types.lua, or list, map, block, blocks, named, hooks, any
+---@field of? string        list, map: the type of what is in it
+---@field rows? SchemaRow[] block, blocks, named: what may stand in it
+---@field label? string     named: what a block calls its label ("name")
+---@field default? any      what an absent key means; for block, {} reads an empty one
+---@field required? boolean
+---@field values? string[]  the only strings there are
+---@field check? fun(value: any): string?  what is wrong with a value of the right type
+---@field check_key? fun(key: string): string?  map: what is wrong with a key
+---@field unused? boolean   known to Nomad, without meaning on a single host: kept, and said so once
+---@field hidden? boolean   not for people to write, so not in the help
+---@field doc string
+
+local function at_least(least)
+  return function(value)
+    if value < least then return ("must be at least %d, not %s"):format(least, value) end
+  end
+end
+
+local function between(least, most)
+  return function(value)
+    if value < least or value > most then return ("must be from %d to %d, not %s"):format(least, most, value) end
+  end
+end
+
+local function not_blank(value)
+  if not value:find "%S" then return "must not be empty" end
+end
+
+local function driver(value)
+  if value ~= "docker" then return ("driver '%s' is not supported; the only one is 'docker'"):format(value) end
+end
+
+local function network_mode(value)
+  if value:find "^container:" then
+    return ("network_mode '%s' is not supported; use default, bridge, host, none or the name of a network"):format(value)
+  end
+  if not value:find "%${" and not value:find "^%w[%w_.-]*$" then
+    return ("must be default, bridge, host, none or the name of a network, not %s"):format(types.show(value))
+  end
+end
+
+-- signal(7), by the names and numbers of Linux; the engine takes both.
+local signals = {}
+for name in ([[ABRT ALRM BUS CHLD CONT FPE HUP ILL INT IO KILL PIPE PROF PWR QUIT SEGV STKFLT STOP SYS TERM TRAP TSTP TTIN
+  TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ]]):gmatch "%S+" do signals[name] = true end
+
+local function signal(value)
+  local number = math.tointeger(tonumber(value))
+  if number and number >= 1 and number <= 64 then return nil end
+  if not signals[value:gsub("^SIG", "")] then return ("must be a signal such as SIGTERM, not %s"):format(types.show(value)) end
+end
+
+local function env_name(key)
+  if key == "" or key:find "[=%z]" then return "is not a name for an environment variable" end
+end
+
+-- Keys of Nomad that decide about a cluster, or about parts of Nomad that a single host does not have.
+local function unused(keys)
+  local rows = {}
+  for key in keys:gmatch "%S+" do
+    rows[#rows + 1] = { name = key, type = "any", unused = true, doc = "Nomad's; kept, not used on a single host" }
+  end
+  return rows
+end
+
+local function join(...)
+  local rows = {}
+  for _, list in ipairs { ... } do table.move(list, 1, #list, #rows + 1, rows) end
+  return rows
+end
+
+local meta = { name = "meta", type = "map", of = "string", default = {}, doc = "data of your own; the inner level wins" }
+local hooks = { name = "hooks", type = "hooks", default = {}, doc = "functions named after a transition; in .lua files only" }
+
+local operators = {
+  "=", "==", "is", "!=", "not", ">", ">=", "<", "<=", "regexp", "version", "semver", "set_contains", "set_contains_all",
+  "set_contains_any", "is_set", "is_not_set", "distinct_hosts", "distinct_property",
+}
+
+M.constraint = {
+  { name = "attribute", type = "string", doc = "what is looked at: $attr.kernel.name or ${attr.kernel.name}" },
+  { name = "operator", type = "string", default = "=", values = operators, doc = "how it is compared" },
+  { name = "value", type = "string", doc = "what it is compared with" },
+  { name = "version", type = "string", doc = "short for operator = \"version\" with this value" },
+  { name = "regexp", type = "string", doc = "short for operator = \"regexp\" with this value" },
+  { name = "distinct_hosts", type = "boolean", doc = "short for that operator" },
+}
+local constraints = {
+  name = "constraints", also = "constraint", type = "blocks", rows = M.constraint, default = {},
+  doc = "what the host must be like",
+}
+
+M.restart = join({
+  { name = "attempts", type = "integer", check = at_least(0), doc = "restarts within the interval; 2, or 3 for a batch job" },
+  { name = "interval", type = "duration", doc = "30m, or 24h for a batch job" },
+  { name = "delay", type = "duration", doc = "the wait before a restart: 15s" },
+  { name = "mode", type = "string", values = { "delay", "fail" }, doc = "after the last attempt: wait, or fail (the default)" },
+}, unused "render_templates on_success")
+local restart = { name = "restart", type = "block", rows = M.restart, doc = "what happens when a task ends" }
+
+M.port = join({
+  { name = "label", type = "label", required = true, doc = "the port's name" },
+  { name = "static", type = "port", doc = "exactly this port of the host" },
+  { name = "to", type = "port", doc = "the port in the container; left out, the label's number or the host's" },
+}, unused "host_network ignore_collision")
+
+M.network = join({
+  { name = "mbits", type = "integer", check = at_least(1), doc = "bandwidth, for the record" },
+  { name = "dynamic_ports", type = "list", of = "label", default = {}, doc = "ports of the host, chosen at random" },
+  { name = "reserved_ports", type = "list", of = "port", default = {}, doc = "exactly these ports of the host" },
+  { name = "port", type = "named", label = "label", rows = M.port, doc = "port \"label\" { static = N, to = N }" },
+  { name = "ports", type = "named", label = "label", rows = M.port, hidden = true, doc = "all of them, as the driver takes them" },
+}, unused "mode cidr ip device hostname dns public")
+
+M.resources = join({
+  { name = "cpu", type = "integer", default = 100, check = at_least(1), doc = "MHz" },
+  { name = "memory", type = "integer", default = 300, check = between(1, (1 << 43) - 1), doc = "MB" },
+  { name = "network", type = "block", rows = M.network, default = {}, doc = "ports" },
+}, unused "cores device disk disk_mb iops memory_max numa secrets")
+
+M.config = {
+  { name = "image", type = "string", required = true, check = not_blank, doc = "image reference; no tag means latest" },
+  { name = "command", type = "string", check = not_blank, doc = "what runs; with blanks and no args it is split on them" },
+  { name = "args", type = "list", of = "string", doc = "of the command" },
+  { name = "network_mode", type = "string", default = "bridge", check = network_mode,
+    doc = "default, bridge, host, none or the name of a network" },
+  { name = "ports", type = "list", of = "label", doc = "labels of the group's ports that this task publishes" },
+  { name = "port_map", type = "map", of = "port", doc = "label = port in the container" },
+}
+
+M.task = join({
+  { name = "name", type = "name", required = true, doc = "unique in its group" },
+  { name = "driver", type = "string", default = "docker", check = driver, doc = "the only one is docker" },
+  { name = "config", type = "block", rows = M.config, default = {}, doc = "the container" },
+  { name = "env", type = "map", of = "string", check_key = env_name, default = {}, doc = "environment; wins over what dockrun sets" },
+  meta, constraints, hooks, restart,
+  { name = "kill_signal", type = "string", default = "SIGTERM", check = signal, doc = "what asks the task to end" },
+  { name = "kill_timeout", type = "duration", default = 5, doc = "the wait before it is killed" },
+  { name = "resources", type = "block", rows = M.resources, default = {}, doc = "what it may use" },
+}, unused [[action affinity artifact check check_restart consul csi_plugin dispatch_payload identity kind leader lifecycle logs
+  scaling schedule secret service shutdown_delay template user vault volume_mount]])
+
+M.group = join({
+  { name = "name", type = "name", required = true, doc = "unique in its job" },
+  { name = "count", type = "integer", default = 1, check = at_least(0), doc = "how many of it run; 0 for none, as in Nomad" },
+  meta, constraints, hooks, restart,
+  { name = "network", type = "block", rows = M.network, doc = "ports that tasks take by config.ports" },
+  { name = "tasks", also = "task", type = "named", rows = M.task, default = {}, doc = "what runs together" },
+}, unused [[affinity check consul disconnect disk ephemeral_disk max_client_disconnect migrate prevent_reschedule_on_lost
+  reschedule scaling service shutdown_delay spread stop_after_client_disconnect update vault volume]])
+
+M.job = join({
+  { name = "name", type = "name", required = true, doc = "the job's name" },
+  { name = "type", type = "string", default = "service", values = { "service", "batch" }, doc = "batch: exit code 0 is success" },
+  meta, constraints, hooks,
+  { name = "groups", also = "group", type = "named", rows = M.group, default = {}, doc = "what is counted and restarted together" },
+  { name = "tasks", also = "task", type = "named", rows = M.task, default = {}, doc = "each is a group of its own name" },
+  { name = "warnings", type = "any", hidden = true, doc = "what was said when the job was read" },
+}, unused [[affinity all_at_once check consul consul_namespace consul_token datacenters id migrate
+  multiregion namespace node_pool parameterized periodic priority region reschedule service spread ui update vault
+  vault_namespace vault_token]])
+
+--- What stands in a file: one job.
+M.file = { { name = "job", type = "named", rows = M.job, required = true, doc = "the job" } }
+
+---@class SchemaHelp
+---@field path string      "job.group.task.config.image"
+---@field type string      "string", "list of string", …
+---@field default? any
+---@field required boolean
+---@field unused boolean
+---@field values? string[]
+---@field doc string
+
+local function describe(rows, prefix, into)
+  for _, row in ipairs(rows) do
+    if not row.hidden then
+      local path = prefix .. (row.also or row.name)
+      into[#into + 1] = {
+        path = path, type = row.of and ("%s of %s"):format(row.type, row.of) or row.type, values = row.values, doc = row.doc,
+        required = row.required or false, unused = row.unused or false,
+        default = type(row.default) ~= "table" and row.default or nil,
+      }
+      if row.rows then describe(row.rows, path .. ".", into) end
+    end
+  end
+  return into
+end
+
+--- Every key, in the order of the rows, for help.
+---@return SchemaHelp[]
+function M.describe() return describe(M.file, "", {}) end
+
+return M

@@ -1,0 +1,72 @@
+--- The raw tree that every reader gives: plain tables, lists and scalars, shaped as HCL is. A block may be a table or a
+--- list with one in it; named blocks may be written in several ways, all of which `named` takes apart.
+
+local M = {}
+
+--- A table's keys in an order that is always the same: numbers first.
+---@param value table
+---@return (string|number)[]
+function M.keys(value)
+  local keys = {}
+  for key in next, value do keys[#keys + 1] = key end
+  table.sort(keys, function(a, b)
+    if type(a) == type(b) then return a < b end
+    return type(a) == "number"
+  end)
+  return keys
+end
+
+--- Whether a table is a list with something in it. An empty one may be either: JSON does not tell.
+---@param value any
+---@return boolean
+function M.is_list(value)
+  if type(value) ~= "table" then return false end
+  local count = 0
+  for _ in next, value do count = count + 1 end
+  return count > 0 and count == #value
+end
+
+-- A block holds some scalar; a table of labels holds nothing but blocks.
+local function is_block(value, key)
+  if value[key] ~= nil and type(value[key]) ~= "table" then return true end
+  for _, item in next, value do
+    if type(item) ~= "table" then return true end
+  end
+  return false
+end
+
+--- Calls `found(label, body, holder, key)` for every named block of a value: { redis = {…} }, { redis = { {…}, {…} } },
+--- { { redis = {…} }, { web = {…} } }, { name = "redis", … } or a list of those. `holder[key]` is where it stands.
+---@param value any
+---@param key string  what a block calls its label: "name" or "label"
+---@param found fun(label: string|number|nil, body: any, holder: table?, key: string|number|nil)
+---@param holder? table
+---@param at? string|number
+function M.named(value, key, found, holder, at)
+  if type(value) ~= "table" then
+    found(nil, value, holder, at)
+  elseif M.is_list(value) then
+    for i, item in ipairs(value) do M.named(item, key, found, value, i) end
+  elseif next(value) ~= nil and is_block(value, key) then
+    found(type(value[key]) ~= "table" and value[key] or nil, value, holder, at)
+  else
+    for _, label in ipairs(M.keys(value)) do
+      local bodies = value[label]
+      if not M.is_list(bodies) then bodies = { bodies } end
+      for _, body in ipairs(bodies) do found(label, body, value, label) end
+    end
+  end
+end
+
+--- A copy of plain data, without functions.
+---@param value any
+---@return any
+function M.copy(value)
+  if type(value) == "function" then return nil end
+  if type(value) ~= "table" then return value end
+  local copy = setmetatable({}, getmetatable(value))
+  for key, item in next, value do copy[key] = M.copy(item) end
+  return copy
+end
+
+return M

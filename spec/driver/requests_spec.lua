@@ -1,0 +1,85 @@
+-- Every request that a whole run makes, held against the engine's own specification.
+local dockrun = require "dockrun"
+local engines = require "spec.engine"
+local jobs = require "spec.jobs"
+local openapi = require "spec.openapi"
+local options = require "dockrun.options"
+
+describe("the requests of a run", function()
+  local own = { body = true, auth = true, timeout = true, tty = true }
+  local shared, registry
+
+  setup(function()
+    shared = engines.shared()
+    engines.image(shared, "busybox:1")
+    registry = engines.registry().address
+  end)
+
+  -- Runs a job in this process; returns all calls that it made.
+  local function calls_of(text, hook)
+    local calls = {}
+    local set = options.new()
+    set["docker.endpoint"] = shared.endpoint
+    local agent = assert(require("dockrun.agent").new(set, {
+      trace = function(call)
+        local copy = { name = call.name, method = call.method, path = call.path, query = {} }
+        for key, value in pairs(call.options) do
+          if key == "body" then copy.body = type(value) == "table" and dockrun.json.decode(dockrun.json.encode(value)) or value end
+          if not own[key] then copy.query[key] = value end
+        end
+        calls[#calls + 1] = copy
+      end,
+    }))
+    if hook then agent.hooks:register("started", hook) end
+    local path, file = jobs.write(text)
+    local _ <close> = file
+    agent:submit(assert(dockrun.load_job(path)))
+    agent:wait()
+    agent:close()
+    return calls
+  end
+
+  local function problems_of(calls, doc)
+    local problems = {}
+    for _, call in ipairs(calls) do
+      local op = doc:match(call.method, call.path)
+      local found = op and doc:check_query(op, call.query) or { "no such endpoint" }
+      if op and type(call.body) == "table" then
+        for _, problem in ipairs(doc:check_body(op, call.body)) do found[#found + 1] = problem end
+      end
+      for _, problem in ipairs(found) do problems[#problems + 1] = ("%s %s: %s"):format(call.method, call.path, tostring(problem)) end
+    end
+    return problems
+  end
+
+  for _, version in ipairs(openapi.versions) do
+    local doc = openapi.load(version)
+    local test = doc and it or pending
+    test("are what Engine API " .. version .. " asks for", function()
+      local calls = calls_of(jobs.text {
+        name = jobs.unique "requests", image = registry .. "/absent:1", command = "true",
+      })
+      local more = calls_of(jobs.text {
+        name = jobs.unique "requests", image = "busybox:1", command = "sleep 1; exit 3",
+        resources = "cpu = 250, memory = 32, network = { dynamic_ports = { 80, 'admin' } }", task = "env = { A = 'b' },",
+      })
+      table.move(more, 1, #more, #calls + 1, calls)
+      local names = {}
+      for _, call in ipairs(calls) do names[call.name] = true end
+      for _, name in ipairs { "events", "image_pull", "container_create", "container_start", "container_inspect", "container_remove" } do
+        assert.is_true(names[name], name .. " was never called")
+      end
+      assert.same({}, problems_of(calls, doc))
+    end)
+  end
+
+  it("would not pass if a body were wrong", function()
+    local doc = openapi.load(openapi.versions[1])
+    if not doc then return end
+    local problems = problems_of({ {
+      method = "POST", path = "/v1.41/containers/create?name=x", query = { name = "x" },
+      body = { Image = "x", HostConfig = { Memory = "much", PortBindngs = {} } },
+    } }, doc)
+    assert.equal(2, #problems)
+  end)
+end)
