@@ -28,6 +28,7 @@ static void run_uv(struct dr_runtime *rt, uv_run_mode mode) {
 }
 
 bool dr_step(struct dr_runtime *rt, lua_State *from) {
+  rt->rounds++;
   if (rt->ready_first) {
     dr_run_ready(rt, from);
     run_uv(rt, UV_RUN_NOWAIT);
@@ -67,17 +68,32 @@ static void on_signal_async(uv_async_t *async) {
   cancel_main(rt, signal);
 }
 
-// Runs at the next instruction of Lua that never came back to the loop.
+// A task that runs on and on keeps the main task from hearing of the signal: it is interrupted in its place.
+static void on_stuck_hook(lua_State *L, lua_Debug *ar) {
+  (void)ar;
+  struct dr_runtime *rt = dr_runtime_of(L);
+  lua_sethook(L, NULL, 0, 0);
+  if (rt->rounds != rt->signal_round) return;  // it came back to the loop since
+  dr_interrupted(L, SIGINT);
+  lua_error(L);
+}
+
+// Runs at the next instruction of Lua: the signal came while Lua ran, and not while the loop waited.
 static void on_signal_hook(lua_State *L, lua_Debug *ar) {
+  enum { PATIENCE = 10 * 1000 * 1000 };  // instructions
   (void)ar;
   struct dr_runtime *rt = dr_runtime_of(L);
   int signal = rt->signal;
   lua_sethook(L, NULL, 0, 0);
   rt->signal = 0;
   if (!signal) return;
-  if (rt->current != rt->main) cancel_main(rt, signal);
-  dr_interrupted(L, signal);
-  lua_error(L);
+  if (rt->current == rt->main) {
+    dr_interrupted(L, signal);
+    lua_error(L);
+  }
+  cancel_main(rt, signal);
+  rt->signal_round = rt->rounds;
+  lua_sethook(L, on_stuck_hook, LUA_MASKCOUNT, PATIENCE);
 }
 
 static void on_signal(int signal) {

@@ -33,6 +33,7 @@ struct dr_runtime {
   struct dr_task *ready_first, *ready_last;
   uv_async_t signal_async;
   volatile sig_atomic_t signal;
+  unsigned long rounds, signal_round;  // of the loop: all, and the one in which a signal met a task that ran
 };
 
 // The runtime of a Lua state, made on first use. Raises where it cannot be made.

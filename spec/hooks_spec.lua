@@ -66,7 +66,9 @@ describe("hooks", function()
     child:wait()
     local f <close> = io.open(log)
     local told = f:read "a"
-    for _, name in ipairs { "kill ", "killed ", "exited ", "stopped " } do assert.truthy(told:find(name, 1, true), told) end
+    for _, name in ipairs { "kill ", "killed ", "exited ", "stopped " } do
+      assert.truthy(told:find(name, 1, true), told .. child.stdout .. child.stderr)
+    end
     assert.truthy(told:find "stopped $", told)
   end)
 

@@ -92,6 +92,15 @@ describe("top.lua", function()
     assert.equal(130, child:wait().code)
   end)
 
+  it("is not disturbed by a container that ends again and again", function()
+    local host = { NetworkMode = "none", RestartPolicy = { Name = "always" } }
+    set:run("ends", "true", { HostConfig = host })
+    set:run("stays", "exec sleep 600")
+    local result = process.run(top("--json", "-d", "0.02", "-n", "40"))
+    assert.equal(0, result.code, result.stderr)
+    for line in result.stdout:gmatch "[^\n]+" do assert.is_table(rows(line).stays) end
+  end)
+
   it("never shows less than nothing, of a container that was restarted meanwhile either", function()
     local id = set:run("busy", "test -e /seen && exec sleep 600; touch /seen; while :; do :; done")
     local child <close> = process.start(top("--json", "-d", "0.3"))

@@ -15,10 +15,11 @@ describe("wait-port.lua", function()
 
   -- A port that is this process's own and refuses connections, and a function that opens it: then each client's first
   -- words are answered with reply(how many there were before).
-  local function reserve(reply)
+  local function reserve(reply, ip)
+    ip = ip or "127.0.0.1"
     local server, served = uv.new_tcp(), 0
     sockets[#sockets + 1] = server
-    assert(server:bind("127.0.0.1", 0))
+    assert(server:bind(ip, 0))
     local function open()
       assert(server:listen(16, function()
         local client = uv.new_tcp()
@@ -32,11 +33,11 @@ describe("wait-port.lua", function()
         end)
       end))
     end
-    return ("127.0.0.1:%d"):format(server:getsockname().port), open
+    return ("%s:%d"):format(ip, server:getsockname().port), open
   end
 
-  local function opened(reply)
-    local address, open = reserve(reply)
+  local function opened(...)
+    local address, open = reserve(...)
     open()
     return address
   end
@@ -64,8 +65,16 @@ describe("wait-port.lua", function()
   end)
 
   it("tries every address of a name", function()
-    local address = opened():gsub("^127%.0%.0%.1", "localhost")
-    assert.equal(0, wait_port("--timeout", "2", address).code)
+    local hosts = os.tmpname()
+    local file = assert(io.open(hosts, "w"))
+    file:write "127.0.0.1 both.test\n127.0.0.2 both.test\n"
+    file:close()
+    finally(function() os.remove(hosts) end)
+    local address = opened(nil, "127.0.0.2"):gsub("^[^:]+", "both.test")
+    local script = 'mount --bind "$0" /etc/hosts && exec "$@"'
+    local result = process.run({ "--mount", "sh", "-c", script, hosts, process.program, "scripts/wait-port.lua", address },
+      { program = "unshare" })
+    assert.equal(0, result.code, result.stderr)
   end)
 
   it("gives up after the time-out and says why", function()

@@ -5,10 +5,10 @@ local M = {}
 -- Optimal string alignment distance: insertions, deletions, substitutions, and swaps of neighbours, which is what
 -- mistyping does. See https://en.wikipedia.org/wiki/Damerau-Levenshtein_distance
 local function distance(a, b)
-  local before, row, above = {}, {}, {}
+  local before, above = {}, {}
   for j = 0, #b do above[j] = j end
   for i = 1, #a do
-    row = { [0] = i }
+    local row = { [0] = i }
     for j = 1, #b do
       local same = a:byte(i) == b:byte(j)
       local best = math.min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (same and 0 or 1))
@@ -41,9 +41,10 @@ end
 --- The end of a message about an unknown word: "; did you mean 'image'?", or all words that are known.
 ---@param word string
 ---@param known string[]
+---@param more? string[]  further words that may be meant, too many to list
 ---@return string
-function M.hint(word, known)
-  local best = M.word(word, known)
+function M.hint(word, known, more)
+  local best = M.word(word, table.move(more or {}, 1, #(more or {}), #known + 1, { table.unpack(known) }))
   if best then return ("; did you mean '%s'?"):format(best) end
   if #known == 0 then return "" end
   return "; known: " .. table.concat(known, ", ")

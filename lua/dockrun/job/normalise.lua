@@ -24,6 +24,12 @@ local function sub(path, key)
   return type(key) == "number" and ("%s[%d]"):format(path, key) or ("%s.%s"):format(path, key)
 end
 
+local function set(list)
+  local members = {}
+  for _, member in ipairs(list) do members[member] = true end
+  return members
+end
+
 function Reading:place(path, holder, key)
   if holder then self.problems:place(path, self.locate(holder, key)) end
 end
@@ -82,8 +88,7 @@ function readers.hooks(self, _, value, path)
     self.problems:add(path, ("must be a block of functions, not %s"):format(types.show(value)))
     return map
   end
-  local known = {}
-  for _, name in ipairs(hooks.names) do known[name] = true end
+  local known = set(hooks.names)
   for _, key in ipairs(tree.keys(value)) do
     local hook, at = value[key], sub(path, key)
     self:place(at, value, key)
@@ -111,9 +116,14 @@ end
 
 function readers.blocks(self, row, value, path)
   local list = json.array {}
-  for i, item in ipairs(tree.is_list(value) and value or { value }) do
-    if type(item) ~= "table" or next(item) ~= nil then list[#list + 1] = self:block(row.rows, item, sub(path, i)) end
+  local function read(item)
+    if tree.is_list(item) then
+      for _, one in ipairs(item) do read(one) end
+    elseif type(item) ~= "table" or next(item) ~= nil then
+      list[#list + 1] = self:block(row.rows, item, sub(path, #list + 1))
+    end
   end
+  read(value)
   return list
 end
 
@@ -124,13 +134,10 @@ function readers.named(self, row, value, path)
     local here = sub(path, label ~= nil and tostring(label) or "?")
     self:place(here, holder, at)
     if type(body) == "table" and tree.is_list(body) then body = #body == 1 and body[1] or body end
-    if type(body) == "table" and body[key] ~= label then
-      if body[key] ~= nil then
-        self.problems:add(here, ("has another %s within: %s"):format(key, types.show(body[key])))
-      end
-      body = setmetatable({ [key] = label }, { __index = body })
+    if type(body) == "table" and body[key] ~= nil and body[key] ~= label then
+      self.problems:add(here, ("has another %s within: %s"):format(key, types.show(body[key])))
     end
-    list[#list + 1] = self:block(row.rows, body, here)
+    list[#list + 1] = self:block(row.rows, body, here, { [key] = label })
   end)
   return list
 end
@@ -160,13 +167,10 @@ function Reading:value(row, raw, path)
   if read then return read(self, row, value, at) end
   value = self:scalar(row.type, value, at)
   if value == nil then return nil end
-  local why = row.check and row.check(value)
-  if row.values then
-    local known = {}
-    for _, name in ipairs(row.values) do known[name] = true end
-    if not known[value] then
-      why = ("must be one of %s, not %s%s"):format(table.concat(row.values, ", "), types.show(value), "")
-    end
+  local why
+  if row.check then why = row.check(value) end
+  if row.values and not set(row.values)[value] then
+    why = ("must be one of %s, not %s"):format(table.concat(row.values, ", "), types.show(value))
   end
   if why then
     self.problems:add(at, why)
@@ -176,11 +180,11 @@ function Reading:value(row, raw, path)
 end
 
 function Reading:unknown_keys(rows, raw, path)
-  local known, names = {}, {}
+  local known, used, unused = {}, {}, {}
   for _, row in ipairs(rows) do
     for _, name in ipairs { row.name, row.also } do
       known[name] = true
-      if not row.hidden and not row.unused then names[#names + 1] = name end
+      if not row.hidden then table.insert(row.unused and unused or used, name) end
     end
   end
   for _, key in ipairs(tree.keys(raw)) do
@@ -189,22 +193,25 @@ function Reading:unknown_keys(rows, raw, path)
       self.problems:add(at, ("%s stands here without a key"):format(types.show(raw[key])))
     elseif not known[key] then
       self:place(at, raw, key)
-      self.problems:add(at, ("unknown key '%s'%s"):format(key, nearest.hint(key, names)))
+      self.problems:add(at, ("unknown key '%s'%s"):format(key, nearest.hint(key, used, unused)))
     end
   end
 end
 
 --- Reads a block by its rows. Always gives a block, so that what is wrong around it can be found too.
-function Reading:block(rows, raw, path)
+--- `named` holds the label that stands outside of it.
+function Reading:block(rows, raw, path, named)
   local block = {}
   self.paths[block] = path
   if type(raw) ~= "table" then
     self.problems:add(path, ("must be a block, not %s"):format(types.show(raw)))
     return block
   end
-  local meta = getmetatable(raw)
-  self:unknown_keys(rows, meta and type(meta) == "table" and meta.__index or raw, path)
-  for _, row in ipairs(rows) do block[row.name] = self:value(row, raw, path) end
+  self:unknown_keys(rows, raw, path)
+  for _, row in ipairs(rows) do
+    local outside = named and named[row.name] ~= nil
+    block[row.name] = self:value(row, outside and named or raw, path)
+  end
   return block
 end
 
@@ -216,9 +223,11 @@ end
 function M.job(raw, problems, locate)
   local self = setmetatable({ problems = problems, locate = locate or function() end, paths = {}, noted = {} }, Reading)
   local jobs = self:block(schema.file, raw, "").job or {}
-  if #jobs > 1 then problems:add(nil, ("a file holds one job, not %d"):format(#jobs)) end
+  if #jobs ~= 1 then
+    problems:add(nil, ("a file holds one job, and here are %d"):format(#jobs))
+    return nil
+  end
   local job = jobs[1]
-  if not job then return nil end
   rules.job(self, job)
   if #problems.list > 0 then return nil end
   job.warnings = problems.warnings

@@ -20,15 +20,10 @@ local M = {}
 ---@field hidden? boolean   not for people to write, so not in the help
 ---@field doc string
 
-local function at_least(least)
+local function at_least(least, most)
   return function(value)
     if value < least then return ("must be at least %d, not %s"):format(least, value) end
-  end
-end
-
-local function between(least, most)
-  return function(value)
-    if value < least or value > most then return ("must be from %d to %d, not %s"):format(least, most, value) end
+    if most and value > most then return ("must be at most %d, not %s"):format(most, value) end
   end
 end
 
@@ -87,14 +82,15 @@ local operators = {
   "set_contains_any", "is_set", "is_not_set", "distinct_hosts", "distinct_property",
 }
 
-M.constraint = {
+M.constraint = join({
   { name = "attribute", type = "string", doc = "what is looked at: $attr.kernel.name or ${attr.kernel.name}" },
   { name = "operator", type = "string", default = "=", values = operators, doc = "how it is compared" },
   { name = "value", type = "string", doc = "what it is compared with" },
   { name = "version", type = "string", doc = "short for operator = \"version\" with this value" },
   { name = "regexp", type = "string", doc = "short for operator = \"regexp\" with this value" },
   { name = "distinct_hosts", type = "boolean", doc = "short for that operator" },
-}
+  { name = "distinct_property", type = "string", doc = "short for that operator with this attribute" },
+}, unused "hard weight")
 local constraints = {
   name = "constraints", also = "constraint", type = "blocks", rows = M.constraint, default = {},
   doc = "what the host must be like",
@@ -124,7 +120,7 @@ M.network = join({
 
 M.resources = join({
   { name = "cpu", type = "integer", default = 100, check = at_least(1), doc = "MHz" },
-  { name = "memory", type = "integer", default = 300, check = between(1, (1 << 43) - 1), doc = "MB" },
+  { name = "memory", type = "integer", default = 300, check = at_least(1, (1 << 43) - 1), doc = "MB" },
   { name = "network", type = "block", rows = M.network, default = {}, doc = "ports" },
 }, unused "cores device disk disk_mb iops memory_max numa secrets")
 

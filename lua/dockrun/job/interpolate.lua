@@ -1,0 +1,130 @@
+--- `${…}` in the strings of a task: names of the node, the job and the task's environment.
+---
+--- `${NOMAD_…}` and `${env.NAME}` are the task's environment, as in Nomad; `${attr.…}` and `${node.…}` are the node's;
+--- `${meta.KEY}` is the job's meta, the inner level winning. `$attr.…` without braces is Nomad 0.1's form. `$${` and
+--- `$$attr.` stand for `${` and `$attr.` themselves.
+
+local nearest = require "dockrun.job.nearest"
+local problems = require "dockrun.job.problems"
+local schema = require "dockrun.job.schema"
+local tree = require "dockrun.job.tree"
+
+local M = {}
+
+---@class InterpolateContext
+---@field env? table<string, string>      see task/env.lua; values may hold `${…}` in turn
+---@field attr? table<string, string|number>  by dotted name, see driver/fingerprint.lua
+---@field node? table<string, string|number>
+---@field meta? table<string, string>    values may hold `${…}` too
+---@field path? string                    the task's key path, for errors; "task.NAME" if left out
+
+local kinds = { "attr", "env", "meta", "node" }
+
+-- "attr.kernel.name", 'meta["a.b"]', "NOMAD_IP" -> where to look, and for what
+local function parse(name)
+  if name:find "^NOMAD_" then return "env", name end
+  local kind, key = name:match "^(%a+)%.(.+)$"
+  if not kind then kind, key = name:match '^(%a+)%["(.*)"%]$' end
+  return kind, key
+end
+
+local function unknown(name, context)
+  local known = {}
+  for _, kind in ipairs(kinds) do
+    for key in pairs(context[kind] or {}) do
+      known[#known + 1] = kind == "env" and key:find "^NOMAD_" and key or kind .. "." .. key
+    end
+  end
+  table.sort(known)
+  local near = nearest.word(name, known)
+  local hint = near and ("did you mean '${%s}'?"):format(near) or ("write '$${%s}' for the text itself"):format(name)
+  return ("unknown name '${%s}'; %s"):format(name, hint)
+end
+
+local LONGEST = 1 << 20  -- bytes of one filled-in string: names may lead to names, each several times
+
+local fill
+
+-- The text that a name stands for. `known` holds what was looked up, and false for what is being looked up: no name may
+-- need itself.
+local function lookup(name, context, known)
+  local kind, key = parse(name)
+  local value = kind and context[kind] and context[kind][key]
+  if value == nil then return nil, unknown(name, context) end
+  if kind ~= "env" and kind ~= "meta" then return tostring(value) end
+  local id = kind .. "." .. key
+  if known[id] == false then return nil, ("'${%s}' refers to itself"):format(name) end
+  if known[id] then return known[id] end
+  known[id] = false
+  local text, why = fill(tostring(value), context, known)
+  known[id] = text
+  return text, why
+end
+
+--- Fills in one string.
+---@param text string
+---@param context InterpolateContext
+---@param known table<string, string|false>
+---@return string? text
+---@return string? why
+function fill(text, context, known)
+  local parts, at, length = {}, 1, #text
+  while true do
+    local from = text:find("$", at, true)
+    if not from then break end
+    parts[#parts + 1] = text:sub(at, from - 1)
+    local escaped = text:match("^%$%$({)", from) or text:match("^%$%$(attr%.)", from)
+    local name, after = text:match("^%${([^}]*)}()", from)
+    if not name then name, after = text:match("^%$(attr%.[%w_.-]*[%w_-])()", from) end
+    if escaped then
+      parts[#parts + 1], at = "$" .. escaped, from + 2 + #escaped
+    elseif name then
+      local value, why = lookup(name, context, known)
+      if not value then return nil, why end
+      length = length + #value
+      if length > LONGEST then return nil, ("'${%s}' makes a string of more than %d bytes"):format(name, LONGEST) end
+      parts[#parts + 1], at = value, after
+    else
+      parts[#parts + 1], at = "$", from + 1
+    end
+  end
+  parts[#parts + 1] = text:sub(at)
+  return table.concat(parts)
+end
+
+local function walk(value, context, path, known, found)
+  if type(value) == "string" then
+    local text, why = fill(value, context, known)
+    if not text then found:add(path, why) end
+    return text
+  end
+  if type(value) ~= "table" then return value end
+  local copy = setmetatable({}, getmetatable(value))
+  for _, key in ipairs(tree.keys(value)) do
+    local here = type(key) == "number" and ("%s[%d]"):format(path, key) or ("%s.%s"):format(path, key)
+    copy[key] = walk(value[key], context, here, known, found)
+  end
+  return copy
+end
+
+-- A constraint is decided where it is compared; what is not used is kept as it was written.
+local literal = { constraints = true }
+for _, row in ipairs(schema.task) do literal[row.name] = literal[row.name] or row.unused end
+
+--- A task with every name filled in, but in its constraints and in keys that are not used.
+---@param task table                    normalised; stays as it is
+---@param context InterpolateContext
+---@return table? task                  a new one
+---@return SpecError? err               every unknown name, with its key path
+function M.task(task, context)
+  local found, known, copy = problems.new(), {}, {}
+  local path = context.path or "task." .. task.name
+  for _, key in ipairs(tree.keys(task)) do
+    copy[key] = literal[key] and task[key] or walk(task[key], context, path .. "." .. key, known, found)
+  end
+  local err = found:error()
+  if err then return nil, err end
+  return copy
+end
+
+return M

@@ -1,0 +1,75 @@
+--- From a job file to one normalised job, or all that is wrong with it.
+---
+--- A reader gives a raw tree of plain tables (and, where it knows them, the places of its values); normalise.lua and
+--- schema.lua do the rest, the same for every format.
+
+local normalise = require "dockrun.job.normalise"
+local problems = require "dockrun.job.problems"
+
+local M = {}
+
+-- Each has `read(text, name, opts) -> raw, locate? | nil, problems`, where `locate(table, key) -> line, column`.
+local readers = { lua = "dockrun.job.lua", json = "dockrun.job.json" }
+
+local LONGEST = 1 << 20  -- bytes of a job file
+
+---@class LoadOptions
+---@field vars? table<string, any>  `var.NAME` in a .lua file
+---@field runtime? table            what hooks find as `dockrun`
+---@field instructions? integer     limits for a .lua file, see sandbox.lua: 10 million
+---@field memory? number            MB: 64
+
+local function fail(file, message, line, column)
+  local found = problems.new(file)
+  found:add(nil, message, line, column)
+  return nil, found:error()
+end
+
+local function formats()
+  local names = {}
+  for name in pairs(readers) do names[#names + 1] = "." .. name end
+  table.sort(names)
+  return table.concat(names, ", ")
+end
+
+--- Reads a job from text.
+---@param text string
+---@param format "lua"|"json"
+---@param name? string        for messages, such as the file's path
+---@param opts? LoadOptions
+---@return table? job         its `warnings` are "path: message" each
+---@return SpecError? err     every error, with key paths and lines
+function M.string(text, format, name, opts)
+  local module = readers[format]
+  assert(module, ("no job format is called '%s'"):format(tostring(format)))
+  if #text > LONGEST then return fail(name, ("a job file has at most %d bytes"):format(LONGEST)) end
+  local raw, locate = require(module).read(text, name or "job", opts or {})
+  local found = problems.new(name)
+  if not raw then
+    for _, problem in ipairs(locate) do found:add(problem.path, problem.message, problem.line, problem.column) end
+    return nil, found:error()
+  end
+  local job = normalise.job(raw, found, locate)
+  local err = found:error()
+  if err then return nil, err end
+  return job
+end
+
+--- Reads a job file. Its ending tells the format.
+---@param path string
+---@param opts? LoadOptions
+---@return table? job
+---@return SpecError? err
+function M.file(path, opts)
+  local format = path:match "%.(%w+)$"
+  if not readers[format] then return fail(path, "not a job file by its ending; known: " .. formats()) end
+  local file, why = io.open(path, "r")
+  if not file then return fail(nil, "cannot read the job: " .. why) end
+  local text
+  text, why = file:read(LONGEST + 1)
+  file:close()
+  if not text and why then return fail(path, "cannot read the job: " .. why) end
+  return M.string(text or "", format, path, opts)
+end
+
+return M

@@ -1,0 +1,62 @@
+--- The environment of a task: where it runs, what it may use, and what its job says.
+
+local M = {}
+
+---@class EnvContext
+---@field job { name: string, meta?: table<string, string> }
+---@field group { name: string, meta?: table<string, string> }
+---@field task { name: string, meta?: table, env?: table<string, string>, resources: { cpu: integer, memory: integer } }
+---@field alloc { id: string, index: integer }
+---@field ip string       the node's address
+---@field ports { label: string, host_port: integer, container_port: integer }[]
+
+-- An IPv6 address stands in brackets before a port: RFC 3986, section 3.2.2.
+local function address(ip, port) return (ip:find(":", 1, true) and "[%s]:%d" or "%s:%d"):format(ip, port) end
+
+-- What is not a letter, digit or underscore has no place in the name of a variable.
+local function upper(name) return (name:upper():gsub("[^%w_]", "_")) end
+
+-- The port that a task is told. A numeric label is the container's port already, and what it leads to on the host is the
+-- news; any other label is told the port to bind.
+local function told(port) return port.label:find "^%d+$" and port.host_port or port.container_port end
+
+local function add_ports(env, context)
+  -- Upper-cased names first: as written wins, where a label is another's in upper case.
+  for _, name_of in ipairs { upper, function(label) return label end } do
+    for _, port in ipairs(context.ports) do
+      local name = name_of(port.label)
+      env["NOMAD_PORT_" .. name] = tostring(told(port))
+      env["NOMAD_HOST_PORT_" .. name] = tostring(port.host_port)
+      env["NOMAD_ADDR_" .. name] = address(context.ip, port.host_port)
+    end
+  end
+end
+
+--- Builds it. The task's own `env` comes last and wins.
+---@param context EnvContext
+---@return table<string, string> env
+function M.build(context)
+  local job, group, task, alloc = context.job, context.group, context.task, context.alloc
+  local env = {
+    NOMAD_IP = context.ip,
+    NOMAD_MEMORY_LIMIT = tostring(task.resources.memory), -- MB
+    NOMAD_CPU_LIMIT = tostring(task.resources.cpu),       -- MHz
+    NOMAD_ALLOC_ID = alloc.id,
+    NOMAD_ALLOC_NAME = ("%s.%s[%d]"):format(job.name, group.name, alloc.index),
+    NOMAD_ALLOC_INDEX = tostring(alloc.index),
+    NOMAD_JOB_NAME = job.name,
+    NOMAD_GROUP_NAME = group.name,
+    NOMAD_TASK_NAME = task.name,
+    NOMAD_ALLOC_DIR = "/alloc",
+    NOMAD_TASK_DIR = "/local",
+    NOMAD_SECRETS_DIR = "/secrets",
+  }
+  add_ports(env, context)
+  for _, level in ipairs { job, group, task } do
+    for key, value in pairs(level.meta or {}) do env["NOMAD_META_" .. upper(key)] = value end
+  end
+  for name, value in pairs(task.env or {}) do env[name] = value end
+  return env
+end
+
+return M
