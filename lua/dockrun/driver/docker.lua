@@ -8,7 +8,7 @@ local M = {}
 M.labels = {
   job = "dockrun.job", group = "dockrun.group", task = "dockrun.task", alloc = "dockrun.alloc", index = "dockrun.index",
   spec = "dockrun.spec", runtime = "dockrun.runtime", ports = "dockrun.ports", pulled = "dockrun.pulled",
-  kill_timeout = "dockrun.kill_timeout",
+  kill_timeout = "dockrun.kill_timeout", definition = "dockrun.definition",
 }
 
 --- Network modes in which the container has no ports of its own to publish.
@@ -54,6 +54,17 @@ function M.spec_hash(task)
   return ("%016x"):format(hash)
 end
 
+--- A task as a later `plan` compares it: its JSON, as the job has it, without the hooks (functions have no text).
+---@param task table
+---@return string
+function M.definition(task)
+  local plain = {}
+  for key, value in pairs(task) do
+    if key ~= "hooks" then plain[key] = value end
+  end
+  return json.encode(plain)
+end
+
 local function command_of(config)
   if not config.command then return nil end
   return { config.command, table.unpack(config.args or {}) }
@@ -97,6 +108,7 @@ function M.body(context)
       [M.labels.ports] = json.encode(json.array(context.ports)),
       [M.labels.pulled] = tostring(context.image ~= nil and context.image.pulled),
       [M.labels.kill_timeout] = tostring(task.kill_timeout),
+      [M.labels.definition] = M.definition(context.spec or task),
     },
     HostConfig = {
       NetworkMode = config.network_mode,

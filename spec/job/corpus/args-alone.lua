@@ -1,0 +1,1 @@
+return job "j" { task "t" { config = { image = "busybox", args = { "-x" } } } }

@@ -1,0 +1,1 @@
+return group "g" { task "t" { config = { image = "x" } } }

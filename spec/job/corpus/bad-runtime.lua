@@ -1,0 +1,6 @@
+local image = nil
+return job "x" {
+  task "t" {
+    config = { image = image.name },
+  },
+}

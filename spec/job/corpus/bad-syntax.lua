@@ -1,0 +1,5 @@
+return job "x" {
+  group "g" {
+    count = ,
+  },
+}

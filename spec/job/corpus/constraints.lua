@@ -1,0 +1,11 @@
+return job "picky" {
+  constraint = {
+    { attribute = "$attr.driver.docker.version", version = ">= 20.10" },
+    { distinct_hosts = true },
+    { attribute = "${attr.arch}", operator = "!=", value = "arm" },
+  },
+  group "g" {
+    constraints = { { attribute = "${attr.unique.hostname}", regexp = "^web" } },
+    task "t" { config = { image = "busybox" }, constraint = { attribute = "${meta.ssd}", operator = "is_set" } },
+  },
+}
