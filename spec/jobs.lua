@@ -5,6 +5,9 @@ local uv = require "luv"
 
 local M = {}
 
+--- Where the specs' allocations have their directories: in the build tree of this checkout.
+M.state_dir = uv.cwd() .. "/build/spec-state"
+
 --- A name that no other copy of the specs uses at this moment.
 ---@param stem string
 ---@return string
@@ -54,7 +57,8 @@ end
 ---@return Child
 function M.start(endpoint, text, args, ending)
   local path, file = M.write(text, ending)
-  local child = process.start({ "run", "--json", "--endpoint", endpoint, path, table.unpack(args or {}) }, { timeout = 60 })
+  local words = { "run", "--json", "--endpoint", endpoint, "--state-dir", M.state_dir, path, table.unpack(args or {}) }
+  local child = process.start(words, { timeout = 60 })
   child.file = file
   function child:events()
     local events = {}

@@ -1,6 +1,7 @@
 -- What an operator can set for a whole process: one table of names, types, defaults and meanings.
 -- They come from `--config FILE` and `--set NAME=VALUE`; a few have a flag of their own.
 local runtime = require "dockrun.core.runtime"
+local uv = require "luv"
 
 local M = {}
 
@@ -22,6 +23,12 @@ M.rows = {
   { name = "ports.to", type = "number", default = 60000, doc = "last host port for dynamic_ports" },
   { name = "hook_timeout", type = "number", default = 30, doc = "seconds that a hook may take" },
   { name = "hooks", type = "path", default = "", doc = "Lua file with the operator's hooks" },
+  { name = "state_dir", type = "path", doc = "directory for state and for the allocations' directories",
+    default = function()
+      if uv.getuid() == 0 then return "/var/lib/dockrun" end
+      local base = os.getenv "XDG_STATE_HOME"
+      return (base and base ~= "" and base or (os.getenv "HOME" or "") .. "/.local/state") .. "/dockrun"
+    end },
   { name = "dev", type = "boolean", default = false, doc = "read DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH" },
   { name = "context", type = "string", default = "", doc = "docker context whose endpoint is used" },
 }
@@ -39,11 +46,19 @@ local readers = {
   boolean = function(text) return ({ ["true"] = true, ["1"] = true, ["false"] = false, ["0"] = false })[text] end,
 }
 
+--- A row's default, worked out where it depends on who runs dockrun.
+---@param row OptionRow
+---@return any
+function M.default(row)
+  if type(row.default) == "function" then return row.default() end
+  return row.default
+end
+
 --- The defaults.
 ---@return table<string, any> options  by their dotted names
 function M.new()
   local options = {}
-  for _, row in ipairs(M.rows) do options[row.name] = row.default end
+  for _, row in ipairs(M.rows) do options[row.name] = M.default(row) end
   return options
 end
 

@@ -3,7 +3,7 @@ local output = require "dockrun.cli.output"
 
 local function describe_options()
   local rows = {}
-  for i, row in ipairs(options.rows) do rows[i] = { row.name, row.type, tostring(row.default), row.doc } end
+  for i, row in ipairs(options.rows) do rows[i] = { row.name, row.type, tostring(options.default(row)), row.doc } end
   output.columns({ "OPTION", "TYPE", "DEFAULT", "MEANING" }, rows)
 end
 

@@ -12,7 +12,7 @@ local globals = {
   { flags = "--endpoint", option = "docker.endpoint", argument = "URL", doc = "Docker engine (unix://, tcp://, http://, https://)." },
   { flags = "--context", option = "context", argument = "NAME", doc = "Docker context to take the endpoint from." },
   { flags = "--bind-ip", option = "docker.bind_ip", argument = "IP", doc = "Address that ports are bound on." },
-  { flags = "--state-dir", argument = "DIR", doc = "Directory for state." },
+  { flags = "--state-dir", option = "state_dir", argument = "DIR", doc = "Directory for state." },
   { flags = "--config", argument = "FILE", doc = "Options from a Lua or JSON file." },
   { flags = "--set", argument = "NAME=VALUE", many = true, doc = "Set one option (dockrun help options)." },
   { flags = "--dev", option = "dev", doc = "Read DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH." },

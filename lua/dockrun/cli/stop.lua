@@ -1,3 +1,4 @@
+local dirs = require "dockrun.driver.dirs"
 local dockrun = require "dockrun"
 local events = require "dockrun.events"
 local image = require "dockrun.driver.image"
@@ -16,7 +17,20 @@ local function stop_one(engine, emitter, record, purge)
   if not (purge or dockrun.options["docker.cleanup.container"]) then return end
   local ok, err = engine:container_remove(id, { v = true, force = true })
   if not ok and err.status ~= 404 and err.status ~= 409 then error(err, 0) end
+  record.removed = true
   emitter:emit(task, "removed", { container_id = id })
+end
+
+-- An allocation's directories go with the last of its containers.
+local function remove_dirs(records)
+  local kept = {}
+  for _, record in ipairs(records) do kept[record.alloc] = kept[record.alloc] or not record.removed end
+  for _, record in ipairs(records) do
+    if record.alloc_dir and not kept[record.alloc] then
+      local ok, err = dirs.remove(record.alloc_dir)
+      if not ok then output.say("warn", tostring(err)) end
+    end
+  end
 end
 
 local function remove_images(engine, emitter, records)
@@ -51,6 +65,7 @@ return {
       stops[i] = function() stop_one(engine, emitter, record, args.purge) end
     end
     dockrun.all(stops)
+    remove_dirs(records)
     remove_images(engine, emitter, records)
     return 0
   end,

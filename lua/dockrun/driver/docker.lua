@@ -1,6 +1,7 @@
 -- The Docker driver: a task becomes the engine's create body; a container becomes the task's end.
 local json = require "dockrun.core.json"
 local cgroup = require "dockrun.core.cgroup"
+local dirs = require "dockrun.driver.dirs"
 local runtime = require "dockrun.core.runtime"
 
 local M = {}
@@ -8,7 +9,7 @@ local M = {}
 M.labels = {
   job = "dockrun.job", group = "dockrun.group", task = "dockrun.task", alloc = "dockrun.alloc", index = "dockrun.index",
   spec = "dockrun.spec", runtime = "dockrun.runtime", ports = "dockrun.ports", pulled = "dockrun.pulled",
-  kill_timeout = "dockrun.kill_timeout", definition = "dockrun.definition",
+  kill_timeout = "dockrun.kill_timeout", definition = "dockrun.definition", alloc_dir = "dockrun.alloc_dir",
 }
 
 --- Network modes in which the container has no ports of its own to publish.
@@ -23,6 +24,7 @@ M.unpublished = { host = true, none = true }
 ---@field bind_ip string address that ports are bound on, "" for all
 ---@field ports { label: string, ip: string, host_port: integer, container_port: integer, protocols: string[] }[]
 ---@field env table<string, string>
+---@field dirs? AllocDirs  nil where the engine is on another host
 ---@field image? { id: string, reference: table, pulled: boolean }
 
 ---@param context TaskContext
@@ -109,6 +111,7 @@ function M.body(context)
       [M.labels.pulled] = tostring(context.image ~= nil and context.image.pulled),
       [M.labels.kill_timeout] = tostring(task.kill_timeout),
       [M.labels.definition] = M.definition(context.spec or task),
+      [M.labels.alloc_dir] = context.dirs and context.dirs.root,
     },
     HostConfig = {
       NetworkMode = config.network_mode,
@@ -117,6 +120,7 @@ function M.body(context)
       CpuShares = cgroup.shares_from_mhz(task.resources.cpu),
       LogConfig = { Type = "json-file", Config = { ["max-file"] = "2", ["max-size"] = "2m" } },
       RestartPolicy = { Name = "no" },  -- restarts are policy, and policy is here
+      Mounts = dirs.mounts(context.dirs),
     },
   }
   publish(body, context)

@@ -21,6 +21,7 @@ local M = {}
 ---@field tty boolean
 ---@field pulled boolean   its image came with it
 ---@field kill_timeout number
+---@field alloc_dir? string  its directories on this host
 
 local states = { created = "pending", running = "running", paused = "running", restarting = "running" }
 
@@ -38,7 +39,7 @@ local function record(found)
     started_at = state.StartedAt and not state.StartedAt:find "^0001" and state.StartedAt or nil,
     finished_at = ended and state.FinishedAt or nil,
     tty = found.Config.Tty or false, pulled = labels[at.pulled] == "true",
-    kill_timeout = tonumber(labels[at.kill_timeout]) or 5,
+    kill_timeout = tonumber(labels[at.kill_timeout]) or 5, alloc_dir = labels[at.alloc_dir],
   }
 end
 

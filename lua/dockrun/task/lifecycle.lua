@@ -4,6 +4,7 @@
 --
 -- A stop may come at any point. Before `running` it takes the task off its way (a cancel); from then on it stops the
 -- container, and the end is seen like any other. Whatever happened, `cleanup` leaves nothing behind.
+local dirs = require "dockrun.driver.dirs"
 local driver = require "dockrun.driver.docker"
 local env = require "dockrun.task.env"
 local hooks = require "dockrun.hooks"
@@ -112,6 +113,27 @@ function Task:release_ports()
   self.context.ports = {}
 end
 
+-- On another host's engine there is nothing to make here.
+function Task:make_dirs()
+  local context = self.context
+  if not self.agent.engine:endpoint():find "^unix:" then return end
+  context.dirs = dirs.of(self.agent.options.state_dir, context.alloc.id, self.name)
+  context.alloc.users = (context.alloc.users or 0) + 1
+  must(dirs.make(context.dirs))
+end
+
+-- The allocation's directories go with the last of its tasks.
+function Task:remove_dirs()
+  local context = self.context
+  if not context.dirs then return end
+  context.alloc.users = context.alloc.users - 1
+  local root = context.dirs.root
+  context.dirs = nil
+  if context.alloc.users > 0 then return end
+  local ok, err = dirs.remove(root)
+  if not ok then self:emit("failed", { message = "clean-up: " .. tostring(err) }) end
+end
+
 -- The environment, and the task's strings with everything filled in.
 function Task:fill_in()
   local context = self.context
@@ -178,6 +200,7 @@ function Task:prepare()
   self:emit "received"
   self:hook("received", self.context.spec)
   self:hook("setup", self.context.spec)
+  self:make_dirs()
   self:take_ports()
   self:hook("ports", self.context.ports)
   self:fill_in()
@@ -223,6 +246,7 @@ function Task:cleanup()
   end
   self.agent.watch:remove(self.container_id or "")
   self:release_ports()
+  if not self.container_id then self:remove_dirs() end
 end
 
 -- Stops the container of a task that was cancelled while it ran.

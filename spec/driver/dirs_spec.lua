@@ -1,0 +1,76 @@
+local dockrun = require "dockrun"
+local engines = require "spec.engine"
+local jobs = require "spec.jobs"
+local process = require "spec.process"
+local uv = require "luv"
+
+describe("an allocation's directories", function()
+  local engine, endpoint
+
+  setup(function()
+    local shared = engines.shared()
+    endpoint = shared.endpoint
+    engine = assert(dockrun.connect { endpoint = endpoint })
+    engines.image(shared, "busybox:1")
+  end)
+
+  local function root_of(started) return ("%s/alloc/%s"):format(jobs.state_dir, started.alloc) end
+
+  it("are there to write to, whoever the container's user is, and gone with the task", function()
+    local result = jobs.run(endpoint, jobs.text {
+      name = jobs.unique "dirs", image = "busybox:1",
+      command = "cd $NOMAD_ALLOC_DIR && touch data/a logs/b tmp/c && touch $NOMAD_TASK_DIR/d $NOMAD_SECRETS_DIR/e && "
+        .. "ln -s / $NOMAD_TASK_DIR/root && grep -q ' /secrets tmpfs' /proc/mounts && exit 4",
+      task = "hooks = { create = function(_, body) body.User = 'nobody' end },",
+    })
+    assert.equal(4, result.by.exited.exit_code)
+    assert.is_nil((uv.fs_stat(root_of(result.by.started))))
+    assert.truthy(uv.fs_stat "/etc/passwd", "a link in the directory was followed")
+  end)
+
+  it("are shared by the tasks of a group: /alloc is one, /local and /secrets are each task's own", function()
+    local result = jobs.run(endpoint, ([[
+local function task_of(name, command)
+  return task(name) { driver = "docker", config = { image = "busybox:1", command = "sh", args = { "-c", command } }, kill_timeout = 1,
+    resources = { memory = 32 } }
+end
+return job %q {
+  type = "batch",
+  group "g" {
+    task_of("writer", "echo 7 > /alloc/data/n.new; mv /alloc/data/n.new /alloc/data/n; touch /local/mine; sleep 2"),
+    task_of("reader", "while [ ! -e /alloc/data/n ]; do sleep 0.1; done; test -e /local/mine || exit $(cat /alloc/data/n)"),
+  },
+}]]):format(jobs.unique "shared"))
+    local codes = {}
+    for _, event in ipairs(result.events) do
+      if event.event == "exited" then codes[event.task] = event.exit_code end
+    end
+    assert.same({ writer = 0, reader = 7 }, codes)
+    assert.is_nil((uv.fs_stat(root_of(result.by.started))))
+  end)
+
+  it("stay with a detached task and go with `dockrun stop`", function()
+    local name = jobs.unique "detached"
+    local path, file = jobs.write(jobs.text { name = name, image = "busybox:1", command = "touch /local/x; sleep 600" })
+    local _ <close> = file
+    assert.equal(0, process.run({ "run", "-d", "--endpoint", endpoint, "--state-dir", jobs.state_dir, path }).code)
+    local container = jobs.containers(engine, name)[1]
+    local root = container.Labels["dockrun.alloc_dir"]
+    assert.equal("directory", uv.fs_stat(root).type)
+    assert.equal(0, process.run({ "stop", name, "--endpoint", endpoint }).code)
+    assert.is_nil((uv.fs_stat(root)))
+  end)
+
+  it("leave nothing of a task that never started", function()
+    local result = jobs.run(endpoint, jobs.text { name = jobs.unique "failed", image = "127.0.0.1:1/none:1", command = "true" })
+    assert.equal(1, result.code)
+    assert.is_nil((uv.fs_stat(root_of(result.by.failed))))
+  end)
+
+  it("that cannot be made fail the task, naming the directory", function()
+    local result = jobs.run(endpoint, jobs.text { name = jobs.unique "failed", image = "busybox:1", command = "true" },
+      { "--state-dir", "/proc/no" })
+    assert.equal(1, result.code)
+    assert.truthy(result.by.failed.message:find("/proc/no", 1, true), result.by.failed.message)
+  end)
+end)
