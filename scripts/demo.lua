@@ -20,12 +20,6 @@ local had_image = engine:image_inspect "dockrun-demo:1" ~= nil
 assert(image(engine, "dockrun-demo:1"))
 show("image", "dockrun-demo:1, made from the static busybox")
 
-local _ <close> = setmetatable({}, {
-  __close = function()
-    if not had_image then engine:image_remove "dockrun-demo:1" end
-  end,
-})
-
 step "dockrun run --hooks scripts/example/hooks.lua scripts/example/web.lua"
 dockrun.options.hooks = here .. "/example/hooks.lua"
 local agent = assert(dockrun.agent())
@@ -38,6 +32,7 @@ agent:submit(assert(dockrun.load_job(here .. "/example/web.lua")))
 local started = running:pop(60)
 if not started or started.event == "failed" then
   agent:stop()
+  if not had_image then engine:image_remove "dockrun-demo:1" end
   error("the job did not start", 0)
 end
 
@@ -69,4 +64,5 @@ agent:stop "the demo is over"
 agent:close()
 local left = #assert(engine:container_list { all = true, filters = { label = { "dockrun.job=web" } } })
 show("containers left", left)
+if not had_image then assert(engine:image_remove "dockrun-demo:1") end
 os.exit(left == 0 and page and page.status == 200 and 0 or 1, true)
