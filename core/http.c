@@ -43,7 +43,7 @@ static void on_poll(uv_poll_t *poll, int status, int events) {
   struct watched *w = poll->data;
   struct dr_http *http = w->http;
   int running, flags = 0;
-  if (status < 0) flags = CURL_CSELECT_ERR;
+  if (status < 0) flags = CURL_CSELECT_IN | CURL_CSELECT_OUT;  // let it meet the error itself: then it can say which
   if (events & UV_READABLE) flags |= CURL_CSELECT_IN;
   if (events & UV_WRITABLE) flags |= CURL_CSELECT_OUT;
   curl_multi_socket_action(http->multi, w->fd, flags, &running);
@@ -186,6 +186,7 @@ int dr_http_error(struct dr_error *e, CURL *easy, CURLcode code, const char *who
       {CURLE_URL_MALFORMAT, "invalid", "bad address of"},
       {CURLE_WEIRD_SERVER_REPLY, "protocol", "not HTTP from"},
       {CURLE_HTTP2, "protocol", "not HTTP/1.1 from"},
+      {CURLE_UNSUPPORTED_PROTOCOL, "protocol", "not HTTP/1.1 from"},
       {CURLE_BAD_CONTENT_ENCODING, "protocol", "broken content encoding from"},
       {CURLE_PEER_FAILED_VERIFICATION, "unreachable", "cannot trust the certificate of"},
       {CURLE_SSL_CONNECT_ERROR, "unreachable", "no TLS with"},

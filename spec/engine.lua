@@ -194,7 +194,7 @@ local function busybox_tar()
   return file:read "a"
 end
 
---- Makes an image that holds busybox, without any registry.
+--- Makes an image that holds busybox, without any registry; one that is there without `opts` stays.
 ---@param e { endpoint: string }
 ---@param ref string   such as "busybox:1" or "127.0.0.1:5000/web:2"
 ---@param opts? { changes?: string[] }  Dockerfile instructions, such as "CMD [\"sleep\", \"60\"]"
@@ -202,6 +202,8 @@ end
 function M.image(e, ref, opts)
   local repo, tag = ref:match "^(.+):([^:/]+)$"
   local engine = assert(docker.connect { endpoint = e.endpoint })
+  local here = not opts and engine:image_inspect(ref)
+  if here then return here.Id end
   local lines <close> = assert(engine:image_import {
     fromSrc = "-", repo = repo or ref, tag = tag or "latest", body = busybox_tar(),
     changes = opts and opts.changes and table.concat(opts.changes, "\n"),

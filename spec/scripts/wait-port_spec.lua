@@ -13,8 +13,8 @@ describe("wait-port.lua", function()
     end
   end)
 
-  -- A port that is this process's own and refuses connections, and a function that opens it: then each client's first
-  -- words are answered with reply(how many there were before).
+  -- A port (of 127.0.0.1 if nothing else is said) that is this process's own and refuses connections, and a function
+  -- that opens it: then each client's first words are answered with reply(how many there were before, words).
   local function reserve(reply, ip)
     ip = ip or "127.0.0.1"
     local server, served = uv.new_tcp(), 0
@@ -72,8 +72,8 @@ describe("wait-port.lua", function()
     finally(function() os.remove(hosts) end)
     local address = opened(nil, "127.0.0.2"):gsub("^[^:]+", "both.test")
     local script = 'mount --bind "$0" /etc/hosts && exec "$@"'
-    local result = process.run({ "--mount", "sh", "-c", script, hosts, process.program, "scripts/wait-port.lua", address },
-      { program = "unshare" })
+    local result = process.run({ "--mount", "sh", "-c", script, hosts, process.program, "scripts/wait-port.lua",
+      "--timeout", "2", address }, { program = "unshare" })
     assert.equal(0, result.code, result.stderr)
   end)
 

@@ -5,6 +5,8 @@ local M = {}
 -- Nanoseconds in a unit: https://pkg.go.dev/time#ParseDuration
 local units = { ns = 1, us = 1e3, ["µs"] = 1e3, ["μs"] = 1e3, ms = 1e6, s = 1e9, m = 60e9, h = 3600e9 }
 
+local LONGEST = 2 ^ 63 / 1e9  -- Go's: an int64 of nanoseconds
+
 local WHAT = "must be a duration such as '1m30s' or a number of seconds"
 
 local function whole_if_so(seconds) return math.tointeger(seconds) or seconds end
@@ -25,8 +27,8 @@ function M.parse(value)
     seconds = at > 1 and total / 1e9 or nil
   end
   if not seconds then return nil, type(value) == "string" and ("%s, not '%s'"):format(WHAT, value) or WHAT end
-  if seconds < 0 or seconds ~= seconds or seconds == math.huge then
-    return nil, ("must be at least 0 and finite, not %s"):format(value)
+  if not (seconds >= 0 and seconds <= LONGEST) then
+    return nil, ("must be at least 0 and at most 292 years, not %s"):format(value)
   end
   return whole_if_so(seconds)
 end

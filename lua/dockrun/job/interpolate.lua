@@ -101,7 +101,7 @@ local function walk(value, context, path, known, found)
   if type(value) ~= "table" then return value end
   local copy = setmetatable({}, getmetatable(value))
   for _, key in ipairs(tree.keys(value)) do
-    local here = type(key) == "number" and ("%s[%d]"):format(path, key) or ("%s.%s"):format(path, key)
+    local here = type(key) == "number" and ("%s[%s]"):format(path, key) or ("%s.%s"):format(path, key)
     copy[key] = walk(value[key], context, here, known, found)
   end
   return copy

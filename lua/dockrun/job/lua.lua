@@ -2,6 +2,7 @@
 --- normalise.lua read; nothing in it is the chunk's own but the hooks.
 
 local sandbox = require "dockrun.job.sandbox"
+local tree = require "dockrun.job.tree"
 
 local M = {}
 
@@ -51,7 +52,8 @@ local function plain(value, built, budget, depth)
     local child = keyed and type(key) == "number" and type(item) == "table" and built[item]
     if not child then copy[key] = plain(item, built, budget, depth + 1) end
   end
-  for _, item in ipairs(keyed and value or {}) do
+  for i = 1, keyed and rawlen(value) or 0 do
+    local item = rawget(value, i)
     local child = type(item) == "table" and built[item]
     local list = child and children[child.kind]
     if list then
@@ -81,9 +83,10 @@ function M.read(text, name, opts)
   local built = setmetatable({}, { __mode = "k" })
   local extra = { var = {} }
   for kind in pairs(children) do extra[kind] = builder(kind, built) end
-  for key, value in pairs(opts.vars or {}) do extra.var[key] = value end
+  for key, value in pairs(opts.vars or {}) do extra.var[key] = tree.copy(value) end
   local open = function() end
   if opts.runtime then extra.dockrun, open = runtime_for_hooks(opts.runtime) end
+  text = text:gsub("^#[^\n]*", "")  -- `#!`, as `lua` reads a file
   local ok, result = sandbox.run(text, name, extra, { instructions = opts.instructions, memory = opts.memory })
   if not ok then return nil, { result } end
   open()

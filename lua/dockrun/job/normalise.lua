@@ -21,13 +21,21 @@ Reading.__index = Reading
 
 local function sub(path, key)
   if path == "" then return tostring(key) end
-  return type(key) == "number" and ("%s[%d]"):format(path, key) or ("%s.%s"):format(path, key)
+  return type(key) == "number" and ("%s[%s]"):format(path, key) or ("%s.%s"):format(path, key)
 end
 
 local function set(list)
   local members = {}
   for _, member in ipairs(list) do members[member] = true end
   return members
+end
+
+local function known_keys(rows)
+  local known = {}
+  for _, row in ipairs(rows) do
+    for _, name in ipairs { row.name, row.also } do known[name] = true end
+  end
+  return known
 end
 
 function Reading:place(path, holder, key)
@@ -107,7 +115,7 @@ function readers.hooks(self, _, value, path)
 end
 
 function readers.block(self, row, value, path)
-  if tree.is_list(value) then
+  if tree.is_list(value) and type(value[1]) == "table" then
     if #value > 1 then self.problems:add(path, ("stands %d times, and may stand once"):format(#value)) end
     value = value[1]
   end
@@ -130,14 +138,15 @@ end
 function readers.named(self, row, value, path)
   local list, key = json.array {}, row.label or "name"
   path = path:gsub("[^.]+$", row.also or row.name)  -- `group.redis`, whichever way it is written
-  tree.named(value, key, function(label, body, holder, at)
+  tree.named(value, key, known_keys(row.rows), function(label, body, holder, at)
     local here = sub(path, label ~= nil and tostring(label) or "?")
     self:place(here, holder, at)
     if type(body) == "table" and tree.is_list(body) then body = #body == 1 and body[1] or body end
     if type(body) == "table" and body[key] ~= nil and body[key] ~= label then
       self.problems:add(here, ("has another %s within: %s"):format(key, types.show(body[key])))
     end
-    list[#list + 1] = self:block(row.rows, body, here, { [key] = label })
+    local block = self:block(row.rows, body, here, { [key] = label })
+    if type(body) == "table" then list[#list + 1] = block end
   end)
   return list
 end
@@ -150,6 +159,12 @@ local function given(row, raw)
   return value, row.name
 end
 
+-- Nomad prints keys that nobody set as well: 0, "", false and empty tables ask for nothing.
+local function asks(value)
+  if type(value) == "table" then return next(value) ~= nil end
+  return value ~= false and value ~= 0 and value ~= ""
+end
+
 function Reading:value(row, raw, path)
   local value, key = given(row, raw)
   if value == nil and type(row.default) == "table" then value, key = {}, row.name end
@@ -159,7 +174,7 @@ function Reading:value(row, raw, path)
   end
   local at = sub(path, key)
   self:place(at, raw, key)
-  if row.unused and not self.noted[row] then
+  if row.unused and asks(value) and not self.noted[row] then
     self.noted[row] = true
     self.problems:warn(at, "known to Nomad; not used on a single host")
   end
@@ -180,11 +195,10 @@ function Reading:value(row, raw, path)
 end
 
 function Reading:unknown_keys(rows, raw, path)
-  local known, used, unused = {}, {}, {}
+  local known, used, unused = known_keys(rows), {}, {}
   for _, row in ipairs(rows) do
-    for _, name in ipairs { row.name, row.also } do
-      known[name] = true
-      if not row.hidden then table.insert(row.unused and unused or used, name) end
+    for _, name in ipairs(row.hidden and {} or { row.name, row.also }) do
+      table.insert(row.unused and unused or used, name)
     end
   end
   for _, key in ipairs(tree.keys(raw)) do
@@ -223,11 +237,10 @@ end
 function M.job(raw, problems, locate)
   local self = setmetatable({ problems = problems, locate = locate or function() end, paths = {}, noted = {} }, Reading)
   local jobs = self:block(schema.file, raw, "").job or {}
-  if #jobs ~= 1 then
-    problems:add(nil, ("a file holds one job, and here are %d"):format(#jobs))
-    return nil
-  end
+  if #jobs > 1 then problems:add(nil, ("a file holds one job, and here are %d"):format(#jobs)) end
+  if #jobs == 0 and #problems.list == 0 then problems:add(nil, "there is no job in the file") end
   local job = jobs[1]
+  if #jobs ~= 1 then return nil end
   rules.job(self, job)
   if #problems.list > 0 then return nil end
   job.warnings = problems.warnings

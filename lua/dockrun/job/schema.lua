@@ -167,7 +167,7 @@ M.job = join({
   vault_namespace vault_token]])
 
 --- What stands in a file: one job.
-M.file = { { name = "job", type = "named", rows = M.job, required = true, doc = "the job" } }
+M.file = { { name = "job", type = "named", rows = M.job, doc = "the job; a file holds one" } }
 
 ---@class SchemaHelp
 ---@field path string      "job.group.task.config.image"

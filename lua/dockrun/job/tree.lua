@@ -26,11 +26,10 @@ function M.is_list(value)
   return count > 0 and count == #value
 end
 
--- A block holds some scalar; a table of labels holds nothing but blocks.
-local function is_block(value, key)
-  if value[key] ~= nil and type(value[key]) ~= "table" then return true end
-  for _, item in next, value do
-    if type(item) ~= "table" then return true end
+-- A block has a scalar under a key that is known; a table of labels holds blocks.
+local function is_block(value, known)
+  for key, item in next, value do
+    if known[key] and type(item) ~= "table" then return true end
   end
   return false
 end
@@ -39,15 +38,16 @@ end
 --- { { redis = {…} }, { web = {…} } }, { name = "redis", … } or a list of those. `holder[key]` is where it stands.
 ---@param value any
 ---@param key string  what a block calls its label: "name" or "label"
+---@param known table<string, true>  what may stand in such a block
 ---@param found fun(label: string|number|nil, body: any, holder: table?, key: string|number|nil)
 ---@param holder? table
 ---@param at? string|number
-function M.named(value, key, found, holder, at)
+function M.named(value, key, known, found, holder, at)
   if type(value) ~= "table" then
     found(nil, value, holder, at)
   elseif M.is_list(value) then
-    for i, item in ipairs(value) do M.named(item, key, found, value, i) end
-  elseif next(value) ~= nil and is_block(value, key) then
+    for i, item in ipairs(value) do M.named(item, key, known, found, value, i) end
+  elseif next(value) ~= nil and is_block(value, known) then
     found(type(value[key]) ~= "table" and value[key] or nil, value, holder, at)
   else
     for _, label in ipairs(M.keys(value)) do

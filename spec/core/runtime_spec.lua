@@ -1,0 +1,635 @@
+-- Tasks, waiting, cancelling and queues, from inside: these specs run in a task themselves. What only shows when a whole
+-- program ends is in a child process.
+local dockrun = require "dockrun"
+local process = require "spec.process"
+local uv = require "luv"
+
+-- An error that was expected; fails where there was none.
+local function error_of(fn, ...)
+  local ok, err = pcall(fn, ...)
+  assert.is_false(ok)
+  return err
+end
+
+-- Lets every other task run until it waits.
+local function settle()
+  for _ = 1, 3 do dockrun.sleep(0) end
+end
+
+local function forever() dockrun.queue():pop() end
+
+describe("a task", function()
+  it("gets the arguments of spawn and hands its results to await, nils as well", function()
+    local task = dockrun.spawn(function(...) return select("#", ...), ..., nil end, "a", nil, "c")
+    assert.same({ n = 3, 3, "a", nil }, table.pack(task:await()))
+    assert.same({ n = 3, 3, "a", nil }, table.pack(task:await()))
+  end)
+
+  it("starts when its maker waits, and not before", function()
+    local started = false
+    local task = dockrun.spawn(function() started = true end)
+    assert.is_false(started)
+    task:await()
+    assert.is_true(started)
+  end)
+
+  it("takes its turn with others at every wait", function()
+    local order = {}
+    local function worker(name)
+      for i = 1, 3 do
+        order[#order + 1] = name .. i
+        dockrun.sleep(0)
+      end
+    end
+    local a, b = dockrun.spawn(worker, "a"), dockrun.spawn(worker, "b")
+    a:await()
+    b:await()
+    assert.same({ "a1", "b1", "a2", "b2", "a3", "b3" }, order)
+  end)
+
+  it("lets others run by a plain yield", function()
+    local order = {}
+    local function worker(name)
+      order[#order + 1] = name
+      coroutine.yield()
+      order[#order + 1] = name
+    end
+    local a, b = dockrun.spawn(worker, "a"), dockrun.spawn(worker, "b")
+    a:await()
+    b:await()
+    assert.same({ "a", "b", "a", "b" }, order)
+  end)
+
+  it("raises its error in everyone who awaits it, the same value", function()
+    local thrown = {}
+    local task = dockrun.spawn(function() error(thrown) end)
+    local other = dockrun.spawn(function() return error_of(task.await, task) end)
+    assert.equal(thrown, error_of(task.await, task))
+    assert.equal(thrown, other:await())
+  end)
+
+  it("runs on where an await is out of time", function()
+    local gate = dockrun.queue()
+    local task = dockrun.spawn(function() return gate:pop() end)
+    local value, err = task:await(0.01)
+    assert.is_nil(value)
+    assert.equal("timeout", err.kind)
+    gate:push "late"
+    assert.equal("late", task:await(5))
+  end)
+
+  it("cannot wait for its own end", function()
+    local task
+    task = dockrun.spawn(function() task:await() end)
+    assert.matches("cannot wait for its own end", error_of(task.await, task))
+  end)
+
+  it("tells its state", function()
+    local seen = {}
+    local gate = dockrun.queue()
+    local task
+    task = dockrun.spawn(function()
+      seen[#seen + 1] = task:status()
+      gate:pop()
+    end)
+    seen[#seen + 1] = task:status()
+    settle()
+    seen[#seen + 1] = task:status()
+    gate:push(true)
+    task:await()
+    seen[#seen + 1] = task:status()
+    local failing = dockrun.spawn(error)
+    pcall(failing.await, failing)
+    seen[#seen + 1] = failing:status()
+    assert.same({ "new", "running", "waiting", "done", "failed" }, seen)
+    assert.matches("^task 0x%x+ %(done%)$", tostring(task))
+  end)
+
+  it("finds itself by current()", function()
+    local task
+    task = dockrun.spawn(function() return rawequal(dockrun.current(), task) end)
+    assert.is_true(task:await())
+  end)
+
+  it("is made of a function and nothing else", function()
+    assert.matches("function expected", error_of(dockrun.spawn, {}))
+  end)
+
+  it("is many tasks without trouble", function()
+    local tasks, sum = {}, 0
+    for i = 1, 2000 do
+      tasks[i] = dockrun.spawn(function()
+        dockrun.sleep(i % 7 / 1000)
+        return i
+      end)
+    end
+    for _, task in ipairs(tasks) do sum = sum + task:await() end
+    assert.equal(2001000, sum)
+  end)
+end)
+
+describe("a cancel", function()
+  it("raises in the task at what it waits for", function()
+    local seen
+    local task = dockrun.spawn(function()
+      local ok, err = pcall(forever)
+      seen = { ok, err.kind, tostring(err) }
+    end)
+    settle()
+    assert.is_true(task:cancel())
+    task:await()
+    assert.same({ false, "cancelled", "cancelled" }, seen)
+  end)
+
+  it("carries its reason: a sentence, or any value", function()
+    local reason = {}
+    for _, given in ipairs { "the operator said so", reason } do
+      local task = dockrun.spawn(forever)
+      settle()
+      task:cancel(given)
+      local err = error_of(task.await, task)
+      if given == reason then assert.equal(reason, err) else assert.same({ "cancelled", given }, { err.kind, err.message }) end
+    end
+  end)
+
+  it("closes the task's variables, innermost first, and each may wait and sees the reason", function()
+    local closed = {}
+    local function tracked(name)
+      return setmetatable({}, {
+        __close = function(_, err)
+          dockrun.sleep(0.005)
+          closed[#closed + 1] = name .. " " .. tostring(err)
+        end,
+      })
+    end
+    local task = dockrun.spawn(function()
+      local outer <close> = tracked "outer"
+      local inner <close> = tracked "inner"
+      forever(outer, inner)
+    end)
+    settle()
+    task:cancel "enough"
+    assert.equal("cancelled", error_of(task.await, task).kind)
+    assert.same({ "inner enough", "outer enough" }, closed)
+  end)
+
+  it("is raised once: a task that caught it may go on", function()
+    local task = dockrun.spawn(function()
+      pcall(forever)
+      dockrun.sleep(0.01)
+      return "cleaned up"
+    end)
+    settle()
+    task:cancel()
+    assert.equal("cleaned up", task:await())
+  end)
+
+  it("meets a task that runs at its next wait", function()
+    local task
+    task = dockrun.spawn(function()
+      task:cancel()
+      local reached = true
+      local err = error_of(dockrun.sleep, 0)
+      return reached, err.kind
+    end)
+    assert.same({ true, "cancelled" }, { task:await() })
+  end)
+
+  it("keeps a task that is new from running at all", function()
+    local ran = false
+    local task = dockrun.spawn(function() ran = true end)
+    task:cancel()
+    assert.equal("cancelled", error_of(task.await, task).kind)
+    assert.is_false(ran)
+  end)
+
+  it("does nothing to a task that has ended, and says so", function()
+    local task = dockrun.spawn(function() return 1 end)
+    task:await()
+    assert.is_false(task:cancel())
+    assert.equal(1, task:await())
+  end)
+
+  it("of one that awaits leaves the awaited alone", function()
+    local gate = dockrun.queue()
+    local awaited = dockrun.spawn(function() return gate:pop() end)
+    local awaiting = dockrun.spawn(function() awaited:await() end)
+    settle()
+    awaiting:cancel()
+    assert.equal("cancelled", error_of(awaiting.await, awaiting).kind)
+    gate:push "fine"
+    assert.equal("fine", awaited:await())
+  end)
+end)
+
+describe("a task that is <close>", function()
+  it("is cancelled where its scope ends, and its clean-up is waited for", function()
+    local cleaned = false
+    do
+      local task <close> = dockrun.spawn(function()
+        pcall(forever)
+        dockrun.sleep(0.01)
+        cleaned = true
+      end)
+      settle()
+      assert.equal("waiting", task:status())
+    end
+    assert.is_true(cleaned)
+  end)
+
+  it("is cancelled where an error leaves the scope, and the error comes through", function()
+    local outer
+    local err = error_of(function()
+      local task <close> = dockrun.spawn(forever)
+      outer = task
+      settle()
+      error("the scope's own", 0)
+    end)
+    assert.equal("the scope's own", err)
+    assert.equal("failed", outer:status())
+  end)
+
+  it("may have ended already", function()
+    local task <close> = dockrun.spawn(function() return 1 end)
+    assert.equal(1, task:await())
+  end)
+end)
+
+describe("all", function()
+  it("runs its functions side by side and returns their results in order", function()
+    local started = dockrun.now()
+    local results = dockrun.all {
+      function() dockrun.sleep(0.2) return "slow" end,
+      function() dockrun.sleep(0.1) return "quick" end,
+      function() return nil end,
+    }
+    assert.same({ "slow", "quick" }, results)
+    assert.is_true(dockrun.now() - started < 0.29)
+  end)
+
+  it("cancels the others where one fails, waits for their clean-up and raises the error as it is", function()
+    local thrown, cleaned = {}, 0
+    local function other()
+      pcall(forever)
+      dockrun.sleep(0.01)
+      cleaned = cleaned + 1
+    end
+    assert.equal(thrown, error_of(dockrun.all, { other, function() dockrun.sleep(0.01) error(thrown) end, other }))
+    assert.equal(2, cleaned)
+  end)
+
+  it("of nothing is nothing", function() assert.same({}, dockrun.all {}) end)
+
+  it("passes a cancel on", function()
+    local ended = 0
+    local function one()
+      pcall(forever)
+      ended = ended + 1
+    end
+    local task = dockrun.spawn(dockrun.all, { one, one })
+    settle()
+    task:cancel()
+    assert.equal("cancelled", error_of(task.await, task).kind)
+    assert.equal(2, ended)
+  end)
+end)
+
+describe("sleep", function()
+  it("is never short", function()
+    for _, seconds in ipairs { 0, 0.0004, 0.001, 0.0111 } do
+      local before = dockrun.now()
+      dockrun.sleep(seconds)
+      assert.is_true(dockrun.now() - before >= seconds, seconds .. " s")
+    end
+  end)
+
+  for _, wrong in ipairs { -1, 0 / 0, "soon", {} } do
+    it("refuses " .. (type(wrong) == "table" and "a table" or tostring(wrong)), function()
+      assert.matches("bad argument #1", error_of(dockrun.sleep, wrong))
+    end)
+  end
+end)
+
+describe("a queue", function()
+  it("gives what came first first", function()
+    local queue = dockrun.queue()
+    for i = 1, 3 do assert.is_true(queue:push(i)) end
+    assert.equal(3, #queue)
+    assert.same({ 1, 2, 3 }, { queue:pop(), queue:pop(), queue:pop() })
+    assert.equal(0, #queue)
+  end)
+
+  it("serves those who wait in the order they came", function()
+    local queue, got = dockrun.queue(), {}
+    local tasks = {}
+    for i = 1, 3 do
+      tasks[i] = dockrun.spawn(function() got[#got + 1] = i .. queue:pop() end)
+    end
+    settle()
+    for _, value in ipairs { "a", "b", "c" } do queue:push(value) end
+    for _, task in ipairs(tasks) do task:await() end
+    assert.same({ "1a", "2b", "3c" }, got)
+  end)
+
+  it("lets a pop end by time, and gives the next value to who comes then", function()
+    local queue = dockrun.queue()
+    local value, err = queue:pop(0.01)
+    assert.is_nil(value)
+    assert.equal("timeout", err.kind)
+    assert.equal("timeout", select(2, queue:pop(0)).kind)
+    queue:push "kept"
+    assert.equal("kept", queue:pop(0))
+  end)
+
+  it("loses nothing when one who waits is cancelled", function()
+    local queue = dockrun.queue()
+    local early, late = dockrun.spawn(queue.pop, queue), dockrun.spawn(queue.pop, queue)
+    settle()
+    early:cancel()
+    queue:push "value"
+    pcall(early.await, early)
+    assert.equal("value", late:await(5))
+  end)
+
+  it("is emptied after its close, then gives nil at once", function()
+    local queue = dockrun.queue()
+    queue:push "left"
+    queue:close()
+    assert.is_false(queue:push "too late")
+    assert.equal("left", queue:pop())
+    assert.same({ n = 1 }, table.pack(queue:pop()))
+  end)
+
+  it("ends every pop by its close", function()
+    local queue = dockrun.queue()
+    local a, b = dockrun.spawn(queue.pop, queue), dockrun.spawn(queue.pop, queue)
+    settle()
+    queue:close()
+    assert.same({ n = 1 }, table.pack(a:await(5)))
+    assert.same({ n = 1 }, table.pack(b:await(5)))
+  end)
+
+  it("holds false, and no nil", function()
+    local queue = dockrun.queue()
+    queue:push(false)
+    assert.is_false(queue:pop())
+    assert.matches("a queue holds no nil", error_of(queue.push, queue, nil))
+  end)
+end)
+
+describe("a generator that waits", function()
+  local function count_to(n)
+    return function()
+      for i = 1, n do
+        dockrun.sleep(0.001)
+        coroutine.yield(i, "item")
+        dockrun.sleep(0.001)
+      end
+      return nil
+    end
+  end
+
+  it("parks its task, made by wrap or driven by resume, and hands over what it yields alone", function()
+    local ticks = 0
+    local ticking <close> = dockrun.spawn(function()
+      while true do
+        ticks = ticks + 1
+        dockrun.sleep(0.001)
+      end
+    end)
+    assert.equal("new", ticking:status())
+    local wrapped = {}
+    for i, what in coroutine.wrap(count_to(3)) do wrapped[#wrapped + 1] = what .. i end
+    assert.same({ "item1", "item2", "item3" }, wrapped)
+    local co = coroutine.create(count_to(2))
+    assert.same({ true, 1, "item" }, { coroutine.resume(co) })
+    assert.same({ true, 2, "item" }, { coroutine.resume(co) })
+    assert.same({ true, nil }, { coroutine.resume(co) })
+    assert.equal("dead", coroutine.status(co))
+    assert.is_true(ticks > 3)
+  end)
+
+  it("may stand inside of another", function()
+    local function doubled(inner)
+      return coroutine.wrap(function()
+        for i in coroutine.wrap(inner) do
+          coroutine.yield(i)
+          dockrun.sleep(0)
+          coroutine.yield(i)
+        end
+      end)
+    end
+    local got = {}
+    for i in doubled(count_to(2)) do got[#got + 1] = i end
+    assert.same({ 1, 1, 2, 2 }, got)
+  end)
+
+  it("is cancelled with its task and closes its variables", function()
+    local closed = false
+    local task = dockrun.spawn(function()
+      for _ in coroutine.wrap(function()
+        local guard <close> = setmetatable({}, { __close = function() closed = true end })
+        forever(guard)
+      end) do end
+    end)
+    settle()
+    task:cancel()
+    assert.equal("cancelled", error_of(task.await, task).kind)
+    assert.is_true(closed)
+  end)
+
+  -- The two functions that are dockrun's own, beside what plain Lua says to the same.
+  it("is otherwise a coroutine as Lua has them", function()
+    local script = os.tmpname()
+    finally(function() os.remove(script) end)
+    local file <close> = assert(io.open(script, "w"))
+    file:write [[
+      local function show(...) print(select("#", ...), ...) end
+      local function closing(what)
+        return setmetatable({}, { __close = function(_, err) print("close", what, err) end })
+      end
+      local function fails()
+        local a <close> = closing "a"
+        local b <close> = closing "b"
+        coroutine.yield(1)
+        error "boom"
+      end
+      local co = coroutine.create(fails)
+      show(coroutine.resume(co)) show(coroutine.resume(co)) show(coroutine.resume(co))
+      show(coroutine.close(co))
+      local wrapped = coroutine.wrap(fails)
+      show(wrapped()) show(pcall(wrapped)) show(pcall(wrapped))
+      show(pcall(coroutine.wrap(function() error({}, 0) end)) )
+      local replaced = coroutine.wrap(function()
+        local c <close> = setmetatable({}, { __close = function() error("from close", 0) end })
+        error "first"
+      end)
+      show(pcall(replaced))
+      show(coroutine.resume(coroutine.running()))
+      local self self = coroutine.wrap(function() return pcall(self) end)
+      show(self())
+      show(pcall(coroutine.resume, 1)) show(pcall(coroutine.wrap, 1))
+      show(coroutine.wrap(function(...) return coroutine.yield(...) end)(1, nil, nil))
+    ]]
+    file:close()
+    local function said(program)
+      local result = process.run({ script }, { program = program })
+      assert.equal(0, result.code, result.stderr)
+      return (result.stdout:gsub("table: 0x%x+", "table"))
+    end
+    assert.equal(said "lua5.4", said(process.program))
+  end)
+end)
+
+describe("where nothing can yield", function()
+  it("a wait runs the loop in its place: other tasks go on", function()
+    local ticks = 0
+    local ticking <close> = dockrun.spawn(function()
+      while true do
+        ticks = ticks + 1
+        dockrun.sleep(0.001)
+      end
+    end)
+    local list = { 5, 3, 1, 4, 2 }
+    table.sort(list, function(a, b)
+      dockrun.sleep(0.002)
+      return a < b
+    end)
+    assert.same({ 1, 2, 3, 4, 5 }, list)
+    assert.is_true(ticks > 3)
+    assert.equal("waiting", ticking:status())
+    assert.equal("a.b.", (("ab"):gsub(".", function(c)
+      dockrun.sleep(0)
+      return c .. "."
+    end)))
+  end)
+
+  it("tasks may do so inside of one another", function()
+    local function sorted(list)
+      table.sort(list, function(a, b)
+        dockrun.sleep(0.001)
+        return a < b
+      end)
+      return list
+    end
+    local results = dockrun.all {
+      function() return sorted { 3, 1, 2 } end,
+      function() return sorted { "c", "b", "a" } end,
+      function() return coroutine.wrap(sorted) { 9, 8 } end,
+    }
+    assert.same({ { 1, 2, 3 }, { "a", "b", "c" }, { 8, 9 } }, results)
+  end)
+
+  it("a cancel is heard as well", function()
+    local task = dockrun.spawn(function() table.sort({ 2, 1 }, forever) end)
+    settle()
+    task:cancel()
+    assert.equal("cancelled", error_of(task.await, task).kind)
+  end)
+end)
+
+describe("a callback of luv", function()
+  local timer
+  before_each(function() timer = uv.new_timer() end)
+  after_each(function()
+    if not timer:is_closing() then timer:close() end
+  end)
+
+  it("may wait like any other code", function()
+    local queue = dockrun.queue()
+    timer:start(1, 0, function()
+      dockrun.sleep(0.005)
+      queue:push(dockrun.spawn(function() return "spawned" end):await())
+    end)
+    assert.equal("spawned", queue:pop(5))
+  end)
+
+  it("is told where it cannot wait", function()
+    local queue = dockrun.queue()
+    timer:start(1, 0, function()
+      queue:push(select(2, pcall(table.sort, { 2, 1 }, function() dockrun.sleep(0) end)))
+    end)
+    assert.matches("cannot wait inside of a callback that cannot yield; use spawn%(%)", queue:pop(5))
+  end)
+end)
+
+describe("a script", function()
+  local function run(code)
+    return process.run { "-e", [[local dockrun, uv = require "dockrun", require "luv"
+      ]] .. code }
+  end
+
+  it("that can never go on is told so", function()
+    local result = run "dockrun.queue():pop()"
+    assert.equal(1, result.code)
+    assert.matches("deadlock: the script waits for something that nothing can bring about", result.stderr)
+  end)
+
+  it("whose tasks wait for each other is told so", function()
+    local result = run [[
+      local a, b
+      a = dockrun.spawn(function() b:await() end)
+      b = dockrun.spawn(function() a:await() end)
+      a:await()]]
+    assert.equal(1, result.code)
+    assert.matches("deadlock", result.stderr)
+  end)
+
+  it("that cannot yield where it can never go on is told so", function()
+    local result = run "table.sort({ 2, 1 }, function() dockrun.queue():pop() end)"
+    assert.equal(1, result.code)
+    assert.matches("this wait can never end", result.stderr)
+  end)
+
+  it("may clean up after a deadlock", function()
+    local result = run [[
+      local ok, err = pcall(function() dockrun.queue():pop() end)
+      dockrun.sleep(0)
+      print(ok, err.kind)]]
+    assert.same({ 0, "false\tdeadlock\n" }, { result.code, result.stdout })
+  end)
+
+  it("takes its tasks along when it ends, after their clean-up", function()
+    local result = run [[
+      dockrun.spawn(function()
+        local guard <close> = setmetatable({}, { __close = function()
+          dockrun.sleep(0.01)
+          print "cleaned up"
+        end })
+        dockrun.sleep(1000)
+      end)
+      dockrun.sleep(0)
+      print "done"]]
+    assert.same({ 0, "done\ncleaned up\n" }, { result.code, result.stdout })
+  end)
+
+  it("is told of a task's error that nobody awaits, and goes on", function()
+    local result = run [[
+      dockrun.spawn(function() error "unheard" end)
+      dockrun.sleep(0)
+      collectgarbage()
+      print "going on"]]
+    assert.same({ 0, "going on\n" }, { result.code, result.stdout })
+    assert.matches("a task failed: .*unheard\nstack traceback:", result.stderr)
+  end)
+
+  for what, thrown in pairs {
+    ["a string"] = "error 'broken callback'",
+    ["an object"] = "error(setmetatable({}, { __tostring = function() return 'broken callback' end }))",
+    ["after a wait"] = "dockrun.sleep(0) error 'broken callback'",
+    ["an object that cannot tell its text"] =
+      "print 'broken callback' error(setmetatable({}, { __tostring = function() error 'worse' end }))",
+  } do
+    it("is told of an error in a callback of luv (" .. what .. "), and goes on", function()
+      local result = run([[
+        local timer = uv.new_timer()
+        timer:start(1, 0, function() ]] .. thrown .. [[ end)
+        dockrun.sleep(0.05)
+        print "going on"]])
+      assert.equal(0, result.code, result.stderr)
+      assert.matches("going on\n$", result.stdout)
+      assert.matches("a task failed: ", result.stderr)
+      assert.matches("broken callback", result.stdout .. result.stderr)
+    end)
+  end
+end)
