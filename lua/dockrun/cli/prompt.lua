@@ -34,7 +34,7 @@ end
 
 ---@return integer exit_code
 return function()
-  print(("dockrun %s, %s. `engine` is the Docker engine, `dockrun` the runtime; end with Ctrl-D."):format(dockrun.version, _VERSION))
+  print(("dockrun %s, %s. Try engine:version() or dockrun.sleep(1); Ctrl-D ends."):format(dockrun.version, _VERSION))
   _G.dockrun = dockrun
   _G.engine = dockrun.connect()
   local read = reader()
