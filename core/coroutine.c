@@ -29,10 +29,12 @@ static int pass_on(lua_State *L, lua_State *co, int nargs, lua_KContext raises) 
     lua_xmove(co, L, n);
     return raises ? n : n + 1;
   }
+  lua_xmove(co, L, 1);
   if (raises) {
-    lua_xmove(co, L, 1);
-    lua_State *dead = co;
-    if (lua_status(dead) > LUA_YIELD) lua_resetthread(dead);
+    if (lua_status(co) > LUA_YIELD) {
+      lua_resetthread(co);  // closes its variables, any of which may put another error in place of this one
+      lua_xmove(co, L, 1);
+    }
     if (lua_type(L, -1) == LUA_TSTRING) {  // as coroutine.wrap does: say where
       luaL_where(L, 1);
       lua_insert(L, -2);
@@ -41,7 +43,7 @@ static int pass_on(lua_State *L, lua_State *co, int nargs, lua_KContext raises) 
     return lua_error(L);
   }
   lua_pushboolean(L, false);
-  lua_xmove(co, L, 1);
+  lua_insert(L, -2);
   return 2;
 }
 
@@ -53,13 +55,10 @@ static int resume_inner(lua_State *L, int status, lua_KContext raises) {
 }
 
 static int start_inner(lua_State *L, lua_State *co, int nargs, lua_KContext raises) {
-  bool dead = lua_status(co) == LUA_OK && lua_gettop(co) == 0;
-  if (!lua_checkstack(co, nargs) || dead || lua_status(co) > LUA_YIELD) {
-    const char *why =
-        dead || lua_status(co) > LUA_YIELD ? "cannot resume dead coroutine" : "too many arguments to resume";
-    if (raises) return luaL_error(L, "%s", why);
+  if (!lua_checkstack(co, nargs)) {
+    if (raises) return luaL_error(L, "too many arguments to resume");
     lua_pushboolean(L, false);
-    lua_pushstring(L, why);
+    lua_pushliteral(L, "too many arguments to resume");
     return 2;
   }
   lua_xmove(L, co, nargs);

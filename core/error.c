@@ -69,6 +69,23 @@ int dr_push_error(lua_State *L, const struct dr_error *e) {
   return 1;
 }
 
+bool dr_push_sentence(lua_State *L, int idx) {
+  idx = lua_absindex(L, idx);
+  luaL_checkstack(L, 4, NULL);
+  if (lua_isstring(L, idx)) {
+    lua_pushvalue(L, idx);
+    lua_tostring(L, -1);
+    return true;
+  }
+  if (luaL_getmetafield(L, idx, "__tostring") != LUA_TNIL) {
+    lua_pushvalue(L, idx);
+    if (lua_pcall(L, 1, 1, 0) == LUA_OK && lua_type(L, -1) == LUA_TSTRING) return false;
+    lua_pop(L, 1);
+  }
+  lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, idx));
+  return true;
+}
+
 int dr_return_error(lua_State *L, const struct dr_error *e) {
   lua_pushnil(L);
   dr_push_error(L, e);

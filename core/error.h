@@ -3,6 +3,7 @@
 #define DOCKRUN_ERROR_H
 
 #include <lua.h>
+#include <stdbool.h>
 
 // kind is one of (a static string, compared by policy):
 //   "engine"       the engine answered with an error; code is the HTTP status
@@ -33,6 +34,10 @@ int dr_push_error(lua_State *L, const struct dr_error *e);
 
 // The same from its parts; status is left out where 0. `message` has length len. Returns 1.
 int dr_push_error_text(lua_State *L, const char *kind, int status, const char *message, size_t len);
+
+// Pushes the sentence that an error value of any kind is to a person, worded as lua does; raises nothing, whatever
+// __tostring does. Returns whether a traceback helps: an object with a text of its own says enough.
+bool dr_push_sentence(lua_State *L, int idx);
 
 // Pushes nil and the error, for `return dr_return_error(L, &e)`. Returns 2.
 int dr_return_error(lua_State *L, const struct dr_error *e);

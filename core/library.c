@@ -3,8 +3,10 @@
 #include <lualib.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "dockrun.h"
+#include "error.h"
 #include "runtime.h"
 
 static int open_all(lua_State *L) {
@@ -34,12 +36,28 @@ int dockrun_call(dockrun *d, int nargs) { return dr_run_main(d->L, nargs); }
 
 int dockrun_catch_signals(dockrun *d) { return dr_catch_signals(d); }
 
-// Prints an error as lua does: with a traceback, but for an error that is an object with a text of its own.
-static void print_error(lua_State *L, int error) {
-  bool object = lua_istable(L, error);
+// Prints the error value below the top and its traceback at the top, as lua does.
+static void print_error(lua_State *L) {
+  int traceback = lua_gettop(L);
+  bool wants_traceback = dr_push_sentence(L, traceback - 1);
   fflush(stdout);
-  fprintf(stderr, "dockrun: %s\n", luaL_tolstring(L, error, NULL));
-  if (!object && lua_isstring(L, error + 1)) fprintf(stderr, "%s\n", lua_tostring(L, error + 1));
+  fprintf(stderr, "dockrun: %s\n", lua_tostring(L, -1));
+  if (wants_traceback && lua_isstring(L, traceback)) fprintf(stderr, "%s\n", lua_tostring(L, traceback));
+  lua_pop(L, 1);
+}
+
+static bool raw_field_is(lua_State *L, int idx, const char *name, const char *value) {
+  lua_pushstring(L, name);
+  lua_rawget(L, idx);
+  const char *found = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : NULL;
+  bool is = found && (!value || !strcmp(found, value));
+  lua_pop(L, 1);
+  return is;
+}
+
+// Whether a signal ended the script: its error is the one that a signal raises (dr_interrupted).
+static bool was_interrupted(lua_State *L, int error) {
+  return lua_istable(L, error) && raw_field_is(L, error, "kind", "cancelled") && raw_field_is(L, error, "signal", NULL);
 }
 
 int dockrun_run(dockrun *d, int argc, char **argv) {
@@ -59,12 +77,16 @@ int dockrun_run(dockrun *d, int argc, char **argv) {
     lua_pushstring(L, argv[i]);
     lua_rawseti(L, -2, i);
   }
-  if (dr_run_main(L, 1) == LUA_OK) {
-    code = lua_isinteger(L, top + 1) ? (int)lua_tointeger(L, top + 1) : EXIT_SUCCESS;
+  int status = dr_run_main(L, 1);
+  // A script is handed back and called here, so that its traceback ends with it, and not in our own files.
+  bool script = status == LUA_OK && lua_isfunction(L, top + 1);
+  if (script) status = dr_run_main(L, lua_gettop(L) - top - 1);
+  if (status == LUA_OK) {
+    code = !script && lua_isinteger(L, top + 1) ? (int)lua_tointeger(L, top + 1) : EXIT_SUCCESS;
   } else {
-    if (lua_istable(L, top + 1) && lua_getfield(L, top + 1, "signal") != LUA_TNIL) code = 130;
+    if (was_interrupted(L, top + 1)) code = 130;
     lua_settop(L, top + 2);
-    print_error(L, top + 1);
+    print_error(L);
   }
   lua_settop(L, top);
   return code;

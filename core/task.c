@@ -299,8 +299,9 @@ static void report(lua_State *L, struct dr_task *t, int handle) {
   if (t->state != FAILED || t->observed) return;
   int top = lua_gettop(L);
   dr_task_results(L, t, handle);
-  lua_writestringerror("dockrun: a task failed: %s\n", luaL_tolstring(L, top + 1, NULL));
-  if (lua_isstring(L, top + 2)) lua_writestringerror("%s\n", lua_tostring(L, top + 2));
+  bool wants_traceback = dr_push_sentence(L, top + 1);
+  lua_writestringerror("dockrun: a task failed: %s\n", lua_tostring(L, -1));
+  if (wants_traceback && lua_isstring(L, top + 2)) lua_writestringerror("%s\n", lua_tostring(L, top + 2));
   lua_settop(L, top);
 }
 

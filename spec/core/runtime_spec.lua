@@ -323,7 +323,10 @@ describe("a queue", function()
     local queue, got = dockrun.queue(), {}
     local tasks = {}
     for i = 1, 3 do
-      tasks[i] = dockrun.spawn(function() got[#got + 1] = i .. queue:pop() end)
+      tasks[i] = dockrun.spawn(function()
+        local value = queue:pop()
+        got[#got + 1] = i .. value
+      end)
     end
     settle()
     for _, value in ipairs { "a", "b", "c" } do queue:push(value) end

@@ -127,7 +127,8 @@ end
 
 --- The whole command.
 ---@param argv string[]  argv[0] is the program
----@return integer exit_code
+---@return integer|function exit_code  or a script for the core to call
+---@return string ...  the script's arguments
 return function(argv)
   local at = first_word(argv)
   local word = argv[at]

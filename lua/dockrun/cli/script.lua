@@ -9,24 +9,24 @@ local function set_arg(argv, script)
   return table.unpack(arg)
 end
 
-local function call(chunk, why, ...)
+local function prepare(chunk, why, ...)
   if not chunk then
     io.stderr:write("dockrun: ", why, "\n")
     return 1
   end
-  chunk(...)
-  return 0
+  return chunk, ...
 end
 
 ---@param argv string[]
 ---@param at integer   the first word that is not a global option
----@return integer exit_code
+---@return integer|function exit_code  or the script, which the core calls
+---@return string ...  the script's arguments
 return function(argv, at)
   local word = argv[at]
   if word == nil and output.is_terminal(0) then return require "dockrun.cli.prompt"() end
   if word == nil or word == "-" then
     local chunk, why = load(io.read "a", "=stdin")
-    return call(chunk, why, set_arg(argv, word and at or #argv + 1))
+    return prepare(chunk, why, set_arg(argv, word and at or #argv + 1))
   end
   if word == "-e" then
     if not argv[at + 1] then
@@ -34,7 +34,7 @@ return function(argv, at)
       return 2
     end
     local chunk, why = load(argv[at + 1], "=(command line)")
-    return call(chunk, why, set_arg(argv, at + 1))
+    return prepare(chunk, why, set_arg(argv, at + 1))
   end
   if word:sub(1, 1) == "-" and word ~= "--" then
     io.stderr:write(("dockrun: unknown option '%s'; see dockrun --help\n"):format(word))
@@ -46,5 +46,5 @@ return function(argv, at)
     return 2
   end
   local chunk, why = loadfile(argv[at])
-  return call(chunk, why, set_arg(argv, at))
+  return prepare(chunk, why, set_arg(argv, at))
 end
