@@ -34,9 +34,8 @@ local function look(id)
   if not container then return false, tostring(err), false end
   local state = container.State
   -- A restart by its own policy follows an end, and reads as running even while it waits for the next.
-  if not state.Running or container.RestartCount > 0 then
-    return false, ("it stopped with exit code %d"):format(state.ExitCode), false
-  end
+  if container.RestartCount > 0 then return false, "it ended, and the engine started it again", false end
+  if not state.Running then return false, ("it stopped with exit code %d"):format(state.ExitCode), false end
   local health = state.Health and state.Health.Status or "healthy"
   return health == "healthy", "it is " .. health, true
 end

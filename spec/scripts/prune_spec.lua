@@ -37,7 +37,7 @@ describe("prune.lua", function()
     engine.image(own, "of-the-ended:1")
     local user = set:run_to_end("user", "true", { Image = "of-the-ended:1" })
     local nameless = engine.image(own, "nameless:1")
-    engine.image(own, "nameless:1")  -- takes the name away
+    engine.image(own, "nameless:1", {})  -- takes the name away
     assert(set.engine:image_remove "nameless:1")
 
     local planned = prune({}, "--dry-run", "0s")

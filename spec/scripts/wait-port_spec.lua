@@ -117,7 +117,7 @@ describe("wait-port.lua", function()
     for _, case in ipairs {
       { "the last status", function() return status(404) end, "status 404" },
       { "that there was no answer", function() end, "no answer in time" },
-      { "that the answer was none", function() return "SSH-2.0-x\r\n" end, "the connection" },
+      { "that the answer was none", function() return "SSH-2.0-x\r\n" end, "not HTTP/1.1" },
     } do
       local what, reply, reason = table.unpack(case)
       it("says after the time-out " .. what, function()
