@@ -224,8 +224,8 @@ describe("load", function()
   end
 
   it("refuses a file that is too long", function()
-    local _, err = load.string((" "):rep((1 << 20) + 1), "json", "long.json")
-    assert.equal("long.json: a job file has at most 1048576 bytes", err.message)
+    local _, err = load.string((" "):rep((8 << 20) + 1), "json", "long.json")
+    assert.equal("long.json: a job file has at most 8388608 bytes", err.message)
   end)
 
   it("takes Nomad's keys that mean nothing on one host, keeps them, and says so once", function()

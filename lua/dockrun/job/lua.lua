@@ -6,7 +6,7 @@ local tree = require "dockrun.job.tree"
 
 local M = {}
 
-local MOST_VALUES, DEEPEST = 100000, 40
+local MOST_VALUES, DEEPEST = 1000000, 40
 
 -- Keys by which the children that stand in a block without a key are found again.
 local children = { job = "job", group = "group", task = "task" }

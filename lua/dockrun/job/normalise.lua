@@ -13,7 +13,7 @@ local M = {}
 
 ---@class Reading
 ---@field problems Problems
----@field locate fun(holder: table, key: any): integer?, integer?  where a value stands in the file
+---@field locate? fun(holder: table, key: any): integer?, integer?  where a value stands in the file
 ---@field paths table<table, string>  normalised block -> its path
 ---@field noted table<SchemaRow, true>  unused keys that were told
 local Reading = {}
@@ -21,7 +21,7 @@ Reading.__index = Reading
 
 local function sub(path, key)
   if path == "" then return tostring(key) end
-  return type(key) == "number" and ("%s[%s]"):format(path, key) or ("%s.%s"):format(path, key)
+  return type(key) == "number" and path .. "[" .. key .. "]" or path .. "." .. tostring(key)
 end
 
 local function set(list)
@@ -30,16 +30,33 @@ local function set(list)
   return members
 end
 
-local function known_keys(rows)
-  local known = {}
-  for _, row in ipairs(rows) do
-    for _, name in ipairs { row.name, row.also } do known[name] = true end
+---@class RowIndex          what is asked of a list of rows for every block that is read by it
+---@field known table<string, integer>  key -> which row
+---@field always integer[]    rows that mean something where their key is not there
+---@field used string[]       keys, for hints
+---@field unused string[]
+
+-- By the rows; a schema's rows never change.
+local indexes = setmetatable({}, { __mode = "k" })
+
+---@return RowIndex
+local function index_of(rows)
+  local index = indexes[rows]
+  if index then return index end
+  index = { known = {}, always = {}, used = {}, unused = {} }
+  for i, row in ipairs(rows) do
+    if row.default ~= nil or row.required then table.insert(index.always, i) end
+    for _, name in ipairs { row.name, row.also } do
+      index.known[name] = i
+      if not row.hidden then table.insert(row.unused and index.unused or index.used, name) end
+    end
   end
-  return known
+  indexes[rows] = index
+  return index
 end
 
 function Reading:place(path, holder, key)
-  if holder then self.problems:place(path, self.locate(holder, key)) end
+  if self.locate and holder then self.problems:place(path, self.locate(holder, key)) end
 end
 
 function Reading:scalar(kind, value, path)
@@ -138,7 +155,7 @@ end
 function readers.named(self, row, value, path)
   local list, key = json.array {}, row.label or "name"
   path = path:gsub("[^.]+$", row.also or row.name)  -- `group.redis`, whichever way it is written
-  tree.named(value, key, known_keys(row.rows), function(label, body, holder, at)
+  tree.named(value, key, index_of(row.rows).known, function(label, body, holder, at)
     local here = sub(path, label ~= nil and tostring(label) or "?")
     self:place(here, holder, at)
     if type(body) == "table" and tree.is_list(body) then body = #body == 1 and body[1] or body end
@@ -165,6 +182,16 @@ local function asks(value)
   return value ~= false and value ~= 0 and value ~= ""
 end
 
+-- What is wrong with a scalar of the right type.
+local function complaint(row, value)
+  local why = row.check and row.check(value)
+  if why or not row.values then return why end
+  for _, one in ipairs(row.values) do
+    if one == value then return nil end
+  end
+  return ("must be one of %s, not %s"):format(table.concat(row.values, ", "), types.show(value))
+end
+
 function Reading:value(row, raw, path)
   local value, key = given(row, raw)
   if value == nil and type(row.default) == "table" then value, key = {}, row.name end
@@ -172,42 +199,52 @@ function Reading:value(row, raw, path)
     if row.required then self.problems:add(sub(path, row.name), "is required: " .. row.doc) end
     return row.default
   end
-  local at = sub(path, key)
-  self:place(at, raw, key)
   if row.unused and asks(value) and not self.noted[row] then
     self.noted[row] = true
-    self.problems:warn(at, "known to Nomad; not used on a single host")
+    self.problems:warn(sub(path, key), "known to Nomad; not used on a single host")
   end
   local read = readers[row.type]
+  local at = (read or self.locate) and sub(path, key)  -- else only where it is needed: most values are right
+  self:place(at, raw, key)
   if read then return read(self, row, value, at) end
-  value = self:scalar(row.type, value, at)
-  if value == nil then return nil end
-  local why
-  if row.check then why = row.check(value) end
-  if row.values and not set(row.values)[value] then
-    why = ("must be one of %s, not %s"):format(table.concat(row.values, ", "), types.show(value))
+  local scalar, why = types[row.type](value)
+  if scalar ~= nil then why = complaint(row, scalar) end
+  if not why then return scalar end
+  self.problems:add(at or sub(path, key), why)
+end
+
+-- The rows that a block has something for, in their order.
+local function rows_for(rows, raw, named)
+  local index = index_of(rows)
+  local wanted, last = {}, 0
+  for _, number in ipairs(index.always) do wanted[number], last = true, number end
+  for _, holder in ipairs { raw, named } do
+    for key in next, holder do
+      local number = index.known[key]
+      if number then
+        wanted[number] = true
+        if number > last then last = number end
+      end
+    end
   end
-  if why then
-    self.problems:add(at, why)
-    return nil
+  local list = {}
+  for number = 1, last do
+    if wanted[number] then list[#list + 1] = rows[number] end
   end
-  return value
+  return list
 end
 
 function Reading:unknown_keys(rows, raw, path)
-  local known, used, unused = known_keys(rows), {}, {}
-  for _, row in ipairs(rows) do
-    for _, name in ipairs(row.hidden and {} or { row.name, row.also }) do
-      table.insert(row.unused and unused or used, name)
-    end
-  end
+  local index, stray = index_of(rows), nil
+  for key in next, raw do stray = stray or not index.known[key] end
+  if not stray then return end
   for _, key in ipairs(tree.keys(raw)) do
     local at = sub(path, key)
     if type(key) == "number" then
       self.problems:add(at, ("%s stands here without a key"):format(types.show(raw[key])))
-    elseif not known[key] then
+    elseif not index.known[key] then
       self:place(at, raw, key)
-      self.problems:add(at, ("unknown key '%s'%s"):format(key, nearest.hint(key, used, unused)))
+      self.problems:add(at, ("unknown key '%s'%s"):format(key, nearest.hint(key, index.used, index.unused)))
     end
   end
 end
@@ -222,7 +259,7 @@ function Reading:block(rows, raw, path, named)
     return block
   end
   self:unknown_keys(rows, raw, path)
-  for _, row in ipairs(rows) do
+  for _, row in ipairs(rows_for(rows, raw, named)) do
     local outside = named and named[row.name] ~= nil
     block[row.name] = self:value(row, outside and named or raw, path)
   end
@@ -235,7 +272,7 @@ end
 ---@param locate? fun(holder: table, key: any): integer?, integer?
 ---@return table? job  nil where something is wrong
 function M.job(raw, problems, locate)
-  local self = setmetatable({ problems = problems, locate = locate or function() end, paths = {}, noted = {} }, Reading)
+  local self = setmetatable({ problems = problems, locate = locate, paths = {}, noted = {} }, Reading)
   local jobs = self:block(schema.file, raw, "").job or {}
   if #jobs > 1 then problems:add(nil, ("a file holds one job, and here are %d"):format(#jobs)) end
   if #jobs == 0 and #problems.list == 0 then problems:add(nil, "there is no job in the file") end
