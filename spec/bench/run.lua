@@ -1,6 +1,6 @@
 -- What dockrun costs, beside a floor (the least that the machine needs for it) and a peer, in one run:
 --
---   build/release/dockrun spec/bench/run.lua [NAME…]        start, call, task, ports
+--   build/release/dockrun spec/bench/run.lua [NAME…]        start, call, task, ports, validate
 --
 -- Medians of several rounds, in turn, so that a machine whose speed drifts is unfair to none.
 package.path = "./?.lua;" .. package.path
@@ -131,7 +131,50 @@ function benches.ports()
   compare("one port", "µs", 1e6, 7, contestants)
 end
 
-for _, name in ipairs(#arg > 0 and arg or { "start", "call", "task", "ports" }) do
+local function big_job(count)
+  local tasks = {}
+  for i = 1, count do
+    tasks["t" .. i] = {
+      config = { image = "redis:7", command = "redis-server", args = { "--save", "" } }, env = { LEVEL = "info" },
+      resources = { cpu = 500, memory = 256, network = { mbits = 10, dynamic_ports = { "p" .. i } } },
+    }
+  end
+  return dockrun.json.encode { job = { big = { group = { all = { task = tasks } } } } }
+end
+
+-- The same as services: an image, a command, an environment, limits and a port each.
+local function big_compose(count)
+  local services = {}
+  for i = 1, count do
+    services["t" .. i] = {
+      image = "redis:7", command = { "redis-server", "--save", "" }, environment = { LEVEL = "info" }, cpu_shares = 500,
+      mem_limit = "256m", ports = { ("%d:6379"):format(20000 + i) },
+    }
+  end
+  return dockrun.json.encode { version = "2.4", services = services }
+end
+
+function benches.validate()
+  for _, count in ipairs { 1000, 10000 } do
+    local text = big_job(count)
+    local path, file = jobs.write(text, ".json")
+    local composed, other = jobs.write(big_compose(count), ".json")
+    local _ <close> = file
+    local _ <close> = other
+    local contestants = {
+      { "floor: its JSON decoded", function() assert(dockrun.json.decode(text)) end },
+      { "dockrun validate", function() must(process.run { "validate", path }) end },
+    }
+    if uv.fs_stat "/usr/bin/docker-compose" and count <= 1000 then
+      table.insert(contestants, { "peer: docker-compose config -q", function()
+        must(process.run({ "-f", composed, "config", "-q" }, { program = "docker-compose", timeout = 300 }))
+      end })
+    end
+    compare(("a job of %d tasks, read and checked"):format(count), "ms", 1e3, 5, contestants)
+  end
+end
+
+for _, name in ipairs(#arg > 0 and arg or { "start", "call", "task", "ports", "validate" }) do
   assert(benches[name], "no benchmark is called " .. name)()
 end
 output.columns({ "WHAT", "WHO", "MEDIAN" }, rows)
