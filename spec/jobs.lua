@@ -29,7 +29,8 @@ end
 
 --- The text of a job with one task that runs a shell command.
 ---@param o { name: string, image: string, command: string, resources?: string, config?: string, task?: string,
----  job?: string, group?: string }  the last five: more lines of Lua at their place
+---  job?: string, group?: string, restart?: string }  the last six: more lines of Lua at their place; without `restart`,
+---  a task runs once
 ---@return string
 function M.text(o)
   return ([[
@@ -37,6 +38,7 @@ return job %q {
   type = "batch",
   %s
   group "group" {
+    restart = { %s },
     %s
     task "task" {
       driver = "docker",
@@ -46,7 +48,8 @@ return job %q {
       %s
     },
   },
-}]]):format(o.name, o.job or "", o.group or "", o.image, o.command, o.config or "", o.resources or "memory = 32", o.task or "")
+}]]):format(o.name, o.job or "", o.restart or "attempts = 0", o.group or "", o.image, o.command, o.config or "",
+    o.resources or "memory = 32", o.task or "")
 end
 
 --- Starts `dockrun run --json` on a job's text. The child has `events()`: all that it told until now.

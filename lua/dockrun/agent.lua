@@ -1,4 +1,5 @@
 -- What the tasks of one process share, and the way of a job: submitted, watched, stopped.
+local allocs = require "dockrun.task.alloc"
 local corePorts = require "dockrun.core.ports"
 local endpoint = require "dockrun.driver.endpoint"
 local events = require "dockrun.events"
@@ -19,6 +20,9 @@ local M = {}
 ---@field emitter Emitter
 ---@field hooks Hooks
 ---@field tasks Task[]
+---@field allocs Alloc[]
+---@field random fun(): number  from [0, 1)
+---@field on_transition? fun(task: Task, from: string, to: string, cause: string)
 ---@field on_log? fun(task: Task)  follows a task's output in a coroutine of its own
 ---@field on_progress? fun(task: Task, current: integer, total: integer)
 local Agent = {}
@@ -26,7 +30,7 @@ Agent.__index = Agent
 
 --- An agent for the engine that the options name. Reaches it, and begins to watch.
 ---@param options table<string, any>  see options.lua
----@param opts? { trace?: fun(call: table), emitter?: Emitter }
+---@param opts? { trace?: fun(call: table), emitter?: Emitter, random?: fun(): number }
 ---@return Agent? agent
 ---@return table? err  kind "unreachable", "invalid", …
 function M.new(options, opts)
@@ -39,7 +43,8 @@ function M.new(options, opts)
   local bind_ip = options["docker.bind_ip"]
   local self = setmetatable({
     engine = engine, options = options, emitter = opts.emitter or events.new(), hooks = hooks.new(options.hook_timeout),
-    images = image.new(engine, options), watch = watch.new(engine), tasks = {}, publish_ip = bind_ip,
+    images = image.new(engine, options), watch = watch.new(engine), tasks = {}, allocs = {}, publish_ip = bind_ip,
+    random = opts.random or math.random,
     bind_ip = bind_ip ~= "" and bind_ip or "0.0.0.0",
     ports = corePorts.new { from = options["ports.from"], to = options["ports.to"] },
   }, Agent)
@@ -50,7 +55,7 @@ function M.new(options, opts)
   end
   ok, err = self.watch:start()
   if not ok then return nil, err end
-  self.attributes = fingerprint.attributes(engine)
+  self.attributes = fingerprint.attributes(engine, options)
   local any = self.bind_ip == "0.0.0.0" or self.bind_ip == "::"
   self.ip = any and self.attributes["unique.network.ip-address"] or self.bind_ip
   self.node = { ["unique.name"] = self.attributes["unique.hostname"] }
@@ -73,73 +78,95 @@ local function merged_meta(...)
   return meta
 end
 
---- Starts every task of a job, each in a coroutine of its own. Returns at once.
+--- Starts one allocation of a group: each of its tasks in a coroutine of its own. Returns at once.
+---@param job table    normalised, see job/load.lua
+---@param group table
+---@param index integer  from 0
+---@param opts? { id?: string, running?: table<string, TaskRecord> }  an allocation that is there already, and its tasks
+---  that run: they are watched from here on, not started
+---@return Alloc
+function Agent:start(job, group, index, opts)
+  opts = opts or {}
+  local alloc = allocs.new(opts.id or uuid(), index)
+  for _, spec in ipairs(group.tasks) do
+    local task = lifecycle.new(self, alloc, {
+      job = job, group = group, task = spec, spec = spec, alloc = { id = alloc.id, index = index }, ip = self.ip,
+      bind_ip = self.publish_ip, ports = {}, env = {}, meta = merged_meta(job, group, spec),
+    })
+    local record = opts.running and opts.running[spec.name]
+    if record then task:adopt(record) end
+    alloc.tasks[#alloc.tasks + 1] = task
+    self.tasks[#self.tasks + 1] = task
+  end
+  self.allocs[#self.allocs + 1] = alloc
+  for _, task in ipairs(alloc.tasks) do task.coroutine = runtime.spawn(task.run, task) end
+  return alloc
+end
+
+--- Starts every allocation of a job. Returns at once.
 ---@param job table  normalised, see job/load.lua
 function Agent:submit(job)
   for _, group in ipairs(job.groups) do
-    for index = 0, group.count - 1 do
-      local alloc = { id = uuid(), index = index }
-      for _, task in ipairs(group.tasks) do
-        local one = lifecycle.new(self, {
-          job = job, group = group, task = task, spec = task, alloc = alloc, ip = self.ip, bind_ip = self.publish_ip,
-          ports = {}, env = {}, meta = merged_meta(job, group, task),
-        })
-        self.tasks[#self.tasks + 1] = one
-        one.coroutine = runtime.spawn(one.run, one)
-      end
-    end
+    for index = 0, group.count - 1 do self:start(job, group, index) end
+  end
+end
+
+-- Until every task has ended, those too that were started meanwhile.
+local function await_all(self)
+  local i = 1
+  while self.tasks[i] do
+    self.tasks[i].coroutine:await()
+    i = i + 1
   end
 end
 
 --- Waits until every task has ended.
 ---@return boolean ok  no task failed
 function Agent:wait()
-  for _, task in ipairs(self.tasks) do task.coroutine:await() end
+  await_all(self)
   for _, task in ipairs(self.tasks) do
     if task.state == "failed" then return false end
   end
   return true
 end
 
--- Waits for the end of a coroutine, however it ends. A cancel of the one who waits is raised.
-local function join(coroutine)
-  local ok, err = pcall(coroutine.await, coroutine)
-  local status = coroutine:status()
-  if not ok and status ~= "done" and status ~= "failed" then error(err, 0) end
-end
-
--- Something for each task, all at the same time; then the end of all tasks.
-local function end_all(tasks, method, ...)
-  local pending = {}
-  for _, task in ipairs(tasks) do pending[#pending + 1] = runtime.spawn(task[method], task, ...) end
-  for _, one in ipairs(pending) do join(one) end
-  for _, task in ipairs(tasks) do join(task.coroutine) end
-end
-
---- Stops every task as its job wants, and waits for the end of all.
+--- Stops the allocations of a job (or all) as it wants, and waits for the end of their tasks.
+---@param job? string
 ---@param reason? string
-function Agent:stop(reason)
-  end_all(self.tasks, "stop", reason)
+function Agent:stop_job(job, reason)
+  local those, tasks = {}, {}
+  for _, alloc in ipairs(self.allocs) do
+    if not job or alloc.tasks[1] and alloc.tasks[1].job == job then
+      those[#those + 1] = alloc
+      table.move(alloc.tasks, 1, #alloc.tasks, #tasks + 1, tasks)
+    end
+  end
+  allocs.each(those, "stop", reason)
+  for _, task in ipairs(tasks) do task.coroutine:await() end
 end
+
+--- Stops everything.
+---@param reason? string
+function Agent:stop(reason) self:stop_job(nil, reason) end
 
 --- Ends every task at once.
 function Agent:kill()
-  end_all(self.tasks, "kill")
+  allocs.each(self.tasks, "kill")
+  await_all(self)
 end
 
---- Waits until every task runs or has ended, then leaves the containers to themselves.
----@return boolean ok  every task runs
+--- Waits until every task runs, or has ended, then leaves the containers to themselves. Poststop tasks never run then:
+--- nobody is there to see their turn.
+---@return boolean ok  none has failed
 function Agent:detach()
+  for _, task in ipairs(self.tasks) do
+    local last = task.context.spec.lifecycle and task.context.spec.lifecycle.hook == "poststop"
+    while not (last or task.watching or task:ended()) do runtime.sleep(0.02) end
+  end
   local ok = true
   for _, task in ipairs(self.tasks) do
-    while task.state == "pending" and task.coroutine:status() ~= "done" do runtime.sleep(0.02) end
-    ok = ok and task.state == "running"
-  end
-  for _, task in ipairs(self.tasks) do
-    if task.state == "running" then
-      task.detached = true
-      task.coroutine:cancel "detached"
-    end
+    ok = ok and task.state ~= "failed"
+    task:detach()
   end
   return ok
 end

@@ -1,5 +1,6 @@
 -- What an operator can set for a whole process: one table of names, types, defaults and meanings.
 -- They come from `--config FILE` and `--set NAME=VALUE`; a few have a flag of their own.
+local capabilities = require "dockrun.driver.capabilities"
 local runtime = require "dockrun.core.runtime"
 local uv = require "luv"
 
@@ -7,7 +8,7 @@ local M = {}
 
 ---@class OptionRow
 ---@field name string
----@field type "string"|"boolean"|"number"|"path"
+---@field type "string"|"boolean"|"number"|"path"|"list"  a list is given as a table, or as text with commas
 ---@field default any
 ---@field doc string
 
@@ -19,6 +20,19 @@ M.rows = {
   { name = "docker.cleanup.image", type = "boolean", default = true, doc = "remove an image that dockrun pulled once nothing uses it" },
   { name = "docker.pull_timeout", type = "number", default = 300, doc = "seconds that a pull may take in all" },
   { name = "docker.pull_activity_timeout", type = "number", default = 120, doc = "seconds that a pull may go without progress" },
+  { name = "docker.allow_privileged", type = "boolean", default = false, doc = "tasks may be privileged" },
+  { name = "docker.allow_caps", type = "list", default = capabilities.default, doc = "capabilities that tasks may have, or all" },
+  { name = "docker.allow_runtimes", type = "list", default = { "runc", "nvidia" }, doc = "runtimes of the engine that tasks may name" },
+  { name = "docker.allowed_modes.ipc", type = "list", default = { "none", "private", "shareable" },
+    doc = "of ipc_mode: none, private, shareable, host, container" },
+  { name = "docker.allowed_modes.pid", type = "list", default = {}, doc = "of pid_mode: host, container" },
+  { name = "docker.allowed_modes.userns", type = "list", default = {}, doc = "of userns_mode: host" },
+  { name = "docker.allowed_modes.uts", type = "list", default = {}, doc = "of uts_mode: host" },
+  { name = "docker.volumes.enabled", type = "boolean", default = false,
+    doc = "tasks may bind paths outside of their own directories, and use volumes" },
+  { name = "docker.volumes.selinuxlabel", type = "string", default = "", doc = "z or Z: SELinux label for what is bound" },
+  { name = "docker.pids_limit", type = "number", default = 0, doc = "the most processes of a task; 0 for no limit" },
+  { name = "docker.oom_score_adj", type = "number", default = 0, doc = "the least that a task can ask for, and what it has if not" },
   { name = "ports.from", type = "number", default = 20000, doc = "first host port for dynamic_ports" },
   { name = "ports.to", type = "number", default = 60000, doc = "last host port for dynamic_ports" },
   { name = "hook_timeout", type = "number", default = 30, doc = "seconds that a hook may take" },
@@ -42,6 +56,15 @@ local readers = {
   number = function(text)
     local number = tonumber(text)
     return number and number >= 0 and number or nil
+  end,
+  list = function(value)
+    local list = {}
+    if type(value) == "table" then
+      for i, one in ipairs(value) do list[i] = tostring(one) end
+    else
+      for one in value:gmatch "[^,%s]+" do list[#list + 1] = one end
+    end
+    return list
   end,
   boolean = function(text) return ({ ["true"] = true, ["1"] = true, ["false"] = false, ["0"] = false })[text] end,
 }
@@ -71,7 +94,9 @@ end
 function M.set(options, name, value)
   local row = by_name[name]
   if not row then return nil, runtime.error("invalid", ("no option '%s'; `dockrun help options` lists them"):format(name)) end
-  local read = readers[row.type](tostring(value))
+  local read
+  if type(value) ~= "table" then value = tostring(value) end
+  if type(value) == "string" or row.type == "list" then read = readers[row.type](value) end
   if read == nil then
     return nil, runtime.error("invalid", ("option '%s' is a %s, not '%s'"):format(name, row.type, tostring(value)))
   end

@@ -113,7 +113,7 @@ return job %q {
 
   it("tells each step as an event, in order", function()
     local name = jobs.unique "steps"
-    local result = jobs.run(endpoint, example(name, "exit 0"))
+    local result = jobs.run(endpoint, (example(name, "exit 0"):gsub('"service"', '"batch"')))
     local names = {}
     for i, event in ipairs(result.events) do names[i] = event.event end
     assert.same({ "received", "setup", "pulling", "pulled", "created", "started", "exited", "removed", "image_removed" }, names)
@@ -172,7 +172,7 @@ return job %q {
 return job %q {
   type = "batch",
   group "a" { count = 3, task "one" { driver = "docker", config = { image = "busybox:1", command = "true" } } },
-  group "b" { task "two" { driver = "docker", config = { image = "busybox:1", command = "false" } } },
+  group "b" { restart = { attempts = 0 }, task "two" { driver = "docker", config = { image = "busybox:1", command = "false" } } },
 }]]):format(name))
     local exits = {}
     for _, event in ipairs(result.events) do
@@ -186,7 +186,7 @@ return job %q {
   it("takes the same job as JSON", function()
     local name = jobs.unique "json"
     local result = jobs.run(endpoint, dockrun.json.encode {
-      job = { [name] = { type = "batch", group = { g = { task = { t = {
+      job = { [name] = { type = "batch", group = { g = { restart = { attempts = 0 }, task = { t = {
         driver = "docker", config = { image = "busybox:1", command = "sh", args = { "-c", "exit 5" } },
         resources = { memory = 32 },
       } } } } } },

@@ -211,8 +211,8 @@ describe("load", function()
 
   for _, case in ipairs {
     { "/nowhere/job.lua", "cannot read the job: /nowhere/job.lua: No such file or directory" },
-    { "job.yaml", "job.yaml: not a job file by its ending; known: .json, .lua" },
-    { "job", "job: not a job file by its ending; known: .json, .lua" },
+    { "job.yaml", "job.yaml: not a job file by its ending; known: .hcl, .json, .lua, .nomad" },
+    { "job", "job: not a job file by its ending; known: .hcl, .json, .lua, .nomad" },
   } do
     local path, message = table.unpack(case)
     it("refuses " .. path, function()

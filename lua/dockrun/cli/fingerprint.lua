@@ -8,7 +8,7 @@ return {
   run = function(args)
     local engine, err = dockrun.connect()
     if not engine then return nil, err end
-    local attributes = fingerprint.attributes(engine)
+    local attributes = fingerprint.attributes(engine, dockrun.options)
     if args.json then
       output.json(attributes)
       return 0

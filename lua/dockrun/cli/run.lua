@@ -66,7 +66,7 @@ end
 return {
   summary = "Run a job and watch it until it ends.",
   define = function(command)
-    command:argument("job", "Job file (.lua, .json).")
+    command:argument("job", "Job file (.lua, .nomad, .hcl, .json).")
     command:flag("-d --detach", "Leave the containers running once they are started.")
     command:option("--hooks", "Lua file with the operator's hooks."):argname "FILE"
     command:option("--var", "Give the job a variable."):argname "K=V":count "*"

@@ -13,7 +13,7 @@ end
 return {
   summary = "Check job files: every error at once.",
   define = function(command)
-    command:argument("files", "Job files (.lua, .json)."):args "+"
+    command:argument("files", "Job files (.lua, .nomad, .hcl, .json)."):args "+"
     command:option("--var", "Give the job a variable."):argname "K=V":count "*"
   end,
   run = function(args)

@@ -1,8 +1,10 @@
 -- The Docker driver: a task becomes the engine's create body; a container becomes the task's end.
 local json = require "dockrun.core.json"
-local cgroup = require "dockrun.core.cgroup"
-local dirs = require "dockrun.driver.dirs"
+local config = require "dockrun.driver.config"
+local files = require "dockrun.driver.files"
+local options = require "dockrun.options"
 local runtime = require "dockrun.core.runtime"
+local tree = require "dockrun.job.tree"
 
 local M = {}
 
@@ -46,30 +48,40 @@ local function canonical(value)
   return "{" .. table.concat(parts, ",") .. "}"
 end
 
+-- Credentials are no part of a container, and anybody who can ask the engine can read its labels.
+local function without_credentials(task)
+  local copy, kept = {}, {}
+  for key, value in pairs(task) do copy[key] = value end
+  for key, value in pairs(task.config) do
+    if key ~= "auth" then kept[key] = value end
+  end
+  copy.config = kept
+  return copy
+end
+
 --- A short name for what a task is: the same for the same spec, in every process. FNV-1a, 64 bits
 --- (www.isthe.com/chongo/tech/comp/fnv), over the task with its keys in order.
 ---@param task table
 ---@return string hex
 function M.spec_hash(task)
   local hash = 0xcbf29ce484222325
-  for byte in canonical(task):gmatch "." do hash = (hash ~ byte:byte()) * 0x100000001b3 end
+  for byte in canonical(without_credentials(task)):gmatch "." do hash = (hash ~ byte:byte()) * 0x100000001b3 end
   return ("%016x"):format(hash)
 end
 
---- A task as a later `plan` compares it: its JSON, as the job has it, without the hooks (functions have no text).
+--- A task as a later `plan` compares it: its JSON, as the job has it, without functions (they have no text) and without
+--- credentials.
 ---@param task table
 ---@return string
 function M.definition(task)
-  local plain = {}
-  for key, value in pairs(task) do
-    if key ~= "hooks" then plain[key] = value end
-  end
+  local plain = tree.copy(without_credentials(task))
+  plain.hooks = nil
   return json.encode(plain)
 end
 
-local function command_of(config)
-  if not config.command then return nil end
-  return { config.command, table.unpack(config.args or {}) }
+local function command_of(task)
+  if not task.config.command then return nil end
+  return { task.config.command, table.unpack(task.config.args or {}) }
 end
 
 -- Every mapping binds tcp and udp (contract §3).
@@ -88,43 +100,66 @@ local function publish(body, context)
   end
 end
 
+-- The job's own labels, and ours over them.
+local function labels_of(context)
+  local task, labels = context.task, {}
+  for name, value in pairs(task.config.labels or {}) do labels[name] = value end
+  labels[M.labels.job] = context.job.name
+  labels[M.labels.group] = context.group.name
+  labels[M.labels.task] = task.name
+  labels[M.labels.alloc] = context.alloc.id
+  labels[M.labels.index] = tostring(context.alloc.index)
+  labels[M.labels.spec] = M.spec_hash(task)
+  labels[M.labels.runtime] = "dockrun/" .. runtime.version
+  labels[M.labels.ports] = json.encode(json.array(context.ports))
+  labels[M.labels.pulled] = tostring(context.image ~= nil and context.image.pulled)
+  labels[M.labels.kill_timeout] = tostring(task.kill_timeout)
+  labels[M.labels.definition] = M.definition(context.spec or task)
+  labels[M.labels.alloc_dir] = context.dirs and context.dirs.root
+  return labels
+end
+
 --- The body of POST /containers/create (Engine API v1.41) for a task.
 ---@param context TaskContext
----@return table body
-function M.body(context)
-  local task, config = context.task, context.task.config
-  local memory = task.resources.memory * 1024 * 1024
+---@param set? table<string, any>  the agent's options; the defaults where left out
+---@return table? body
+---@return table? err  kind "invalid": names the option of `config` that cannot be had
+function M.body(context, set)
+  local task = context.task
   local body = {
-    Image = context.image and context.image.reference.full or config.image,
-    Cmd = command_of(config),
+    Image = context.image and context.image.reference.full or task.config.image,
+    Cmd = command_of(task),
     Env = sorted_env(context.env),
+    User = task.user,
     StopSignal = task.kill_signal,  -- the engine itself then stops it as the job wants, whoever asks
-    Labels = {
-      [M.labels.job] = context.job.name,
-      [M.labels.group] = context.group.name,
-      [M.labels.task] = task.name,
-      [M.labels.alloc] = context.alloc.id,
-      [M.labels.index] = tostring(context.alloc.index),
-      [M.labels.spec] = M.spec_hash(task),
-      [M.labels.runtime] = "dockrun/" .. runtime.version,
-      [M.labels.ports] = json.encode(json.array(context.ports)),
-      [M.labels.pulled] = tostring(context.image ~= nil and context.image.pulled),
-      [M.labels.kill_timeout] = tostring(task.kill_timeout),
-      [M.labels.definition] = M.definition(context.spec or task),
-      [M.labels.alloc_dir] = context.dirs and context.dirs.root,
-    },
-    HostConfig = {
-      NetworkMode = config.network_mode,
-      Memory = memory,
-      MemorySwap = memory,  -- memory and swap together: no swap (contract §5)
-      CpuShares = cgroup.shares_from_mhz(task.resources.cpu),
-      LogConfig = { Type = "json-file", Config = { ["max-file"] = "2", ["max-size"] = "2m" } },
-      RestartPolicy = { Name = "no" },  -- restarts are policy, and policy is here
-      Mounts = dirs.mounts(context.dirs),
-    },
+    Labels = labels_of(context),
+    HostConfig = { RestartPolicy = { Name = "no" } },  -- restarts are policy, and policy is here
   }
+  local ok, err = config.apply(body, context, set or options.new())
+  if not ok then return nil, err end
   publish(body, context)
   return body
+end
+
+--- The image of a task, on the engine: loaded from its archive, or pulled as its config wants.
+---@param images ImagePuller
+---@param context TaskContext
+---@param opts table  as for ImagePuller:ensure
+---@return { id: string, reference: Reference, pulled: boolean }? image
+---@return table? err
+function M.image(images, context, opts)
+  local wanted = context.task.config
+  if not wanted.load then
+    opts.force, opts.timeout = wanted.force_pull, wanted.image_pull_timeout
+    return images:ensure(wanted.image, opts)
+  end
+  if not context.dirs then
+    return nil, runtime.error("invalid", "config.load: with an engine on another host there is no archive to load")
+  end
+  local read, file = files.open_archive(context.dirs, wanted.load)
+  if not read then return nil, file end
+  local _ <close> = file
+  return images:load(wanted.image, read)
 end
 
 -- A container of this name is there already. Ours is a leftover and goes; another's stays, and the name is taken.
@@ -139,20 +174,19 @@ local function purge(engine, name)
   return ok or err.status == 404, err
 end
 
-M.container_exists_attempts = 5
-
 --- Creates a container, purging a leftover of the same name.
 ---@param engine table
 ---@param name string
 ---@param body table
+---@param attempts? integer  how often a leftover is removed: container_exists_attempts of `config`, 5 if left out
 ---@return string? id
 ---@return table? err
-function M.create(engine, name, body)
+function M.create(engine, name, body, attempts)
   local created, err
-  for attempt = 1, M.container_exists_attempts do
+  for attempt = 1, 1 + (attempts or 5) do
     created, err = engine:container_create { name = name, body = body }
     if created then return created.Id end
-    if err.status ~= 409 then return nil, err end
+    if err.status ~= 409 or attempt > (attempts or 5) then return nil, err end
     local ok, why = purge(engine, name)
     if not ok then return nil, why end
     runtime.sleep(0.05 * attempt)

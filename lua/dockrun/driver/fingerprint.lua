@@ -1,5 +1,6 @@
 -- What this node is and can do, as dotted attributes for constraints, interpolation and `dockrun fingerprint`.
 local cgroup = require "dockrun.core.cgroup"
+local defaults = require "dockrun.options"
 local uv = require "luv"
 
 local M = {}
@@ -58,7 +59,7 @@ local function host(attributes)
   attributes["unique.network.ip-address"] = M.address()
 end
 
-local function engine_attributes(attributes, engine)
+local function engine_attributes(attributes, engine, options)
   local version = engine:version { timeout = 5 }
   local info = version and engine:info { timeout = 10 }
   if not info then return end
@@ -71,8 +72,8 @@ local function engine_attributes(attributes, engine)
   for name in pairs(info.Runtimes or {}) do runtimes[#runtimes + 1] = name end
   table.sort(runtimes)
   attributes["driver.docker.runtimes"] = table.concat(runtimes, ",")
-  attributes["driver.docker.privileged.enabled"] = "false"
-  attributes["driver.docker.volumes.enabled"] = "false"
+  attributes["driver.docker.privileged.enabled"] = tostring(options["docker.allow_privileged"])
+  attributes["driver.docker.volumes.enabled"] = tostring(options["docker.volumes.enabled"])
   local bridge = engine:network_inspect("bridge", { timeout = 10 })
   local pool = bridge and bridge.IPAM and bridge.IPAM.Config and bridge.IPAM.Config[1]
   if pool and pool.Gateway then attributes["driver.docker.bridge_ip"] = pool.Gateway end
@@ -80,11 +81,12 @@ end
 
 --- Every attribute of the node. No engine, no `driver.docker…`, and no error.
 ---@param engine? table
+---@param options? table<string, any>  the agent's, see options.lua; the defaults where left out
 ---@return table<string, string|integer> attributes
-function M.attributes(engine)
+function M.attributes(engine, options)
   local attributes = {}
   host(attributes)
-  if engine then engine_attributes(attributes, engine) end
+  if engine then engine_attributes(attributes, engine, options or defaults.new()) end
   return attributes
 end
 

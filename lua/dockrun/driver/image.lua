@@ -66,18 +66,12 @@ local function pull(self, reference, auth, progress)
     local down = err.kind == "unreachable" or err.kind == "timeout"
     return nil, pull_error(reference, tostring(err), down and err.kind or nil)
   end
-  local in_all, idle = self.options["docker.pull_timeout"], self.options["docker.pull_activity_timeout"]
-  local deadline = runtime.now() + in_all
-  local layers = {}
+  local idle, layers = self.options["docker.pull_activity_timeout"], {}
   while true do
-    local left = deadline - runtime.now()
-    if left <= 0 then return nil, pull_error(reference, ("not done after %g s (docker.pull_timeout)"):format(in_all)) end
-    local message, why = stream:read(math.min(left, idle))
+    local message, why = stream:read(idle)
     if message == nil and why then
       if why.kind ~= "timeout" then return nil, pull_error(reference, tostring(why), why.kind) end
-      if runtime.now() < deadline then
-        return nil, pull_error(reference, ("no progress for %g s (docker.pull_activity_timeout)"):format(idle))
-      end
+      return nil, pull_error(reference, ("no progress for %g s (docker.pull_activity_timeout)"):format(idle))
     elseif message == nil then
       return true
     elseif message.error then
@@ -89,8 +83,10 @@ local function pull(self, reference, auth, progress)
   end
 end
 
--- One pull for each reference at a time; everybody who wants it waits for the same one. It ends when nobody does.
-local function join_pull(self, reference, auth, progress)
+-- One pull for each reference at a time; everybody who wants it waits for the same one, as long as he has patience. It
+-- ends when nobody waits.
+local function join_pull(self, reference, auth, progress, patience)
+  local limit = patience or self.options["docker.pull_timeout"]
   local flight = self.flights[reference.full]
   if not flight then
     flight = { waiting = 0, listeners = {} }
@@ -107,7 +103,7 @@ local function join_pull(self, reference, auth, progress)
   end
   flight.waiting = flight.waiting + 1
   if progress then flight.listeners[progress] = true end
-  local ok, why = pcall(flight.done.pop, flight.done)
+  local ok, why = pcall(flight.done.pop, flight.done, limit)
   flight.waiting = flight.waiting - 1
   if progress then flight.listeners[progress] = nil end
   if flight.waiting == 0 and not flight.result then
@@ -115,6 +111,10 @@ local function join_pull(self, reference, auth, progress)
     self.flights[reference.full] = nil
   end
   if not ok then error(why, 0) end  -- cancelled while it waited
+  if not flight.result then
+    local setting = patience and "image_pull_timeout" or "docker.pull_timeout"
+    return nil, pull_error(reference, ("not done after %g s (%s)"):format(limit, setting))
+  end
   return flight.result[1], flight.result[2]
 end
 
@@ -132,8 +132,8 @@ end
 --- Makes sure that an image is on the host. `latest` is looked for anew each time, any other tag only if it is missing.
 --- Where a newer `latest` cannot be had but one is here, that one serves, and `warn` is told why.
 ---@param text string  the reference as the job has it
----@param opts? { force?: boolean, auth?: table, pulling?: fun(), progress?: fun(current: integer, total: integer),
----  warn?: fun(message: string) }
+---@param opts? { force?: boolean, auth?: table, timeout?: number, pulling?: fun(), warn?: fun(message: string),
+---  progress?: fun(current: integer, total: integer) }  force: pull in any case; timeout: instead of docker.pull_timeout
 ---@return { id: string, reference: Reference, pulled: boolean }? image  pulled: it was not on the host before
 ---@return table? err  kind "pull", "invalid", "unreachable" or "engine"
 function Puller:ensure(text, opts)
@@ -152,9 +152,9 @@ function Puller:ensure(text, opts)
   end
   if opts.pulling then opts.pulling() end
   local ok
-  ok, err = join_pull(self, reference, opts.auth, opts.progress)
+  ok, err = join_pull(self, reference, opts.auth, opts.progress, opts.timeout)
   if not ok then
-    if not here or err.kind ~= "pull" then return nil, err end
+    if not here or opts.force or err.kind ~= "pull" then return nil, err end
     if opts.warn then opts.warn(("%s; using the one that is here"):format(err)) end
     return { id = here.Id, reference = reference, pulled = self.pulled[reference.full] or false }
   end
@@ -162,6 +162,30 @@ function Puller:ensure(text, opts)
   image, err = self.engine:image_inspect(reference.full)
   if not image then return nil, pull_error(reference, tostring(err)) end
   if not here then self.pulled[reference.full] = true end
+  return { id = image.Id, reference = reference, pulled = self.pulled[reference.full] or false }
+end
+
+--- Loads an image from an archive, as `docker save` makes them, instead of pulling it.
+---@param text string  the reference as the job has it: the archive must hold it
+---@param read fun(): string?  gives the archive piece by piece
+---@return { id: string, reference: Reference, pulled: boolean }? image  pulled: it was not on the host before
+---@return table? err  kind "pull", "invalid", "unreachable" or "engine"
+function Puller:load(text, read)
+  local reference, err = M.parse(text)
+  if not reference then return nil, err end
+  local before = self.engine:image_inspect(reference.full)
+  local lines <close>, why = self.engine:image_load { body = read }
+  if not lines then return nil, why end
+  local held = {}
+  for line in lines do
+    if line.error then return nil, runtime.error("pull", ("cannot load %s: %s"):format(reference.full, line.error)) end
+    held[#held + 1] = line.stream and line.stream:match "^Loaded image:? ?[ID:]* (%S+)"
+  end
+  local image = self.engine:image_inspect(reference.full)
+  if not image then
+    return nil, runtime.error("pull", ("the archive does not hold %s, but %s"):format(reference.full, table.concat(held, ", ")))
+  end
+  if not before then self.pulled[reference.full] = true end
   return { id = image.Id, reference = reference, pulled = self.pulled[reference.full] or false }
 end
 

@@ -3,13 +3,15 @@
 
 local api = require "dockrun.job.api"
 local json = require "dockrun.core.json"
+local tree = require "dockrun.job.tree"
 
 local M = {}
 
 local function position(text, offset)
   local before = text:sub(1, offset - 1)
   local _, lines = before:gsub("\n", "")
-  return lines + 1, #before:match "[^\n]*$" + 1
+  local line = before:match "[^\n]*$"
+  return lines + 1, (utf8.len(line) or #line) + 1
 end
 
 ---@param text string
@@ -23,8 +25,11 @@ function M.read(text)
     return nil, { { message = "not JSON: " .. err.message:gsub(" at character %d+$", ""), line = line, column = column } }
   end
   if type(value) ~= "table" or #value > 0 then
-    return nil, { { message = 'a job is a JSON object: {"job": {"name": { … }}}' } }
+    local line, column = position(text, text:find "%S" or 1)
+    return nil, { { message = 'a job is a JSON object: {"job": {"name": { … }}}', line = line, column = column } }
   end
+  local deep = tree.too_deep(value)
+  if deep then return nil, { { path = deep, message = ("is nested more than %d deep"):format(tree.DEEPEST) } } end
   if api.is(value) then return { job = { api.tree(value) } } end
   if value.job == nil and value.name ~= nil then return { job = { value } } end
   return value

@@ -9,7 +9,9 @@ local problems = require "dockrun.job.problems"
 local M = {}
 
 -- Each has `read(text, name, opts) -> raw, locate? | nil, problems`, where `locate(table, key) -> line, column`.
-local readers = { lua = "dockrun.job.lua", json = "dockrun.job.json" }
+local readers = {
+  lua = "dockrun.job.lua", json = "dockrun.job.json", hcl = "dockrun.job.hcl", nomad = "dockrun.job.hcl",
+}
 
 local LONGEST = 8 << 20  -- bytes of a job file
 
@@ -41,7 +43,7 @@ end
 
 --- Reads a job from text.
 ---@param text string
----@param format "lua"|"json"
+---@param format "lua"|"json"|"hcl"|"nomad"
 ---@param name? string        for messages, such as the file's path
 ---@param opts? LoadOptions
 ---@return table? job         its `warnings` are "path: message" each

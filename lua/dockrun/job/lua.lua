@@ -6,7 +6,7 @@ local tree = require "dockrun.job.tree"
 
 local M = {}
 
-local MOST_VALUES, DEEPEST = 1000000, 40
+local MOST_VALUES = 1000000
 
 -- Keys by which the children that stand in a block without a key are found again.
 local children = { job = "job", group = "group", task = "task" }
@@ -41,9 +41,9 @@ end
 -- A copy in plain tables, with children under the keys of their kind. Raises a message where it cannot be.
 local function plain(value, built, budget, depth)
   budget.left = budget.left - 1
-  if budget.left < 0 then error(("the job holds more than %d values"):format(MOST_VALUES), 0) end
+  if budget.left < 0 then error(("holds more than %d values"):format(MOST_VALUES), 0) end
   if type(value) ~= "table" then return value end
-  if depth > DEEPEST then error("the job is nested too deeply: does a table hold itself?", 0) end
+  if depth > tree.DEEPEST then error("is nested too deeply: does a table hold itself?", 0) end
   local made, copy = built[value], {}
   local keyed = made ~= nil
   for key in next, value do keyed = keyed or type(key) ~= "number" end
@@ -90,14 +90,17 @@ function M.read(text, name, opts)
   local ok, result = sandbox.run(text, name, extra, { instructions = opts.instructions, memory = opts.memory })
   if not ok then return nil, { result } end
   open()
-  if type(result) ~= "table" then return nil, { { message = 'the file returns no job: return job "name" { … }' } } end
-  if built[result] and built[result].kind ~= "job" then
-    return nil, { { message = ("the file returns a %s, not a job"):format(built[result].kind) } }
+  if type(result) ~= "table" then
+    return nil, { { path = "job", message = 'the file returns no job: return job "name" { … }' } }
+  end
+  local made = built[result]
+  if made and made.kind ~= "job" then
+    return nil, { { path = ("%s.%s"):format(made.kind, made.name), message = ("the file returns a %s, not a job"):format(made.kind) } }
   end
   local done, raw = pcall(plain, result, built, { left = MOST_VALUES, lists = {} }, 1)
-  if not done then return nil, { { message = raw } } end
+  if not done then return nil, { { path = "job", message = raw } } end
   -- `{ job = { cache = { … } } }` is there already; everything else is the job itself.
-  if not built[result] and type(raw.job) == "table" then return raw end
+  if not made and type(raw.job) == "table" then return raw end
   return { job = { raw } }
 end
 

@@ -59,9 +59,11 @@ function Reading:place(path, holder, key)
   if self.locate and holder then self.problems:place(path, self.locate(holder, key)) end
 end
 
-function Reading:scalar(kind, value, path)
-  local read, why = types[kind](value)
-  if read == nil then self.problems:add(path, why) end
+-- What stands in a list or a map.
+function Reading:item(row, value, path)
+  local read, why = types[row.of](value)
+  if read ~= nil then why = row.check and row.check(read) end
+  if why then self.problems:add(path, why) end
   return read
 end
 
@@ -77,7 +79,7 @@ function readers.list(self, row, value, path)
   end
   for i, item in ipairs(value) do
     self:place(sub(path, i), value, i)
-    list[#list + 1] = self:scalar(row.of, item, sub(path, i))
+    list[#list + 1] = self:item(row, item, sub(path, i))
   end
   return list
 end
@@ -97,7 +99,7 @@ local function map_into(self, row, value, path, into)
     self:place(at, value, key)
     local why = row.check_key and row.check_key(name)
     if why then self.problems:add(at, ("'%s' %s"):format(name, why)) end
-    into[name] = self:scalar(row.of, value[key], at)
+    into[name] = self:item(row, value[key], at)
   end
 end
 
@@ -194,7 +196,7 @@ end
 
 function Reading:value(row, raw, path)
   local value, key = given(row, raw)
-  if value == nil and type(row.default) == "table" then value, key = {}, row.name end
+  if value == nil and type(row.default) == "table" then value, key = row.default, row.name end
   if value == nil then
     if row.required then self.problems:add(sub(path, row.name), "is required: " .. row.doc) end
     return row.default
@@ -274,8 +276,8 @@ end
 function M.job(raw, problems, locate)
   local self = setmetatable({ problems = problems, locate = locate, paths = {}, noted = {} }, Reading)
   local jobs = self:block(schema.file, raw, "").job or {}
-  if #jobs > 1 then problems:add(nil, ("a file holds one job, and here are %d"):format(#jobs)) end
-  if #jobs == 0 and #problems.list == 0 then problems:add(nil, "there is no job in the file") end
+  if #jobs > 1 then problems:add(self.paths[jobs[2]], ("a file holds one job, and here are %d"):format(#jobs)) end
+  if #jobs == 0 and #problems.list == 0 then problems:add("job", "there is no job in the file") end
   local job = jobs[1]
   if #jobs ~= 1 then return nil end
   rules.job(self, job)

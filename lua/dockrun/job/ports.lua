@@ -73,14 +73,14 @@ local function merge(reading, list, known)
   return result
 end
 
--- port_map of newer Nomad: where a label leads in the container.
-local function map(reading, list, config, fixed)
+-- port_map of newer Nomad: where a label leads in the container. What a normalised job knows leads there already.
+local function map(reading, list, known, config, fixed)
   for label, to in pairs(config.port_map or {}) do
-    local port, path = find(list, label), ("%s.port_map.%s"):format(reading.paths[config], label)
+    local port, path = find(list, label) or find(known, label), ("%s.port_map.%s"):format(reading.paths[config], label)
     if not port then
-      reading.problems:add(path, ("the task has no port '%s'%s"):format(label, nearest.hint(label, labels(list))))
-    elseif fixed[port] and port.to ~= to then
-      reading.problems:add(path, ("port '%s' leads to %d already"):format(label, port.to))
+      reading.problems:add(path, ("the task has no port '%s'%s"):format(label, nearest.hint(label, labels(list, known))))
+    elseif (fixed[port] or not find(list, label)) and port.to ~= to then
+      reading.problems:add(path, ("port '%s' leads to %s already"):format(label, port.to))
     else
       port.to = to
     end
@@ -115,7 +115,7 @@ local function task_ports(reading, task, group, shared, fixed, taken)
   local network = task.resources.network
   local list = asked(reading, network, fixed)
   take(reading, list, task, group, shared, fixed, taken)
-  map(reading, list, task.config, fixed)
+  map(reading, list, network.ports or {}, task.config, fixed)
   network.ports, network.port = merge(reading, list, network.ports), nil
 end
 

@@ -1,7 +1,9 @@
 --- What the keys of a job mean together: read after each of them has been read alone.
 
 local json = require "dockrun.core.json"
+local order = require "dockrun.job.order"
 local ports = require "dockrun.job.ports"
+local together = require "dockrun.job.together"
 
 local M = {}
 
@@ -45,21 +47,22 @@ local function constraint(reading, one)
   end
 end
 
--- https://developer.hashicorp.com/nomad/docs/job-specification/restart
+-- What counts where a job says nothing: https://developer.hashicorp.com/nomad/docs/job-specification/restart
 local restarts = {
   service = { attempts = 2, interval = 1800, delay = 15, mode = "fail" },
   batch = { attempts = 3, interval = 86400, delay = 15, mode = "fail" },
 }
 
-local function restart(reading, policy, inherited)
-  if not policy then return end
-  for key, value in pairs(inherited) do
-    if policy[key] == nil then policy[key] = value end
-  end
-  if policy.attempts * policy.delay > policy.interval then
+-- A policy, with what it leaves out taken from the one around it.
+local function restart(reading, policy, around)
+  local whole = {}
+  for key, value in pairs(around) do whole[key] = value end
+  for key, value in pairs(policy or {}) do whole[key] = value end
+  if policy and whole.attempts * whole.delay > whole.interval then
     reading.problems:warn(reading.paths[policy], ("%d attempts with a delay of %g s never happen within %g s"):format(
-      policy.attempts, policy.delay, policy.interval))
+      whole.attempts, whole.delay, whole.interval))
   end
+  return whole
 end
 
 -- As Nomad 0.1: a command with blanks is split on them where there are no args; args alone mean nothing.
@@ -84,18 +87,20 @@ function M.job(reading, job)
   local levels = { job }
   for _, group in ipairs(job.groups) do
     levels[#levels + 1] = group
-    restart(reading, group.restart, restarts[job.type] or restarts.service)
+    group.restart = restart(reading, group.restart, restarts[job.type] or restarts.service)
     unique(reading, group.tasks, "task", function(task) return reading.paths[task] end)
     for _, task in ipairs(group.tasks) do
       levels[#levels + 1] = task
-      restart(reading, task.restart, group.restart or restarts[job.type] or restarts.service)
+      task.restart = restart(reading, task.restart, group.restart)
       command(reading, task.config or {})
+      together.task(reading, task)
     end
   end
   for _, level in ipairs(levels) do
     for _, one in ipairs(level.constraints or {}) do constraint(reading, one) end
   end
   ports.job(reading, job)
+  for _, group in ipairs(job.groups) do order.group(reading, group) end
 end
 
 return M

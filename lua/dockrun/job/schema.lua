@@ -1,5 +1,7 @@
 --- What a job file may say: one row per key, which drives reading, defaults, checks, the words of errors and the help.
 
+local checks = require "dockrun.job.checks"
+local stanzas = require "dockrun.job.stanzas"
 local types = require "dockrun.job.types"
 
 local M = {}
@@ -11,37 +13,21 @@ local M = {}
 ---@field of? string        list, map: the type of what is in it
 ---@field rows? SchemaRow[] block, blocks, named: what may stand in it
 ---@field label? string     named: what a block calls its label ("name")
----@field default? any      what an absent key means; for block, {} reads an empty one
+---@field default? any      what an absent key means; a table is read as if it stood there, so for block, {} reads an empty one
 ---@field required? boolean
 ---@field values? string[]  the only strings there are
----@field check? fun(value: any): string?  what is wrong with a value of the right type
+---@field check? Check      what is wrong with a value of the right type; list, map: with each value in it
 ---@field check_key? fun(key: string): string?  map: what is wrong with a key
 ---@field unused? boolean   known to Nomad, without meaning on a single host: kept, and said so once
 ---@field hidden? boolean   not for people to write, so not in the help
+---@field engine? string   the field of the engine's create body that it becomes
+---@field policy? string[]  the agent's options that limit it
 ---@field doc string
 
-local function at_least(least, most)
-  return function(value)
-    if value < least then return ("must be at least %d, not %s"):format(least, value) end
-    if most and value > most then return ("must be at most %d, not %s"):format(most, value) end
-  end
-end
-
-local function not_blank(value)
-  if not value:find "%S" then return "must not be empty" end
-end
+local at_least = checks.range
 
 local function driver(value)
   if value ~= "docker" then return ("driver '%s' is not supported; the only one is 'docker'"):format(value) end
-end
-
-local function network_mode(value)
-  if value:find "^container:" then
-    return ("network_mode '%s' is not supported; use default, bridge, host, none or the name of a network"):format(value)
-  end
-  if not value:find "%${" and not value:find "^%w[%w_.-]*$" then
-    return ("must be default, bridge, host, none or the name of a network, not %s"):format(types.show(value))
-  end
 end
 
 -- signal(7), by the names and numbers of Linux; the engine takes both.
@@ -118,21 +104,29 @@ M.network = join({
   { name = "ports", type = "named", label = "label", rows = M.port, hidden = true, doc = "all of them, as the driver takes them" },
 }, unused "mode cidr ip device hostname dns public")
 
+M.io_device = {
+  { name = "path", type = "string", required = true, check = checks.absolute_path, doc = "the device on the host" },
+  { name = "read_bps", type = "integer", check = at_least(1), engine = "HostConfig.BlkioDeviceReadBps", doc = "bytes a second" },
+  { name = "write_bps", type = "integer", check = at_least(1), engine = "HostConfig.BlkioDeviceWriteBps", doc = "bytes a second" },
+  { name = "read_iops", type = "integer", check = at_least(1), engine = "HostConfig.BlkioDeviceReadIOps", doc = "reads a second" },
+  { name = "write_iops", type = "integer", check = at_least(1), engine = "HostConfig.BlkioDeviceWriteIOps", doc = "writes a second" },
+}
+
+M.io = {
+  { name = "weight", type = "integer", check = at_least(10, 1000), engine = "HostConfig.BlkioWeight",
+    doc = "its share of the disks' time, 10 to 1000" },
+  { name = "device", type = "named", label = "path", rows = M.io_device, doc = "device \"/dev/sda\" { read_bps = N, … }" },
+}
+
 M.resources = join({
-  { name = "cpu", type = "integer", default = 100, check = at_least(1), doc = "MHz" },
-  { name = "memory", type = "integer", default = 300, check = at_least(1, (1 << 43) - 1), doc = "MB" },
+  { name = "cpu", type = "integer", default = 100, check = at_least(1), engine = "HostConfig.CpuShares", doc = "MHz" },
+  { name = "memory", type = "integer", default = 300, check = at_least(1, (1 << 43) - 1), engine = "HostConfig.Memory",
+    doc = "MB; there is no swap" },
   { name = "network", type = "block", rows = M.network, default = {}, doc = "ports" },
+  { name = "io", type = "block", rows = M.io, doc = "disks" },
 }, unused "cores device disk disk_mb iops memory_max numa secrets")
 
-M.config = {
-  { name = "image", type = "string", required = true, check = not_blank, doc = "image reference; no tag means latest" },
-  { name = "command", type = "string", check = not_blank, doc = "what runs; with blanks and no args it is split on them" },
-  { name = "args", type = "list", of = "string", doc = "of the command" },
-  { name = "network_mode", type = "string", default = "bridge", check = network_mode,
-    doc = "default, bridge, host, none or the name of a network" },
-  { name = "ports", type = "list", of = "label", doc = "labels of the group's ports that this task publishes" },
-  { name = "port_map", type = "map", of = "port", doc = "label = port in the container" },
-}
+M.config = require "dockrun.job.config"
 
 M.task = join({
   { name = "name", type = "name", required = true, doc = "unique in its group" },
@@ -140,11 +134,12 @@ M.task = join({
   { name = "config", type = "block", rows = M.config, default = {}, doc = "the container" },
   { name = "env", type = "map", of = "string", check_key = env_name, default = {}, doc = "environment; wins over what dockrun sets" },
   meta, constraints, hooks, restart,
+  { name = "user", type = "string", check = checks.not_blank, engine = "User", doc = "user[:group]; left out, the image's" },
   { name = "kill_signal", type = "string", default = "SIGTERM", check = signal, doc = "what asks the task to end" },
   { name = "kill_timeout", type = "duration", default = 5, doc = "the wait before it is killed" },
   { name = "resources", type = "block", rows = M.resources, default = {}, doc = "what it may use" },
-}, unused [[action affinity artifact check check_restart consul csi_plugin dispatch_payload identity kind leader lifecycle logs
-  scaling schedule secret service shutdown_delay template user vault volume_mount]])
+}, stanzas.task, unused [[action affinity artifact check_restart consul csi_plugin dispatch_payload identity kind logs scaling
+  schedule secret service template vault volume_mount]])
 
 M.group = join({
   { name = "name", type = "name", required = true, doc = "unique in its job" },
@@ -176,6 +171,8 @@ M.file = { { name = "job", type = "named", rows = M.job, doc = "the job; a file 
 ---@field required boolean
 ---@field unused boolean
 ---@field values? string[]
+---@field engine? string
+---@field policy? string[]
 ---@field doc string
 
 local function describe(rows, prefix, into)
@@ -184,7 +181,7 @@ local function describe(rows, prefix, into)
       local path = prefix .. (row.also or row.name)
       into[#into + 1] = {
         path = path, type = row.of and ("%s of %s"):format(row.type, row.of) or row.type, values = row.values, doc = row.doc,
-        required = row.required or false, unused = row.unused or false,
+        required = row.required or false, unused = row.unused or false, engine = row.engine, policy = row.policy,
         default = type(row.default) ~= "table" and row.default or nil,
       }
       if row.rows then describe(row.rows, path .. ".", into) end

@@ -3,6 +3,23 @@
 
 local M = {}
 
+--- How deep the tables of a file may be nested. A job needs a dozen; whoever walks a tree relies on it.
+M.DEEPEST = 40
+
+--- The path to what is nested too deeply, if anything is.
+---@param value any
+---@param depth? integer  of the value itself: 0
+---@return string?
+function M.too_deep(value, depth)
+  depth = depth or 0
+  if type(value) ~= "table" then return nil end
+  if depth > M.DEEPEST then return "" end
+  for key, item in next, value do
+    local rest = M.too_deep(item, depth + 1)
+    if rest then return rest == "" and tostring(key) or key .. "." .. rest end
+  end
+end
+
 --- A table's keys in an order that is always the same: numbers first.
 ---@param value table
 ---@return (string|number)[]

@@ -49,6 +49,27 @@ function M.duration(value)
   return wrong("a duration such as '1m30s' or a number of seconds", value)
 end
 
+--- A function: only a .lua job file can hold one.
+function M.call(value)
+  if type(value) ~= "function" then return wrong("a function, which only a .lua job file can hold", value) end
+  return value
+end
+
+local conditions = { started = true, healthy = true, completed = true }
+
+--- What another task must have come to.
+function M.dependency(value)
+  if not conditions[value] then return wrong("started, healthy or completed", value) end
+  return value
+end
+
+--- A file's mode: a number as it is, or octal digits after a 0 in quotes, as chmod(1) takes them.
+function M.mode(value)
+  local mode = type(value) == "string" and value:find "^0[0-7]+$" and tonumber(value, 8) or M.integer(value)
+  if not mode or mode < 0 or mode > 4095 then return wrong("a file's mode such as '0755'", value) end
+  return mode
+end
+
 --- A host or container port.
 function M.port(value)
   local port = M.integer(value)

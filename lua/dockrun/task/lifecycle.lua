@@ -1,222 +1,235 @@
--- The life of one task:
---
---   received -> setup -> pull -> create -> start -> running -> exited -> cleanup -> dead | failed
---
--- A stop may come at any point. Before `running` it takes the task off its way (a cancel); from then on it stops the
--- container, and the end is seen like any other. Whatever happened, `cleanup` leaves nothing behind.
-local dirs = require "dockrun.driver.dirs"
+--- The life of one task, as a state machine. Who may cause a transition stands at its arrow:
+--- o order of its group, t the task's own work, e the engine, p the restart policy, h health, u the user (or its group,
+--- its leader, an update), r recovery.
+---
+---                     o         t           t            t            t           h
+---          received ────► setup ──► pulling ──► creating ──► starting ──► running ◄──► healthy
+---            │ │            ▲         ▲  │           │        │   │        │    ▲  h      ▲ h
+---            │ │ r          └─────────┼──┼───────────┼────────┘ t │        └──► unhealthy◄┘
+---            │ └─► running    a port  │  │ p         │ p    lost  │ p      h
+---            │                        │  ▼           ▼            ▼        running, healthy, unhealthy ──u,h─► stopping
+---            │                        └─────────── waiting ◄───────┐               │ e                            │ e
+---            │                        p               │            │ p             ▼                              │
+---            │                                        │            └──────────── exited ◄─────────────────────────┘
+---            ▼ o,u                                    ▼ u                          │ p,u
+---          cleanup ◄──── setup, pulling, creating, starting (t,u) ◄────────────────┘
+---            │ t
+---            ▼
+---          dead, or failed
+---
+--- A stop takes a task off its way at once where it waits (for its turn, a pull, a hook, a delay). Where the engine is
+--- making or starting a container, that is seen to its end first, so that nothing is left that nobody knows of.
 local driver = require "dockrun.driver.docker"
-local env = require "dockrun.task.env"
+local health = require "dockrun.task.health"
 local hooks = require "dockrun.hooks"
-local interpolate = require "dockrun.job.interpolate"
-local ports = require "dockrun.task.ports"
+local oom = require "dockrun.task.oom"
+local queue = require "dockrun.core.queue"
+local restarts = require "dockrun.task.restarts"
 local runtime = require "dockrun.core.runtime"
+local steps = require "dockrun.task.steps"
 
 local M = {}
 
--- A port can be lost between our probe and the engine's bind this often before the task fails.
+--- Every transition there is: from, to, who may cause it.
+---@type { [1]: string, [2]: string, by: string }[]
+M.transitions = {
+  { "received", "setup", by = "order" },
+  { "received", "running", by = "recovery" },
+  { "received", "cleanup", by = "order task user" },
+  { "setup", "pulling", by = "task" },
+  { "setup", "cleanup", by = "task user" },
+  { "pulling", "creating", by = "task" },
+  { "pulling", "waiting", by = "policy" },
+  { "pulling", "cleanup", by = "task user" },
+  { "creating", "starting", by = "task" },
+  { "creating", "waiting", by = "policy" },
+  { "creating", "cleanup", by = "task user" },
+  { "starting", "running", by = "task" },
+  { "starting", "setup", by = "task" },
+  { "starting", "waiting", by = "policy" },
+  { "starting", "cleanup", by = "task user" },
+  { "running", "healthy", by = "health" },
+  { "running", "unhealthy", by = "health" },
+  { "healthy", "unhealthy", by = "health" },
+  { "unhealthy", "healthy", by = "health" },
+  { "running", "stopping", by = "health user" },
+  { "healthy", "stopping", by = "health user" },
+  { "unhealthy", "stopping", by = "health user" },
+  { "running", "exited", by = "engine" },
+  { "healthy", "exited", by = "engine" },
+  { "unhealthy", "exited", by = "engine" },
+  { "stopping", "exited", by = "engine" },
+  { "exited", "waiting", by = "policy" },
+  { "exited", "cleanup", by = "policy user" },
+  { "waiting", "pulling", by = "policy" },
+  { "waiting", "cleanup", by = "user" },
+  { "cleanup", "dead", by = "task" },
+  { "cleanup", "failed", by = "task" },
+}
+
+local allowed = {}
+for _, row in ipairs(M.transitions) do
+  allowed[row[1]] = allowed[row[1]] or {}
+  local causes = {}
+  for cause in row.by:gmatch "%a+" do causes[cause] = true end
+  allowed[row[1]][row[2]] = causes
+end
+
+-- What a state is to people and programs (contract §9).
+local public = {
+  running = "running", healthy = "running", unhealthy = "running", stopping = "running", exited = "running",
+  dead = "dead", failed = "failed",
+}
+
+-- A port can be lost between our probe and the engine's bind this often before an attempt fails.
 local START_ATTEMPTS = 5
 
 ---@class Task
 ---@field agent table        engine, options, hooks, emitter, watch, images, ports: what the tasks of an agent share
+---@field alloc Alloc
 ---@field context TaskContext
 ---@field job string         names, for events
 ---@field group string
 ---@field name string
 ---@field alloc_id string
----@field state "pending"|"running"|"dead"|"failed"
----@field result? TaskResult
+---@field state string       of M.transitions
+---@field started boolean    its container has run
+---@field succeeded boolean  it ended as it should
+---@field result? TaskResult of the last run
 ---@field error? table       why it failed before it ran
 ---@field container_id? string
----@field stopping boolean
+---@field waits integer     above 0 while a stop may break off what it is at
+---@field stopping? table    the error that a stop raises, from the moment it was asked for
 ---@field detached boolean   leave the container alone from now on
 local Task = {}
 Task.__index = Task
 
+-- A task that is done when it ends well: of a batch job, or one that prepares or tidies up for others.
+local function is_finite(context)
+  local lifecycle = context.spec.lifecycle
+  if lifecycle then return not lifecycle.sidecar end
+  return context.job.type == "batch"
+end
+
 ---@param agent table
+---@param alloc Alloc
 ---@param context TaskContext
 ---@return Task
-function M.new(agent, context)
+function M.new(agent, alloc, context)
   return setmetatable({
-    agent = agent, context = context, state = "pending", stopping = false, detached = false,
-    job = context.job.name, group = context.group.name, name = context.task.name, alloc_id = context.alloc.id,
+    agent = agent, alloc = alloc, context = context, state = "received", started = false, succeeded = false, detached = false, waits = 0,
+    job = context.job.name, group = context.group.name, name = context.spec.name, alloc_id = alloc.id, ends = {},
+    restarts = restarts.new(context.spec.restart, {
+      on_success = not is_finite(context), now = runtime.now, random = agent.random,
+    }),
   }, Task)
 end
 
 function Task:emit(name, fields) return self.agent.emitter:emit(self, name, fields) end
 
+--- The state as the contract names it: pending, running, dead or failed.
+function Task:status() return public[self.state] or "pending" end
+
+function Task:ended() return self.state == "dead" or self.state == "failed" end
+
+--- Whether its container runs, and nobody has asked it to end.
+function Task:is_live() return self.state == "running" or self.state == "healthy" or self.state == "unhealthy" end
+
+--- Healthy by its checks; where nothing tells, by running, or by having done what it was there for.
+function Task:is_healthy()
+  if self.state == "healthy" or self.succeeded then return true end
+  return self.state == "running" and self.health ~= nil and not self.health:has_sources()
+end
+
+--- Comes to another state.
+---@param state string
+---@param cause string  of M.transitions
+function Task:become(state, cause)
+  local from = self.state
+  local causes = allowed[from] and allowed[from][state]
+  if not causes or not causes[cause] then
+    error(("a task cannot go from %s to %s by %s"):format(from, state, cause))
+  end
+  self.state = state
+  if self.agent.on_transition then self.agent.on_transition(self, from, state, cause) end
+  self.alloc:changed(self)
+end
+
+-- ---- hooks, and what a stop may break off -----------------------------------------------------
+
 --- What hooks see of the task.
 function Task:view()
   local context = self.context
+  local task = context.task or context.spec
   return hooks.read_only {
-    job = self.job, group = self.group, name = self.name, alloc = context.alloc, config = context.task.config,
-    resources = context.task.resources, meta = context.meta, env = context.env, ports = context.ports, ip = context.ip,
-    state = self.state, container_id = self.container_id, image = context.image and context.image.reference.full,
-    result = self.result, endpoint = self.agent.engine:endpoint(),
+    job = self.job, group = self.group, name = self.name, config = task.config, resources = task.resources,
+    alloc = { id = context.alloc.id, index = context.alloc.index }, meta = context.meta, env = context.env,
+    ports = context.ports, ip = context.ip, state = self:status(), phase = self.state, container_id = self.container_id,
+    image = context.image and context.image.reference.full, result = self.result, restarts = self.restarts.total,
+    endpoint = self.agent.engine:endpoint(),
+    stop = function(reason) runtime.spawn(self.agent.stop_job, self.agent, self.job, reason) end,
   }
 end
 
--- Runs a transition's hooks; raises where one fails or says no, which takes the task off its way.
-function Task:hook(name, thing)
+-- From here to the end of the scope, a stop may break off what the task waits for.
+local function breakable(self)
+  if self.stopping then error(self.stopping, 0) end
+  self.waits = self.waits + 1
+  return setmetatable({}, { __close = function() self.waits = self.waits - 1 end })
+end
+
+local function run_hook(self, name, thing)
   local context = self.context
   local own = {
-    { "job", context.job.hooks or {} }, { "group", context.group.hooks or {} }, { "task", context.task.hooks or {} },
+    { "job", context.job.hooks or {} }, { "group", context.group.hooks or {} }, { "task", context.spec.hooks or {} },
   }
   local function report(err) self:emit("hook_failed", { message = tostring(err) }) end
-  local ok, err = self.agent.hooks:run(name, own, self:view(), thing, report)
+  return self.agent.hooks:run(name, own, self:view(), thing, report)
+end
+
+--- Runs a transition's hooks. Raises where one fails or says no, which takes the task off its way.
+---@param name string
+---@param thing? any
+function Task:hook(name, thing)
+  local _ <close> = breakable(self)
+  local ok, err = run_hook(self, name, thing)
   if ok then return end
   self:emit("hook_failed", { message = tostring(err) })
   error(err, 0)
 end
 
--- A hook after which nothing can be refused any more: its failure is told and changes nothing.
+--- A hook after which nothing can be refused any more: its failure is told and changes nothing.
+---@param name string
+---@param thing? any
+---@return boolean ok
+---@return table? err
 function Task:late_hook(name, thing)
-  local ok, err = pcall(self.hook, self, name, thing)
-  if not ok and type(err) == "table" and err.kind == "cancelled" then error(err, 0) end
+  local done, ok, err = pcall(run_hook, self, name, thing)
+  if not done then ok, err = nil, ok end
+  if not ok then self:emit("hook_failed", { message = tostring(err) }) end
+  return ok, err
 end
 
--- Raises err unless the call gave a value.
-local function must(value, err)
-  if not value then error(err, 0) end
-  return value
-end
+-- ---- one run of the container -----------------------------------------------------------------
 
--- ---- on the way to running --------------------------------------------------------------------
-
--- Whose container has a port that we wanted: a better name than the proxy process that holds it.
-local function name_holder(engine, err)
-  for _, container in ipairs(engine:container_list() or {}) do
-    for _, port in ipairs(container.Ports or {}) do
-      if port.PublicPort == err.port then
-        err.holder = "container " .. (container.Names[1] or container.Id):gsub("^/", "")
-        err.message = ("port %d is taken: %s has it"):format(err.port, err.holder)
-        return
-      end
-    end
-  end
-end
-
-function Task:take_ports()
-  local agent, context = self.agent, self.context
-  local owner = ("%s.%s[%d].%s"):format(self.job, self.group, context.alloc.index, self.name)
-  local asked = context.spec.resources.network.ports
-  local mappings, err = ports.allocate(agent.ports, agent.bind_ip, context.ip, asked, owner)
-  if not mappings then
-    if err.kind == "taken" and err.port then name_holder(agent.engine, err) end
-    error(err, 0)
-  end
-  context.ports = mappings
-end
-
-function Task:release_ports()
-  ports.release(self.agent.ports, self.agent.bind_ip, self.context.ports)
-  self.context.ports = {}
-end
-
--- On another host's engine there is nothing to make here.
-function Task:make_dirs()
-  local context = self.context
-  if not self.agent.engine:endpoint():find "^unix:" then return end
-  context.dirs = dirs.of(self.agent.options.state_dir, context.alloc.id, self.name)
-  context.alloc.users = (context.alloc.users or 0) + 1
-  must(dirs.make(context.dirs))
-end
-
--- The allocation's directories go with the last of its tasks.
-function Task:remove_dirs()
-  local context = self.context
-  if not context.dirs then return end
-  context.alloc.users = context.alloc.users - 1
-  local root = context.dirs.root
-  context.dirs = nil
-  if context.alloc.users > 0 then return end
-  local ok, err = dirs.remove(root)
-  if not ok then self:emit("failed", { message = "clean-up: " .. tostring(err) }) end
-end
-
--- The environment, and the task's strings with everything filled in.
-function Task:fill_in()
-  local context = self.context
-  context.task = context.spec
-  context.env = env.build(context)
-  context.task = must(interpolate.task(context.spec, {
-    env = context.env, attr = self.agent.attributes, node = self.agent.node, meta = context.meta,
-  }))
-  context.env = env.build(context)
-end
-
-function Task:pull()
-  local context = self.context
-  self:hook("pull", { image = context.task.config.image })
-  context.image = must(self.agent.images:ensure(context.task.config.image, {
-    pulling = function() self:emit("pulling", { message = context.task.config.image }) end,
-    progress = self.agent.on_progress and function(...) self.agent.on_progress(self, ...) end,
-    warn = function(message) self:emit("pulling", { message = message }) end,
-  }))
-  self:emit("pulled", { image_id = context.image.id, message = context.image.reference.full })
-  self:hook("pulled", context.image)
-end
-
-function Task:create()
-  local body = driver.body(self.context)
-  self:hook("create", body)
-  self:hook("prestart", body)
-  self.container_id = must(driver.create(self.agent.engine, driver.container_name(self.context), body))
-  self:emit("created", { container_id = self.container_id, image_id = self.context.image.id })
-  self:hook("created", { id = self.container_id })
-end
-
-function Task:remove_container()
-  local id = self.container_id
-  if not id then return end
-  self.agent.watch:remove(id)
-  local ok, err = self.agent.engine:container_remove(id, { force = true, v = true })
-  self.container_id = nil
-  -- 404: it is gone already. 409: somebody else is removing it just now.
-  if not ok and err.status ~= 404 and err.status ~= 409 then error(err, 0) end
-  self:emit("removed", { container_id = id })
-end
-
--- Creates and starts. Where a port was lost to somebody else meanwhile, takes another one and begins anew.
-function Task:launch()
-  local engine = self.agent.engine
+local function launch(self)
   for attempt = 1, START_ATTEMPTS do
-    self:create()
-    self.events = self.agent.watch:add(self.container_id)
-    local ok, err = engine:container_start(self.container_id)
+    if self.stopping then error(self.stopping, 0) end
+    self:become("creating", "task")
+    self.may_exist = true
+    steps.create(self)
+    if self.stopping then error(self.stopping, 0) end
+    self:become("starting", "task")
+    local ok, lost, err = steps.start(self)
     if ok then return end
-    local lost, port = driver.lost_port(err)
-    self:remove_container()
-    self:release_ports()
+    local gone, why = steps.discard(self)
+    if not gone then error(why, 0) end
     if not lost or attempt == START_ATTEMPTS then error(err, 0) end
-    runtime.sleep(0.05)
-    self:take_ports()  -- says so where the port was a reserved one
-    self:fill_in()
-    self:emit("setup", { message = ("port %s was taken by somebody else meanwhile; starting again"):format(port or "?") })
+    self:become("setup", "task")
+    steps.replace_ports(self, lost)
+    self:become("pulling", "task")
   end
 end
-
-function Task:prepare()
-  self:emit "received"
-  self:hook("received", self.context.spec)
-  self:hook("setup", self.context.spec)
-  self:make_dirs()
-  self:take_ports()
-  self:hook("ports", self.context.ports)
-  self:fill_in()
-  self:emit("setup", { ports = self.context.ports })
-  self:pull()
-  self:launch()
-  self.state = "running"
-  local handle = driver.handle(self.context.image.id, self.container_id)
-  self:emit("started", {
-    container_id = self.container_id, image_id = self.context.image.id, ports = self.context.ports, message = handle,
-  })
-  if self.agent.on_log then self.logs = runtime.spawn(self.agent.on_log, self) end
-  self:late_hook("started", { id = self.container_id, handle = handle })
-end
-
--- ---- the end ----------------------------------------------------------------------------------
 
 local function describe(result)
   if result.error then return result.error end
@@ -225,81 +238,255 @@ local function describe(result)
   return ("exit code %d"):format(result.exit_code or -1)
 end
 
-function Task:watch_end()
-  self.result = driver.wait(self.agent.engine, self.container_id, self.events, function(event)
-    if event.action == "oom" then self:emit("oom", { container_id = self.container_id, oom = true }) end
+-- What the checks say. Those of a task that is ending already change nothing.
+local function on_health(self, state, why)
+  if not self:is_live() or self.state == state then return end
+  self:become(state, "health")
+  self:emit(state, { container_id = self.container_id, message = why })
+  self:late_hook(state, { id = self.container_id, reason = why })
+end
+
+-- From running to exited.
+local function watch_end(self)
+  local ended <close> = health.watch(self, function(state, why) on_health(self, state, why) end)
+  local kernel <close> = oom.watch(self)
+  self.health = ended
+  self.alloc:changed(self)  -- where nothing tells of its health, it is healthy now
+  if self.stopping then runtime.spawn(self.halt, self, "user") end  -- it came while the engine was starting it
+  if self.detached then error(runtime.error("cancelled", "detached"), 0) end
+  self.watching = true
+  local result = driver.wait(self.agent.engine, self.container_id, self.events, function(event)
+    if event.action == "oom" then kernel:seen() end
+    ended:seen(event)
   end)
-  local result = self.result
+  self.watching = false
+  result.oom = result.oom or kernel:count() > 0
+  self.result = result
+  self:become("exited", "engine")
   self:emit("exited", {
     container_id = self.container_id, exit_code = result.exit_code, signal = result.signal, oom = result.oom,
     message = describe(result),
   })
+  for _, waiting in ipairs(self.ends) do waiting:push(true) end
+  self.ends = {}
   self:late_hook("exited", result)
 end
 
-function Task:cleanup()
-  if self.logs then pcall(self.logs.await, self.logs, 5) end  -- the last lines, before the container goes
-  self:late_hook("cleanup", { container_id = self.container_id })
-  if self.agent.options["docker.cleanup.container"] or not self.result then
-    local ok, err = pcall(self.remove_container, self)
-    if not ok then self:emit("failed", { message = "clean-up: " .. tostring(err), container_id = self.container_id }) end
+local function run_once(self)
+  self.result = nil
+  if self.container_id then
+    local gone, why = steps.discard(self)
+    if not gone then error(why, 0) end
   end
-  self.agent.watch:remove(self.container_id or "")
-  self:release_ports()
-  if not self.container_id then self:remove_dirs() end
+  do
+    local _ <close> = breakable(self)
+    steps.pull(self)
+  end
+  launch(self)
+  self.started = true
+  self:become("running", "task")
+  local handle = driver.handle(self.context.image.id, self.container_id)
+  self:emit("started", {
+    container_id = self.container_id, image_id = self.context.image.id, ports = self.context.ports, message = handle,
+  })
+  if self.agent.on_log then self.logs = runtime.spawn(self.agent.on_log, self) end
+  if not self.stopping then
+    self.waits = self.waits + 1
+    self:late_hook("started", { id = self.container_id, handle = handle })
+    self.waits = self.waits - 1
+  end
+  watch_end(self)
 end
 
--- Stops the container of a task that was cancelled while it ran.
-function Task:halt()
-  self.agent.engine:container_stop(self.container_id, { t = math.ceil(self.context.task.kill_timeout) })
+--- Takes over a container that runs already: it is watched from its first moment here.
+---@param record TaskRecord
+function Task:adopt(record)
+  self.container_id, self.adopted = record.container_id, true
+  self.context.ports = record.ports
 end
 
---- The whole life. Returns when nothing of the task is left (or it was detached).
-function Task:run()
-  local ok, err = pcall(self.prepare, self)
-  if ok then ok, err = pcall(self.watch_end, self) end
-  if self.detached then return end
-  if not ok and self.container_id and self.state == "running" then self:halt() end
-  local stopped = self.stopping or (not ok and type(err) == "table" and err.kind == "cancelled")
-  if not ok and not stopped then
+-- What an adopted task would have from the steps that it skips.
+local function reattach(self)
+  local found, err = self.agent.engine:container_inspect(self.container_id)
+  if not found then error(err, 0) end
+  self.events = self.agent.watch:add(self.container_id)
+  self.events:push { action = "resync" }  -- it may have ended meanwhile
+  steps.adopt(self, found)
+  self.started = true
+  self:become("running", "recovery")
+  self:emit("reattached", {
+    container_id = self.container_id, image_id = found.Image, ports = self.context.ports,
+    message = driver.handle(found.Image, self.container_id),
+  })
+  if self.agent.on_log then self.logs = runtime.spawn(self.agent.on_log, self) end
+  watch_end(self)
+end
+
+-- ---- the whole life ---------------------------------------------------------------------------
+
+-- Errors that the next attempt may not meet: the engine or the registry is away for now, or in trouble.
+local function may_pass(err)
+  if type(err) ~= "table" then return false end
+  return err.kind == "unreachable" or err.kind == "timeout" or (err.kind == "engine" and (err.status or 0) >= 500)
+end
+
+-- Whether it begins anew, by the policy and by the `restart` hooks.
+local function decide(self, err)
+  local result = self.result
+  local decision = self.restarts:decide {
+    success = result and result.exit_code == 0 and not result.error and not self.restart_wanted,
+    unrecoverable = err ~= nil and not may_pass(err),
+  }
+  self.restart_wanted = nil
+  local _ <close> = breakable(self)
+  local ok, veto = run_hook(self, "restart", decision)
+  if not ok then
+    self:emit("hook_failed", { message = tostring(veto) })
+    decision.restart, decision.failed, decision.reason = false, true, tostring(veto)
+  end
+  return decision
+end
+
+-- Waits for the next attempt, or says that there is none.
+local function next_attempt(self, err)
+  local decision = decide(self, err)
+  if not decision.restart then
+    if decision.failed and self.restarts.policy.attempts > 0 then
+      self:emit("not_restarting", { message = decision.reason, container_id = self.container_id })
+    end
+    if err then error(err, 0) end
+    self.succeeded = not decision.failed
+    return false
+  end
+  self.restarts.total = self.restarts.total + 1
+  self:become("waiting", "policy")
+  local message = err and ("%s: %s"):format(decision.reason, err) or decision.reason
+  self:emit("restarting", { message = message, delay = decision.delay, container_id = self.container_id })
+  do
+    local _ <close> = breakable(self)
+    runtime.sleep(decision.delay)
+  end
+  self:become("pulling", "policy")
+  return true
+end
+
+-- Its own turn, and what it keeps for its whole life.
+local function begin(self)
+  self:emit "received"
+  self:hook("received", self.context.spec)
+  do
+    local _ <close> = breakable(self)
+    local ok, err = self.alloc:turn(self)
+    if not ok then error(err, 0) end
+  end
+  self:become("setup", "order")
+  steps.setup(self)
+  self:become("pulling", "task")
+end
+
+local function live(self)
+  if not self.adopted then begin(self) end
+  repeat
+    local ok, err = pcall(self.adopted and reattach or run_once, self)
+    self.adopted = false
+    if self.stopping or self.detached then
+      if ok then return end
+      error(err, 0)
+    end
+    if not ok and not may_pass(err) then error(err, 0) end
+  until not next_attempt(self, not ok and err or nil)
+end
+
+local function finish(self, err)
+  if err and not self.stopping then
     self.error = err
     self:emit("failed", { message = tostring(err), container_id = self.container_id })
     self:late_hook("failed", err)
   end
-  local good = ok and self.result.exit_code == 0 and not self.result.error
-  self:cleanup()
-  self.state = (good or stopped) and "dead" or "failed"
-  if stopped then self:late_hook("stopped", self.result) end
+  -- A stop that came while it ran and lost its way since: an engine that failed between the two.
+  if self:is_live() then self:halt "user" end
+  if self.state == "stopping" then self:become("exited", "engine") end
+  local orderly = type(err) == "table" and err.kind == "order"
+  self:become("cleanup", self.stopping and "user" or orderly and "order" or self.state == "exited" and "policy" or "task")
+  self:late_hook("cleanup", { container_id = self.container_id })
+  steps.cleanup(self)
+  self:become((self.succeeded or self.stopping) and "dead" or "failed", "task")
+  local ok, why = self.alloc:remove_dirs()
+  if not ok then self:emit("failed", { message = "clean-up: " .. tostring(why) }) end
+  if self.stopping then self:late_hook("stopped", self.result) end
 end
 
---- Asks the task to end: its container is stopped as the job wants, or, before there is one, it goes no further.
+--- The whole life. Returns when nothing of the task is left (or it was detached).
+function Task:run()
+  local ok, err = pcall(live, self)
+  if not self.detached then finish(self, not ok and err or nil) end
+end
+
+-- ---- asked to end -----------------------------------------------------------------------------
+
+--- Waits until the container has ended.
+---@param timeout number
+---@return boolean ended
+function Task:await_exit(timeout)
+  if self.state ~= "stopping" then return true end
+  local ended = queue.new()
+  table.insert(self.ends, ended)
+  return ended:pop(timeout) == true
+end
+
+--- Ends the container that runs, as the job wants. The end itself is seen by who watches it.
+---@param cause "user"|"health"
 ---@param reason? string
-function Task:stop(reason)
-  if self.stopping or self.state == "dead" or self.state == "failed" then return end
-  self.stopping = true
-  if self.state ~= "running" then
-    if self.coroutine then self.coroutine:cancel(reason or "stopped") end
+function Task:halt(cause, reason)
+  if not self:is_live() then return end
+  self:become("stopping", cause)
+  local spec = self.context.task
+  self:emit("killing", { container_id = self.container_id, message = reason })
+  if spec.shutdown_delay > 0 then self:await_exit(spec.shutdown_delay) end
+  local how = { signal = spec.kill_signal, timeout = spec.kill_timeout }
+  self:late_hook("kill", how)
+  if self.state ~= "stopping" then return end
+  local ok, err = steps.end_container(self, how)
+  if not ok then
+    self:emit("failed", { message = "cannot stop it: " .. tostring(err), container_id = self.container_id })
     return
   end
-  self:emit("killing", { container_id = self.container_id, message = reason })
-  self:late_hook("kill", { signal = self.context.task.kill_signal, timeout = self.context.task.kill_timeout })
-  local ok, err = self.agent.engine:container_stop(self.container_id, { t = math.ceil(self.context.task.kill_timeout) })
-  if ok or err.status == 404 then
-    self:emit("killed", { container_id = self.container_id })
-    self:late_hook("killed", { id = self.container_id })
-  else
-    self:emit("failed", { message = "cannot stop it: " .. tostring(err), container_id = self.container_id })
+  self:emit("killed", { container_id = self.container_id })
+  self:late_hook("killed", { id = self.container_id })
+end
+
+--- Ends the container and lets the restart policy decide what follows: for a task that its checks gave up.
+---@param reason string
+function Task:restart(reason)
+  if not self:is_live() then return end
+  self.restart_wanted = reason
+  self:halt("health", reason)
+end
+
+--- Asks the task to end, for good: its container is stopped as the job wants, or, before there is one, it goes no
+--- further. A second stop changes nothing.
+---@param reason? string
+function Task:stop(reason)
+  if self.stopping or self:ended() or self.state == "cleanup" then return end
+  self.stopping = runtime.error("cancelled", reason or "stopped")
+  if self.waits > 0 then self.coroutine:cancel(self.stopping) end
+  self:halt("user", reason)
+end
+
+--- Ends it at once, whatever it is at.
+function Task:kill()
+  self.stopping = self.stopping or runtime.error("cancelled", "killed")
+  if self:is_live() or self.state == "stopping" then
+    self.agent.engine:container_kill(self.container_id)
+  elseif not self:ended() then
+    self.coroutine:cancel(self.stopping)
   end
 end
 
---- Ends it at once.
-function Task:kill()
-  self.stopping = true
-  if self.container_id then
-    self.agent.engine:container_kill(self.container_id)
-  elseif self.coroutine then
-    self.coroutine:cancel "killed"
-  end
+--- Leaves a container that runs to itself: nothing of the task happens any more.
+function Task:detach()
+  self.detached = true
+  if self.watching or self.state == "received" then self.coroutine:cancel "detached" end
 end
 
 return M

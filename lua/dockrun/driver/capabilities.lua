@@ -1,0 +1,53 @@
+-- Linux capabilities of a container: what the engine gives by itself, what a task asks for, what the agent allows.
+local M = {}
+
+-- What the engine gives where nothing is said: DefaultCapabilities of moby/oci/caps.
+M.default = {
+  "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "NET_RAW", "SETFCAP",
+  "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
+}
+
+-- NET_ADMIN, whichever way it is written.
+local function upper(name) return (name:upper():gsub("^CAP_", "")) end
+
+local function set(names)
+  local members = {}
+  for _, name in ipairs(names or {}) do members[upper(name)] = true end
+  return members
+end
+
+local function list(members)
+  local names = {}
+  for name in pairs(members) do names[#names + 1] = name end
+  table.sort(names)
+  return names
+end
+
+--- What of cap_add is not allowed.
+---@param add? string[]     as a job has them: any case, with or without CAP_
+---@param allowed string[]  may hold "all"
+---@return string[] names
+function M.refused(add, allowed)
+  local allow, refused = set(allowed), {}
+  for name in pairs(set(add)) do
+    if not allow[name] and not allow.ALL then refused[name] = true end
+  end
+  return list(refused)
+end
+
+--- What the engine is told. Of its own set, what is not allowed goes too, so that nobody has what the agent does not
+--- allow.
+---@param add? string[]
+---@param drop? string[]
+---@param allowed string[]
+---@return string[] add
+---@return string[] drop
+function M.delta(add, drop, allowed)
+  local allow, dropped = set(allowed), set(drop)
+  if not allow.ALL and not dropped.ALL then
+    for _, name in ipairs(M.default) do dropped[name] = dropped[name] or not allow[name] or nil end
+  end
+  return list(set(add)), dropped.ALL and { "ALL" } or list(dropped)
+end
+
+return M

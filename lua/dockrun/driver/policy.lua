@@ -1,0 +1,123 @@
+-- What an agent does not let a task do, whatever its job says: asked when a job is planned, before anything is pulled or
+-- made. Each limit is an option of the agent, which the refusal names.
+local capabilities = require "dockrun.driver.capabilities"
+local files = require "dockrun.driver.files"
+local job_storage = require "dockrun.job.storage"
+local problems = require "dockrun.job.problems"
+
+local M = {}
+
+local function contains(list, value)
+  for _, one in ipairs(list) do
+    if one == value then return true end
+  end
+  return false
+end
+
+-- "host", "container": what stands before a container's name.
+local function kind_of(mode) return mode:match "^[^:]+" end
+
+local function mode(key)
+  local option = "docker.allowed_modes." .. key
+  return function(value, options)
+    if contains(options[option], kind_of(value)) then return nil end
+    return ("'%s' is not among the agent's %s"):format(value, option)
+  end
+end
+
+-- Whether a path of the job may be bound: any, or one in the task's own directories.
+local function path_problem(path, options, of)
+  if options["docker.volumes.enabled"] or files.is_own(of, path) then return nil end
+  return ("'%s' is not in the task's own directories; the agent's docker.volumes.enabled is false"):format(path)
+end
+
+--- What is wrong with an option's value: a text, or a list of { key, text }; nil where nothing is.
+---@type table<string, fun(value: any, options: table, dirs: AllocDirs): (string|{ [1]: string, [2]: string }[])?>
+M.limits = {
+  privileged = function(value, options)
+    if value and not options["docker.allow_privileged"] then return "the agent's docker.allow_privileged is false" end
+  end,
+
+  cap_add = function(value, options)
+    local refused = capabilities.refused(value, options["docker.allow_caps"])
+    if #refused > 0 then return ("%s: not among the agent's docker.allow_caps"):format(table.concat(refused, ", ")) end
+  end,
+
+  runtime = function(value, options)
+    if not contains(options["docker.allow_runtimes"], value) then
+      return ("'%s' is not among the agent's docker.allow_runtimes"):format(value)
+    end
+  end,
+
+  ipc_mode = mode "ipc", pid_mode = mode "pid", uts_mode = mode "uts", userns_mode = mode "userns",
+
+  pids_limit = function(value, options)
+    local most = options["docker.pids_limit"]
+    if most > 0 and value > most then return ("%d is above the agent's docker.pids_limit of %g"):format(value, most) end
+  end,
+
+  oom_score_adj = function(value, options)
+    local least = options["docker.oom_score_adj"]
+    if value < least then return ("%d is below the agent's docker.oom_score_adj of %g"):format(value, least) end
+  end,
+
+  volume_driver = function(_, options)
+    if not options["docker.volumes.enabled"] then return "the agent's docker.volumes.enabled is false" end
+  end,
+
+  volumes = function(value, options, of, config)
+    local found = {}
+    for i, text in ipairs(value) do
+      local volume, why = job_storage.parse(text)
+      if volume and not config.volume_driver then why = path_problem(volume.source, options, of) end
+      if why then found[#found + 1] = { ("[%d]"):format(i), why } end
+    end
+    return found
+  end,
+
+  -- A volume's driver can make it of any path of the host.
+  mount = function(value, options, of)
+    local found = {}
+    for i, one in ipairs(value) do
+      local why
+      if one.type == "bind" then
+        why = path_problem(one.source, options, of)
+      elseif one.type ~= "tmpfs" and not options["docker.volumes.enabled"] then
+        why = "volumes are not allowed; the agent's docker.volumes.enabled is false"
+      end
+      if why then found[#found + 1] = { ("[%d]"):format(i), why } end
+    end
+    return found
+  end,
+
+  load = function(value, _, of)
+    if not files.is_archive(of, value) then return ("'%s' is not in the task's own directories"):format(value) end
+  end,
+}
+
+local names = {}
+for name in pairs(M.limits) do names[#names + 1] = name end
+table.sort(names)
+
+--- Whether an agent with these options takes a task.
+---@param task table                 with every name in it filled in
+---@param options table<string, any> see options.lua
+---@param opts? { path?: string, dirs?: AllocDirs }  the task's key path, and its directories where they are made already
+---@return true? ok
+---@return SpecError? err  every refusal, each with its key path and the option's name
+function M.check(task, options, opts)
+  opts = opts or {}
+  local found, path = problems.new(), (opts.path or "task." .. task.name) .. ".config."
+  local of = opts.dirs or files.planned(task.name)
+  for _, name in ipairs(names) do
+    local value = task.config[name]
+    local refusal = value ~= nil and M.limits[name](value, options, of, task.config)
+    if type(refusal) == "string" then refusal = { { "", refusal } } end
+    for _, one in ipairs(refusal or {}) do found:add(path .. name .. one[1], one[2]) end
+  end
+  local err = found:error()
+  if err then return nil, err end
+  return true
+end
+
+return M

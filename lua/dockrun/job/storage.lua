@@ -1,0 +1,77 @@
+--- What `config` may say of files: volumes, mounts, devices.
+
+local checks = require "dockrun.job.checks"
+local types = require "dockrun.job.types"
+
+local M = {}
+
+local options = {
+  { name = "name", type = "string", check = checks.not_blank, engine = "HostConfig.Mounts[].VolumeOptions.DriverConfig.Name",
+    doc = "the volume driver" },
+  { name = "options", type = "map", of = "string", engine = "HostConfig.Mounts[].VolumeOptions.DriverConfig.Options",
+    doc = "of the volume driver" },
+}
+
+local volume_options = {
+  { name = "no_copy", type = "boolean", default = false, engine = "HostConfig.Mounts[].VolumeOptions.NoCopy",
+    doc = "do not fill a new volume with what the image has there" },
+  { name = "labels", type = "map", of = "string", engine = "HostConfig.Mounts[].VolumeOptions.Labels", doc = "of a new volume" },
+  { name = "driver_config", type = "block", rows = options, doc = "how a new volume is made" },
+}
+
+local tmpfs_options = {
+  { name = "size", type = "integer", check = checks.range(0), engine = "HostConfig.Mounts[].TmpfsOptions.SizeBytes", doc = "bytes" },
+  { name = "mode", type = "mode", engine = "HostConfig.Mounts[].TmpfsOptions.Mode", doc = "of the directory, such as '0755'" },
+}
+
+local bind_options = {
+  { name = "propagation", type = "string", engine = "HostConfig.Mounts[].BindOptions.Propagation",
+    check = checks.one_of("private", "rprivate", "shared", "rshared", "slave", "rslave"),
+    doc = "private, rprivate, shared, rshared, slave or rslave" },
+}
+
+---@type SchemaRow[]
+M.mount = {
+  { name = "type", type = "string", default = "volume", check = checks.one_of("volume", "bind", "tmpfs"),
+    engine = "HostConfig.Mounts[].Type", doc = "volume, bind or tmpfs" },
+  { name = "target", type = "string", required = true, check = checks.absolute_path, engine = "HostConfig.Mounts[].Target",
+    doc = "where it is in the container" },
+  { name = "source", type = "string", check = checks.not_blank, engine = "HostConfig.Mounts[].Source",
+    doc = "name of a volume, or path on the host; a relative one is in the task's directory" },
+  { name = "readonly", type = "boolean", default = false, engine = "HostConfig.Mounts[].ReadOnly", doc = "it cannot be written to" },
+  { name = "bind_options", type = "block", rows = bind_options, doc = "for bind" },
+  { name = "tmpfs_options", type = "block", rows = tmpfs_options, doc = "for tmpfs" },
+  { name = "volume_options", type = "block", rows = volume_options, doc = "for volume" },
+}
+
+--- Takes a volume apart: source:target[:mode].
+---@param text string
+---@return { source: string, target: string, mode?: string }? volume
+---@return string? why
+function M.parse(text)
+  local source, target, mode = text:match "^([^:]+):(/[^:]*)$"
+  if not source then source, target, mode = text:match "^([^:]+):(/[^:]*):([%w,]+)$" end
+  if not source then
+    return nil, ("must be 'source:target' or 'source:target:mode', the target absolute, not %s"):format(types.show(text))
+  end
+  return { source = source, target = target, mode = mode }
+end
+
+---@type Check
+function M.volume(value)
+  if checks.is_open(value) then return nil end
+  local _, why = M.parse(value)
+  return why
+end
+
+---@type SchemaRow[]
+M.device = {
+  { name = "host_path", type = "string", required = true, check = checks.absolute_path, engine = "HostConfig.Devices[].PathOnHost",
+    doc = "the device on the host" },
+  { name = "container_path", type = "string", check = checks.absolute_path, engine = "HostConfig.Devices[].PathInContainer",
+    doc = "left out, the same" },
+  { name = "cgroup_permissions", type = "string", default = "rwm", check = checks.matches("some of r, w and m", "[rwm][rwm]?[rwm]?"),
+    engine = "HostConfig.Devices[].CgroupPermissions", doc = "read, write, mknod" },
+}
+
+return M

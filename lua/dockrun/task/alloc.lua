@@ -1,0 +1,184 @@
+--- An allocation: one of a group's `count`, with a task of each kind. It says whose turn it is, and who ends with whom.
+---
+---   prestart tasks, and prestart sidecars  ->  main tasks  ->  poststart tasks     -> poststop tasks
+---   must have completed     must run           until they end  once the main run      once all main tasks ended
+---
+--- (https://developer.hashicorp.com/nomad/docs/job-specification/lifecycle), and `depends_on` between any two.
+local dirs = require "dockrun.driver.dirs"
+local queue = require "dockrun.core.queue"
+local runtime = require "dockrun.core.runtime"
+
+local M = {}
+
+---@class Alloc
+---@field id string
+---@field index integer
+---@field tasks Task[]
+---@field stopping? string  why, from the moment that it is to end
+---@field began boolean     a container of it has run
+local Alloc = {}
+Alloc.__index = Alloc
+
+---@param id string
+---@param index integer
+---@return Alloc
+function M.new(id, index)
+  return setmetatable({ id = id, index = index, tasks = {}, waiting = {}, began = false }, Alloc)
+end
+
+local function stage(task) return task.context.spec.lifecycle and task.context.spec.lifecycle.hook or "main" end
+local function is_sidecar(task) return task.context.spec.lifecycle ~= nil and task.context.spec.lifecycle.sidecar end
+local function is_main(task) return stage(task) == "main" end
+local function is_finite(task) return stage(task) ~= "poststop" and not is_sidecar(task) end
+
+local function all(tasks, wanted, holds)
+  for _, task in ipairs(tasks) do
+    if wanted(task) and not holds(task) then return false end
+  end
+  return true
+end
+
+-- ---- whose turn it is -------------------------------------------------------------------------
+
+-- Whether a task has come to what another waits for: true; false, why it never will; nil while it may.
+local reached = {
+  started = function(other)
+    if other.started then return true end
+    if other:ended() then return false, "never started" end
+  end,
+  healthy = function(other)
+    if other:is_healthy() then return true end
+    if other:ended() then return false, "ended before it was healthy" end
+  end,
+  completed = function(other)
+    if other.succeeded then return true end
+    if other:ended() then return false, "did not complete" end
+  end,
+}
+
+-- What a task waits for: { other task, condition }.
+local function conditions(alloc, task)
+  local list, own = {}, stage(task)
+  for _, other in ipairs(alloc.tasks) do
+    local on = (task.context.spec.depends_on or {})[other.name]
+    if on then list[#list + 1] = { other, on } end
+    if stage(other) == "prestart" and (own == "main" or own == "poststart") then
+      list[#list + 1] = { other, is_sidecar(other) and "started" or "completed" }
+    end
+    if is_main(other) and own == "poststart" then list[#list + 1] = { other, "started" } end
+  end
+  return list
+end
+
+local function may_begin(alloc, task)
+  if stage(task) == "poststop" then
+    if not all(alloc.tasks, is_main, task.ended) then return nil end
+    if not alloc.began then return false, "nothing of its group ever ran" end
+  end
+  local all_true = true
+  for _, condition in ipairs(conditions(alloc, task)) do
+    local other, on = condition[1], condition[2]
+    local verdict, why = reached[on](other)
+    if verdict == false then return false, ("it waits for task '%s' to be %s, which %s"):format(other.name, on, why) end
+    all_true = all_true and verdict
+  end
+  return all_true or nil
+end
+
+--- Waits for a task's turn.
+---@param task Task
+---@return true? ok
+---@return table? err  kind "order": its turn can never come
+function Alloc:turn(task)
+  while true do
+    local verdict, why = may_begin(self, task)
+    if verdict then return true end
+    if verdict == false then return nil, runtime.error("order", why) end
+    local woken = queue.new()
+    table.insert(self.waiting, woken)
+    woken:pop()
+  end
+end
+
+-- ---- who ends with whom -----------------------------------------------------------------------
+
+-- Those who end together, in this order; each lot is waited for. Poststop tasks are not asked: their turn comes now.
+local lots = {
+  function(task) return task.context.spec.leader end,
+  is_finite,
+  function(task) return stage(task) ~= "poststop" end,
+}
+
+local function join(coroutine)
+  local ok, err = pcall(coroutine.await, coroutine)
+  local status = coroutine:status()
+  if not ok and status ~= "done" and status ~= "failed" then error(err, 0) end
+end
+
+--- Does something for tasks at the same time, and waits until it is done for each.
+---@param tasks Task[]
+---@param method string
+function M.each(tasks, method, ...)
+  local pending = {}
+  for i, task in ipairs(tasks) do pending[i] = runtime.spawn(task[method], task, ...) end
+  for _, one in ipairs(pending) do join(one) end
+end
+
+local function end_lot(self, wanted, reason)
+  local tasks = {}
+  for _, task in ipairs(self.tasks) do
+    if wanted(task) and not task:ended() then tasks[#tasks + 1] = task end
+  end
+  M.each(tasks, "stop", reason)
+  for _, task in ipairs(tasks) do join(task.coroutine) end
+end
+
+--- Stops its tasks as the job wants, the leader first, sidecars last. Returns once they have ended; poststop tasks run
+--- then. A second stop waits with the first.
+---@param reason? string
+function Alloc:stop(reason)
+  self.stopping = self.stopping or reason or "stopped"
+  for _, wanted in ipairs(lots) do end_lot(self, wanted, reason) end
+end
+
+-- Begins to end the lots from this one on, without waiting for it. Once each.
+local function end_others(self, reason, first)
+  if self.ending and self.ending <= first then return end
+  self.ending = first
+  runtime.spawn(function()
+    for i = first, #lots do end_lot(self, lots[i], reason) end
+  end)
+end
+
+--- A task came to another state.
+---@param task Task
+function Alloc:changed(task)
+  self.began = self.began or task.started
+  if task:ended() and stage(task) ~= "poststop" then
+    if task.state == "failed" then
+      end_others(self, ("task '%s' of its group failed"):format(task.name), 1)
+    elseif task.context.spec.leader then
+      end_others(self, ("its group's leader '%s' ended"):format(task.name), 1)
+    elseif all(self.tasks, is_finite, task.ended) then
+      end_others(self, "the tasks that it served ended", 3)
+    end
+  end
+  local waiting = self.waiting
+  self.waiting = {}
+  for _, woken in ipairs(waiting) do woken:push(true) end
+end
+
+--- Takes its directories away, once its last task has ended and left no container.
+---@return true? ok
+---@return table? err
+function Alloc:remove_dirs()
+  local root
+  for _, task in ipairs(self.tasks) do
+    if not task:ended() or task.container_id then return true end
+    root = root or task.context.dirs and task.context.dirs.root
+  end
+  if not root then return true end
+  return dirs.remove(root)
+end
+
+return M

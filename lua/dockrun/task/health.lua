@@ -1,0 +1,107 @@
+--- Whether a running task is healthy: by the HEALTHCHECK of its image, which the engine runs, and by checks of its job,
+--- which run here. It is healthy once all of them pass, and unhealthy as soon as one of them fails for good.
+local probes = require "dockrun.task.probes"
+local runtime = require "dockrun.core.runtime"
+
+local M = {}
+
+---@class Health
+---@field task Task
+---@field sources table<string, "starting"|"healthy"|"unhealthy">  by name
+---@field names string[]
+---@field reasons table<string, string>
+---@field report fun(state: "healthy"|"unhealthy", why?: string)
+local Health = {}
+Health.__index = Health
+
+local function add_source(self, name)
+  self.names[#self.names + 1] = name
+  self.sources[name] = "starting"
+end
+
+-- The whole, from its parts.
+local function combined(self)
+  local whole = "healthy"
+  for _, name in ipairs(self.names) do
+    local state = self.sources[name]
+    if state == "unhealthy" then return state, ("%s: %s"):format(name, self.reasons[name] or "unhealthy") end
+    if state == "starting" then whole = "starting" end
+  end
+  return whole
+end
+
+local function set(self, name, state, why)
+  self.reasons[name] = why
+  if self.sources[name] == state then return end
+  self.sources[name] = state
+  local whole, reason = combined(self)
+  if whole == self.state or whole == "starting" then return end
+  self.state = whole
+  self.report(whole, reason)
+end
+
+-- Looks again and again, and counts. A task that fails too often in a row, once its grace is over, begins anew.
+local function run(self, check, name)
+  local passes, failures, bad = 0, 0, 0
+  local started, again = runtime.now(), check.check_restart or { limit = 0, grace = 0 }
+  while true do
+    local ok, why = probes.look(self.task, check)
+    passes, failures = ok and passes + 1 or 0, ok and 0 or failures + 1
+    if passes >= check.success_threshold then set(self, name, "healthy") end
+    if failures >= check.failure_threshold then set(self, name, "unhealthy", why) end
+    bad = (not ok and runtime.now() - started >= again.grace) and bad + 1 or 0
+    if again.limit > 0 and bad >= again.limit then
+      runtime.spawn(self.task.restart, self.task, ("%s failed %d times in a row: %s"):format(name, bad, why))
+      return
+    end
+    runtime.sleep(check.interval)
+  end
+end
+
+local ENGINE = "HEALTHCHECK"
+
+-- What the engine says of the image's own check, where there is one (Engine API, Health).
+local function look_at_engine(self)
+  local found = self.task.agent.engine:container_inspect(self.task.container_id)
+  local told = found and found.State.Health
+  if not told or told.Status == "none" then return end
+  if not self.sources[ENGINE] then add_source(self, ENGINE) end
+  if told.Status ~= "starting" then set(self, ENGINE, told.Status) end
+end
+
+--- Watches a task that runs, until it is closed.
+---@param task Task
+---@param report fun(state: "healthy"|"unhealthy", why?: string)  called at each change
+---@return Health
+function M.watch(task, report)
+  local self = setmetatable({ task = task, report = report, sources = {}, names = {}, reasons = {}, looking = {} }, Health)
+  for i, check in ipairs(task.context.task.checks or {}) do
+    local name = check.name or ("%s check %d"):format(check.type, i)
+    add_source(self, name)
+    self.looking[i] = runtime.spawn(run, self, check, name)
+  end
+  look_at_engine(self)
+  return self
+end
+
+--- Whether anything tells of its health.
+---@return boolean
+function Health:has_sources() return #self.names > 0 end
+
+--- An event of the container.
+---@param event { action: string }
+function Health:seen(event)
+  local state = event.action:match "^health_status: (%a+)"
+  if state == "healthy" or state == "unhealthy" then
+    if not self.sources[ENGINE] then add_source(self, ENGINE) end
+    set(self, ENGINE, state)
+  elseif event.action == "resync" and self.sources[ENGINE] then
+    look_at_engine(self)
+  end
+end
+
+function Health:__close()
+  for _, one in ipairs(self.looking) do one:cancel() end
+end
+
+return M

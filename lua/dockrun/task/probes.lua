@@ -1,0 +1,93 @@
+--- One look at a task, by the kind of its check.
+local http = require "dockrun.core.http"
+local runtime = require "dockrun.core.runtime"
+local uv = require "luv"
+local queue = require "dockrun.core.queue"
+
+local M = {}
+
+local function port_of(task, check)
+  for _, port in ipairs(task.context.ports) do
+    if port.label == check.port or not check.port then return port end
+  end
+end
+
+-- Where the port answers. One that is bound on all addresses does so on the node's.
+local function address(task, check)
+  local port = port_of(task, check)
+  return port.ip, port.host_port
+end
+
+local look = {}
+
+function look.tcp(task, check)
+  local ip, port = address(task, check)
+  local socket, done = uv.new_tcp(), queue.new()
+  socket:connect(ip, port, function(err) done:push(err or true) end)
+  local answer = done:pop(check.timeout)
+  socket:close()
+  if answer == true then return true end
+  return false, ("%s:%d: %s"):format(ip, port, answer or "no answer in time")
+end
+
+function look.http(task, check)
+  local ip, port = address(task, check)
+  local url = ("http://%s:%d/%s"):format(ip:find ":" and "[" .. ip .. "]" or ip, port, (check.path:gsub("^/", "")))
+  local answer, err = http.request { url = url, method = check.method, timeout = check.timeout }
+  if not answer then return false, tostring(err) end
+  if answer.status < 400 then return true end
+  return false, ("status %d from %s"):format(answer.status, url)
+end
+
+-- The command's end shows by the end of its output.
+local function run_command(engine, id, check)
+  local made, err = engine:exec_create(id, {
+    body = { Cmd = { check.command, table.unpack(check.args or {}) }, AttachStdout = true, AttachStderr = true },
+  })
+  if not made then return false, tostring(err) end
+  local stream
+  stream, err = engine:exec_start(made.Id, { body = { Detach = false } })
+  if not stream then return false, tostring(err) end
+  local output <close> = stream
+  local last
+  while true do
+    local text = output:read()
+    if not text then break end
+    last = text
+  end
+  local found
+  found, err = engine:exec_inspect(made.Id)
+  if not found then return false, tostring(err) end
+  if found.ExitCode == 0 then return true end
+  local said = last and ": " .. last:gsub("%s+$", ""):sub(-200) or ""
+  return false, ("'%s' ended with %d%s"):format(check.command, found.ExitCode or -1, said)
+end
+
+-- A function, in at most so long: what it returned, or false and why not.
+local function within(seconds, fn, ...)
+  local running <close> = runtime.spawn(fn, ...)
+  local answer = table.pack(pcall(running.await, running, seconds))
+  if not answer[1] then return false, tostring(answer[2]) end
+  if running:status() ~= "done" then return false, ("no answer within %g s"):format(seconds) end
+  return table.unpack(answer, 2, answer.n)
+end
+
+function look.exec(task, check)
+  return within(check.timeout, run_command, task.agent.engine, task.container_id, check)
+end
+look.script = look.exec
+
+function look.lua(task, check)
+  local ok, why = within(check.timeout, check.run, task:view())
+  if ok == nil and why == nil then return true end  -- it found nothing to complain of
+  return ok and true or false, why and tostring(why) or "the function said no"
+end
+
+--- Looks once.
+---@param task Task
+---@param check table  a row of job/stanzas.lua, normalised
+---@return boolean ok
+---@return string? why not
+function M.look(task, check) return look[check.type](task, check) end
+
+return M

@@ -1,0 +1,213 @@
+--- What is done in each state of a task: see lifecycle.lua for when. A step raises what went wrong, and leaves what it
+--- made where `discard` and `cleanup` find it.
+local dirs = require "dockrun.driver.dirs"
+local driver = require "dockrun.driver.docker"
+local env = require "dockrun.task.env"
+local interpolate = require "dockrun.job.interpolate"
+local policy = require "dockrun.driver.policy"
+local ports = require "dockrun.task.ports"
+local runtime = require "dockrun.core.runtime"
+
+local M = {}
+
+-- Raises err unless the call gave a value.
+local function must(value, err)
+  if not value then error(err, 0) end
+  return value
+end
+
+-- ---- setup ------------------------------------------------------------------------------------
+
+-- Whose container has a port that we wanted: a better name than the proxy process that holds it.
+local function name_holder(engine, err)
+  for _, container in ipairs(engine:container_list() or {}) do
+    for _, port in ipairs(container.Ports or {}) do
+      if port.PublicPort == err.port then
+        err.holder = "container " .. (container.Names[1] or container.Id):gsub("^/", "")
+        err.message = ("port %d is taken: %s has it"):format(err.port, err.holder)
+        return
+      end
+    end
+  end
+end
+
+local function take_ports(task)
+  local agent, context = task.agent, task.context
+  local owner = ("%s.%s[%d].%s"):format(task.job, task.group, context.alloc.index, task.name)
+  local asked = context.spec.resources.network.ports
+  local mappings, err = ports.allocate(agent.ports, agent.bind_ip, context.ip, asked, owner)
+  if not mappings then
+    if err.kind == "taken" and err.port then name_holder(agent.engine, err) end
+    error(err, 0)
+  end
+  context.ports = mappings
+end
+
+local function release_ports(task)
+  ports.release(task.agent.ports, task.agent.bind_ip, task.context.ports)
+  task.context.ports = {}
+end
+
+-- On another host's engine there is nothing to make here.
+local function make_dirs(task)
+  local context = task.context
+  if not task.agent.engine:endpoint():find "^unix:" then return end
+  context.dirs = dirs.of(task.agent.options.state_dir, context.alloc.id, task.name)
+  must(dirs.make(context.dirs))
+end
+
+-- The environment, and the task's strings with everything filled in.
+local function fill_in(task)
+  local context = task.context
+  context.task = context.spec
+  context.env = env.build(context)
+  context.task = must(interpolate.task(context.spec, {
+    env = context.env, attr = task.agent.attributes, node = task.agent.node, meta = context.meta,
+  }))
+  context.env = env.build(context)
+end
+
+--- Ports, directories, environment: kept for the task's whole life.
+---@param task Task
+function M.setup(task)
+  task:hook("setup", task.context.spec)
+  make_dirs(task)
+  take_ports(task)
+  task:hook("ports", task.context.ports)
+  fill_in(task)
+  must(policy.check(task.context.task, task.agent.options, { dirs = task.context.dirs }))
+  task:emit("setup", { ports = task.context.ports })
+end
+
+--- What setup would have given to a task whose container runs already.
+---@param task Task
+---@param container table  Engine API, ContainerInspect
+function M.adopt(task, container)
+  local context = task.context
+  fill_in(task)
+  local root = container.Config.Labels[driver.labels.alloc_dir]
+  if root then context.dirs = dirs.of(root:match "^(.*)/alloc/[^/]+$", context.alloc.id, task.name) end
+  context.image = { id = container.Image, reference = { full = container.Config.Image }, pulled = false }
+end
+
+-- ---- pulling ----------------------------------------------------------------------------------
+
+--- The image, on the engine.
+---@param task Task
+function M.pull(task)
+  local context, agent = task.context, task.agent
+  task:hook("pull", { image = context.task.config.image })
+  context.image = must(driver.image(agent.images, context, {
+    pulling = function() task:emit("pulling", { message = context.task.config.image }) end,
+    progress = agent.on_progress and function(...) agent.on_progress(task, ...) end,
+    warn = function(message) task:emit("pulling", { message = message }) end,
+  }))
+  task:emit("pulled", { image_id = context.image.id, message = context.image.reference.full })
+  task:hook("pulled", context.image)
+end
+
+-- ---- creating, starting -----------------------------------------------------------------------
+
+--- The container. Nothing but its hooks can be broken off: whether the engine made it must be known.
+---@param task Task
+function M.create(task)
+  local context = task.context
+  local body = must(driver.body(context, task.agent.options))
+  task:hook("create", body)
+  task:hook("prestart", body)
+  task.container_id = must(driver.create(task.agent.engine, driver.container_name(context), body,
+    context.task.config.container_exists_attempts))
+  task:emit("created", { container_id = task.container_id, image_id = context.image.id })
+  task:hook("created", { id = task.container_id })
+end
+
+--- Starts it.
+---@param task Task
+---@return true? ok
+---@return integer|false|nil lost  false, or the port (0: unknown) that went to somebody else meanwhile
+---@return table? err
+function M.start(task)
+  task.events = task.agent.watch:add(task.container_id)
+  local ok, err = task.agent.engine:container_start(task.container_id)
+  if ok then return true end
+  local lost, port = driver.lost_port(err)
+  return nil, lost and (port or 0), err
+end
+
+--- Other ports than those that were lost. Says so where one of them was reserved.
+---@param task Task
+---@param lost integer
+function M.replace_ports(task, lost)
+  release_ports(task)
+  runtime.sleep(0.05)
+  take_ports(task)
+  fill_in(task)
+  task:emit("setup", { message = ("port %d was taken by somebody else meanwhile; starting again"):format(lost) })
+end
+
+-- ---- the end ----------------------------------------------------------------------------------
+
+-- What the engine has, although we were cut off before it could say so.
+local function find_container(task)
+  if task.container_id or not task.context.task or not task.may_exist then return task.container_id end
+  local found = task.agent.engine:container_inspect(driver.container_name(task.context))
+  return found and found.Config.Labels[driver.labels.alloc] == task.alloc_id and found.Id or nil
+end
+
+--- Removes the container, if there is one: of an attempt that failed, or before the next. nil, err where it cannot.
+---@param task Task
+---@return true? ok
+---@return table? err
+function M.discard(task)
+  local id = find_container(task)
+  if not id then return true end
+  if task.logs then pcall(task.logs.await, task.logs, 5) end  -- the last lines, before the container goes
+  task.logs = nil
+  task.agent.watch:remove(id)
+  local ok, err = task.agent.engine:container_remove(id, { force = true, v = true })
+  -- 404: it is gone already. 409: somebody else is removing it just now.
+  if not ok and err.status ~= 404 and err.status ~= 409 then return nil, err end
+  task.container_id, task.may_exist = nil, false
+  task:emit("removed", { container_id = id })
+  return true
+end
+
+--- Gives back what the task had.
+---@param task Task
+function M.cleanup(task)
+  if task.agent.options["docker.cleanup.container"] or not task.result then
+    local ok, err = M.discard(task)
+    if not ok then task:emit("failed", { message = "clean-up: " .. tostring(err), container_id = task.container_id }) end
+  elseif task.logs then
+    pcall(task.logs.await, task.logs, 5)
+  end
+  task.agent.watch:remove(task.container_id or "")
+  release_ports(task)
+end
+
+--- Ends a container as its job, or a `kill` hook, wants: a signal, and SIGKILL after the time-out. Goes on trying while
+--- the engine cannot be reached.
+---@param task Task
+---@param how { signal: string, timeout: number }
+---@return true? ok  also where there is no such container any more
+---@return table? err
+function M.end_container(task, how)
+  local engine, id, pause = task.agent.engine, task.container_id, 0.2
+  local grace = math.ceil(how.timeout)
+  while task.state == "stopping" do
+    local ok, err
+    if how.signal == task.context.task.kill_signal then  -- the container's own stop signal
+      ok, err = engine:container_stop(id, { t = grace, timeout = grace + 60 })
+    else
+      ok, err = engine:container_kill(id, { signal = how.signal })
+      if ok and not task:await_exit(how.timeout) then ok, err = engine:container_kill(id) end
+    end
+    if ok or err.status == 404 or err.status == 409 or err.status == 304 then return true end
+    if err.status and err.status < 500 then return nil, err end
+    runtime.sleep(pause)
+    pause = math.min(pause * 2, 5)
+  end
+  return true
+end
+
+return M

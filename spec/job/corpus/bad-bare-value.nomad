@@ -1,0 +1,6 @@
+job "x" {
+  task "t" {
+    driver = docker
+    config { image = "busybox:1" }
+  }
+}

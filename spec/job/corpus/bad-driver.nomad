@@ -1,0 +1,10 @@
+job "x" {
+  group "g" {
+    task "t" {
+      driver = "raw_exec"
+      config {
+        image = "busybox:1"
+      }
+    }
+  }
+}

@@ -1,0 +1,7 @@
+job "x" {
+  group "g" {
+    restart {
+      delay = 15s
+    }
+  }
+}

@@ -1,0 +1,5 @@
+job "x" {
+  meta {
+    path = "C:\new\dir"
+  }
+}

@@ -1,0 +1,5 @@
+job "x" {
+  task "t" {
+    config { image = "busybox:1" } }
+  }
+}

@@ -1,0 +1,3 @@
+job "x" {
+  hooks { prestart = "function() end" prestrat = 1 }
+}

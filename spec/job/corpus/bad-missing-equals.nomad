@@ -1,0 +1,10 @@
+job "x" {
+  task "t" {
+    driver "docker"
+    config {
+      image = "busybox:1"
+    }
+    kill_signal "SIGINT"
+    kill_timeout = "5s"
+  }
+}

@@ -1,0 +1,2 @@
+job "one" {}
+job "two" {}

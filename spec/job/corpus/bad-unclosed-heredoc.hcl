@@ -1,0 +1,7 @@
+job "x" {
+  meta {
+    text = <<-EOF
+      one
+      two EOF
+  }
+}

@@ -1,0 +1,17 @@
+// The same job in the other spelling: objects behind `=`, lists of one, commas, quoted keys and numbers.
+"job" = { "cache" = [{
+  type = "service", meta = { owner = "platform", },
+  constraint = [{ attribute = "$attr.kernel.name", value = "linux" }]
+  group = [{ redis = {
+    "count" = "2",
+    restart = [{ attempts = "3", interval = "5m" delay = 15 mode = "delay" }],
+    task = { redis = {
+      driver = "docker"
+      config = { image = "redis:7", command = "redis-server", args = ["--save", "",], network_mode = "bridge" }
+      env = [{ LEVEL = "info" },],
+      resources = [{ cpu = "500", memory = "256", network = [{
+        mbits = "10", dynamic_ports = ["6379", "admin"], reserved_ports = ["22333"],
+      }] }],
+    } },
+  } }],
+}] }

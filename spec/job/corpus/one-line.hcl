@@ -1,0 +1,1 @@
+job "one-line" { type = "batch" group "g" { count = 2 task "t" { driver = "docker" config { image = "busybox:1" args = ["a"] command = "echo" } env { A = "1" B = "2" } } } }
