@@ -87,6 +87,7 @@ end
 local function run_one(self, hook, name, where, view, thing)
   local task <close> = runtime.spawn(hook, view, thing)
   local answer = table.pack(pcall(task.await, task, self.timeout))
+  if not answer[1] and task:status() ~= "failed" then error(answer[2], 0) end  -- who waits was cancelled, not the hook
   if not answer[1] then return nil, failure(name, where, "failed: " .. tostring(answer[2])) end
   if task:status() ~= "done" then
     return nil, failure(name, where, ("took more than %g s"):format(self.timeout))

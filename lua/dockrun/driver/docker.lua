@@ -194,6 +194,18 @@ function M.create(engine, name, body, attempts)
   return nil, err
 end
 
+--- Where others reach a container: its address in the network that its job names, IPv6 where the job says
+--- advertise_ipv6_address.
+---@param container table  Engine API, ContainerInspect
+---@param wanted table     the task's config
+---@return string? address  nil where it has none, as in the host's network
+function M.address(container, wanted)
+  local field = wanted.advertise_ipv6_address and "GlobalIPv6Address" or "IPAddress"
+  for _, network in pairs(container.NetworkSettings.Networks) do
+    if network[field] ~= "" then return network[field] end
+  end
+end
+
 -- What the engine says when a host port went to somebody else between our probe and its bind.
 local lost_port = { "port is already allocated", "address already in use", "failed to bind host port" }
 

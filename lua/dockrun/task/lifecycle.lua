@@ -205,7 +205,7 @@ end
 ---@return table? err
 function Task:late_hook(name, thing)
   local done, ok, err = pcall(run_hook, self, name, thing)
-  if not done then ok, err = nil, ok end
+  if not done then return nil, ok end  -- broken off
   if not ok then self:emit("hook_failed", { message = tostring(err) }) end
   return ok, err
 end

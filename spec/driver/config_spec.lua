@@ -1,0 +1,185 @@
+-- Every option of `config`, read back from a real container. What each comes to stands in cases.lua.
+local agents = require "dockrun.agent"
+local cases = require "spec.driver.cases"
+local dockrun = require "dockrun"
+local engines = require "spec.engine"
+local jobs = require "spec.jobs"
+local load = require "dockrun.job.load"
+local options = require "dockrun.options"
+local rows = require "dockrun.job.config"
+local uv = require "luv"
+
+-- Every row's path, such as mount.volume_options.labels.
+local function paths_of(list, prefix, into)
+  for _, row in ipairs(list) do
+    into[#into + 1] = prefix .. row.name
+    if row.rows then paths_of(row.rows, prefix .. row.name .. ".", into) end
+  end
+  return into
+end
+
+-- Notes every path that a config says something of.
+local function note(config, prefix, noted)
+  for key, value in pairs(config) do
+    local path = prefix
+    if type(key) == "string" then
+      path = (prefix == "" and "" or prefix .. ".") .. key
+      noted[path] = true
+    end
+    if type(value) == "table" then note(value, path, noted) end
+  end
+end
+
+-- A value with its @WORDS filled in.
+local function filled(value, words)
+  if type(value) == "string" then return (value:gsub("@(%u[%u%d]*)", words)) end
+  if type(value) ~= "table" then return value end
+  local copy = {}
+  for key, item in pairs(value) do copy[key] = filled(item, words) end
+  return copy
+end
+
+local function at(value, path)
+  while path ~= "" and type(value) == "table" do
+    local key, rest = path:match "^([^.]+)%.?(.*)$"
+    value, path = value[key], rest
+  end
+  return value
+end
+
+local function title(case)
+  local names = {}
+  for name in pairs(case.config) do names[#names + 1] = name end
+  table.sort(names)
+  return #names > 0 and table.concat(names, ", ") or "what is left out"
+end
+
+describe("an option of config", function()
+  it("has a case, whichever it is", function()
+    local noted, missing = {}, {}
+    for _, list in ipairs { cases.cases, cases.refused } do
+      for _, case in ipairs(list) do note(case.config, "", noted) end
+    end
+    for _, path in ipairs(paths_of(rows, "", {})) do
+      if not noted[path] then missing[#missing + 1] = path end
+    end
+    assert.same({}, missing)
+  end)
+end)
+
+describe("in a container,", function()
+  local engine, agent, network, words, containers
+
+  -- The job of all cases: a task for each container.
+  local function job_of()
+    local tasks = {}
+    for container, base in pairs(cases.containers) do
+      local config = filled(base, words)
+      local task = {
+        driver = "docker", config = config, kill_timeout = "1s",
+        resources = { cpu = 500, memory = 32, network = container == "plain" and { dynamic_ports = { "http" } } or nil },
+      }
+      for _, case in ipairs(cases.cases) do
+        if case.in_ == container then
+          for key, value in pairs(filled(case.config, words)) do config[key] = value end
+          for key, value in pairs(case.resources or {}) do task.resources[key] = value end
+        end
+      end
+      tasks[container] = task
+    end
+    return { job = { [words.NAME] = { group = { g = { restart = { attempts = 0 }, task = tasks } } } } }
+  end
+
+  -- A network with a range of addresses that is free: what the engine would have taken by itself.
+  local function make_network()
+    local probe = assert(engine:network_create { body = { Name = words.NAME } })
+    local range = assert(engine:network_inspect(probe.Id)).IPAM.Config[1].Subnet
+    assert(engine:network_remove(probe.Id))
+    local six = ("fd42:%x"):format(uv.hrtime() & 0x7fff | 0x1000)
+    words.IPV4, words.IPV6 = range:gsub("%d+/%d+$", function(last) return math.tointeger(tonumber(last:match "^%d+")) + 9 end), six .. "::9"
+    return assert(engine:network_create { body = {
+      Name = words.NAME, EnableIPv6 = true, IPAM = { Config = { { Subnet = range }, { Subnet = six .. "::/64" } } },
+    } })
+  end
+
+  -- Takes the image away from the engine, into the archive that `load` finds where a hook puts it.
+  local function archive(image)
+    local pieces, stream <close> = {}, assert(engine:image_save(image))
+    for piece in stream do pieces[#pieces + 1] = piece end
+    assert(engine:image_remove(image))
+    return table.concat(pieces)
+  end
+
+  setup(function()
+    local shared = engines.shared()
+    words = { NAME = jobs.unique "config", HOSTNAME = uv.os_gethostname() }
+    engine = assert(dockrun.connect { endpoint = shared.endpoint })
+    engines.image(shared, "busybox:1")
+    engines.image(shared, words.NAME .. ":1", { changes = { 'LABEL loaded="yes"', 'CMD ["false"]', "HEALTHCHECK CMD false" } })
+    network = make_network()
+    local image = archive(words.NAME .. ":1")
+    local set = options.new()
+    for option, value in pairs {
+      ["docker.endpoint"] = shared.endpoint, state_dir = jobs.state_dir, ["docker.allow_privileged"] = true,
+      ["docker.allow_caps"] = { "all" }, ["docker.volumes.enabled"] = true, ["docker.allowed_modes.ipc"] = { "host" },
+      ["docker.allowed_modes.pid"] = { "host" }, ["docker.allowed_modes.uts"] = { "host" },
+      ["docker.allowed_modes.userns"] = { "host" },
+    } do assert(options.set(set, option, value)) end
+    agent = assert(agents.new(set))
+    agent.hooks:register("pull", function(task)
+      if task.name ~= "image" then return end
+      local root = ("%s/alloc/%s/alloc/data"):format(jobs.state_dir, task.alloc.id)
+      local file <close> = assert(io.open(root .. "/image.tar", "wb"))
+      file:write(image)
+    end)
+    agent.hooks:register("setup", function(task)
+      if task.name == "plain" then
+        uv.fs_mkdir(("%s/alloc/%s/plain/local/data"):format(jobs.state_dir, task.alloc.id), tonumber("777", 8))
+      end
+    end)
+    agent:submit(assert(load.string(dockrun.json.encode(job_of()), "json")))
+    containers = {}
+    for _, task in ipairs(agent.tasks) do
+      for _ = 1, 300 do
+        if task.state ~= "received" and task.state ~= "setup" and task.state ~= "pulling" and task.state ~= "creating"
+          and task.state ~= "starting" then break end
+        dockrun.sleep(0.05)
+      end
+      assert(task.state == "running", ("%s is %s: %s"):format(task.name, task.state, tostring(task.error)))
+      containers[task.name] = assert(engine:container_inspect(task.container_id))
+    end
+  end)
+
+  teardown(function()
+    if agent then
+      agent:stop()
+      agent:close()
+    end
+    if network then engine:network_remove(network.Id) end
+    engine:volume_remove(words.NAME)
+  end)
+
+  -- What a command prints in a container, without the last newline.
+  local function output_of(id, command)
+    local exec = assert(engine:exec_create(id, { body = { Cmd = { "sh", "-c", command }, AttachStdout = true, AttachStderr = true } }))
+    local text, stream <close> = {}, assert(engine:exec_start(exec.Id, { body = { Detach = false } }))
+    while true do
+      local piece = stream:read()
+      if not piece then break end
+      text[#text + 1] = piece
+    end
+    return (table.concat(text):gsub("\n$", ""))
+  end
+
+  for _, case in ipairs(cases.cases) do
+    it(title(case) .. " is as the job has it", function()
+      local container = containers[case.in_]
+      for path, value in pairs(case.inspect or {}) do assert.same(filled(value, words), at(container, path), path) end
+      if case.check then case.check(container) end
+      if not case.sh then return end
+      local command, expected = table.unpack(filled(case.sh, words))
+      local printed = output_of(container.Id, command)
+      assert.truthy(printed == expected or printed:find("^" .. expected .. "$"), printed)
+    end)
+  end
+end)

@@ -1,0 +1,176 @@
+-- The life of tasks on a real engine: restarts, stops at every point, what the events tell.
+local dockrun = require "dockrun"
+local engines = require "spec.engine"
+local jobs = require "spec.jobs"
+
+describe("a task", function()
+  local engine, endpoint
+
+  setup(function()
+    local shared = engines.shared()
+    endpoint = shared.endpoint
+    engine = assert(dockrun.connect { endpoint = endpoint })
+    engines.image(shared, "busybox:1")
+  end)
+
+  local function names(events)
+    local list = {}
+    for i, event in ipairs(events) do list[i] = event.event end
+    return table.concat(list, " ")
+  end
+
+  local function run(fields, args)
+    fields.name, fields.image = jobs.unique "life", "busybox:1"
+    local result = jobs.run(endpoint, jobs.text(fields), args)
+    assert.same({}, jobs.containers(engine, fields.name))
+    return result
+  end
+
+  -- Starts a job, and stops it once it has said `event`; `hooks` is an operator's file.
+  local function stop_at(event, fields, hooks)
+    fields.name, fields.image = jobs.unique "stop", "busybox:1"
+    local path, file
+    if hooks then path, file = jobs.write(hooks) end
+    local _ <close> = file
+    local child <close> = jobs.start(endpoint, jobs.text(fields), hooks and { "--hooks", path } or nil)
+    local _ <close> = child.file
+    child:event(event)
+    child:kill "SIGINT"
+    local result = child:wait(20)
+    assert.equal(130, result.code, child.stderr)
+    assert.same({}, jobs.containers(engine, fields.name))
+    return names(child:events()), child:events()
+  end
+
+  it("is restarted in a container of its own, keeping its ports and directories, until the policy gives up", function()
+    local result = run {
+      command = "echo x >> /local/runs; exit $(wc -l < /local/runs)", restart = [[attempts = 2, delay = "50ms", interval = "1m"]],
+      resources = [[memory = 32, network = { dynamic_ports = { "web" } }]],
+    }
+    assert.equal(1, result.code)
+    local codes, containers, ports = {}, {}, {}
+    for _, event in ipairs(result.events) do
+      if event.event == "exited" then codes[#codes + 1] = event.exit_code end
+      if event.event == "started" then
+        containers[event.container_id] = true
+        ports[event.ports[1].host_port] = true
+      end
+      if event.event == "restarting" then assert.is_true(event.delay >= 0.05 and event.delay <= 0.0625, event.delay) end
+    end
+    assert.same({ 1, 2, 3 }, codes)
+    local count = 0
+    for _ in pairs(containers) do count = count + 1 end
+    assert.equal(3, count)
+    assert.is_nil(next(ports, next(ports)), "its ports changed")
+    assert.matches("more than 2 restarts", result.by.not_restarting.message)
+  end)
+
+  it("of a batch job is done with exit code 0, after a restart too", function()
+    local result = run {
+      command = "test -e /local/seen && exit 0; touch /local/seen; exit 4", restart = [[attempts = 1, delay = "50ms"]],
+    }
+    assert.equal(0, result.code)
+    assert.equal("received setup pulled created started exited restarting removed pulled created started exited removed",
+      names(result.events))
+  end)
+
+  it("is stopped in the delay before a restart", function()
+    local told = stop_at("restarting", { command = "exit 1", restart = [[attempts = 5, delay = "1h", interval = "10h"]] })
+    assert.equal("received setup pulled created started exited restarting removed", told)
+  end)
+
+  for _, case in ipairs {
+    { "received", "received" }, { "setup", "received" }, { "pull", "received setup" }, { "create", "received setup pulled" },
+    { "created", "received setup pulled created removed" },
+  } do
+    local hook, expected = table.unpack(case)
+    it(("is stopped in its hook '%s', and leaves nothing"):format(hook), function()
+      local told = stop_at(hook == "created" and "created" or expected:match "%a+$", { command = "sleep 600" },
+        ("return { %s = function() require('dockrun').sleep(20) end }"):format(hook))
+      assert.equal(expected, told)
+    end)
+  end
+
+  it("is stopped in its hook 'started'", function()
+    local told = stop_at("started", { command = "trap 'exit 0' TERM; sleep 600 & wait" },
+      "return { started = function() require('dockrun').sleep(20) end }")
+    assert.truthy(told:find("killing.*exited"), told)
+    assert.truthy(told:find "removed$", told)
+  end)
+
+  it("waits out its shutdown_delay, gets its kill_signal, and SIGKILL after kill_timeout", function()
+    local _, events = stop_at("started", {
+      command = "trap 'echo got it; exit 9' USR1; while :; do sleep 0.1; done",
+      task = [[shutdown_delay = "300ms", kill_signal = "SIGUSR1",]],
+    })
+    local at = {}
+    for _, event in ipairs(events) do at[event.event] = event end
+    assert.equal(9, at.exited.exit_code)
+    local function seconds(event) return tonumber(event.time:match ":(%d%d%.%d+)Z$") end
+    assert.is_true((seconds(at.exited) - seconds(at.killing)) % 60 >= 0.3)
+  end)
+
+  it("that ignores its signal is killed once kill_timeout is over", function()
+    local _, events = stop_at("started", { command = "trap '' TERM; while :; do sleep 0.1; done" })
+    for _, event in ipairs(events) do
+      if event.event == "exited" then assert.same({ 137, 9, false }, { event.exit_code, event.signal, event.oom }) end
+    end
+  end)
+
+  it("is killed by a second interrupt", function()
+    local name = jobs.unique "twice"
+    local child <close> = jobs.start(endpoint, jobs.text {
+      name = name, image = "busybox:1", command = "trap '' TERM; while :; do sleep 0.1; done", task = [[kill_timeout = "1h",]],
+    })
+    local _ <close> = child.file
+    child:event "started"
+    child:kill "SIGINT"
+    child:event "killing"
+    child:kill "SIGINT"
+    assert.equal(130, child:wait(10).code)
+    assert.same({}, jobs.containers(engine, name))
+  end)
+
+  it("that the kernel kills for its memory says so, and is told from one that was merely killed", function()
+    local eats = run { command = "x=a; while :; do x=$x$x; done", resources = "memory = 8" }
+    assert.same({ 137, true }, { eats.by.exited.exit_code, eats.by.exited.oom })
+    assert.is_true(eats.by.oom.oom)
+    local killed = run { command = "kill -9 $$", config = "init = true," }
+    assert.equal(137, killed.by.exited.exit_code)
+    assert.is_false(killed.by.exited.oom)
+    assert.is_nil(killed.by.oom)
+  end)
+
+  it("of which a child alone was killed for its memory tells so while it runs on", function()
+    local result = run { command = "(x=a; while :; do x=$x$x; done); sleep 2; exit 3", resources = "memory = 8" }
+    assert.is_true(result.by.oom.oom)
+    assert.equal(3, result.by.exited.exit_code)
+  end)
+
+  it("does not begin anew where a restart hook says no", function()
+    local path, file = jobs.write [[return { restart = function(_, decision) if decision.restart then return false, "enough" end end }]]
+    local _ <close> = file
+    local result = run({ command = "exit 1", restart = [[attempts = 3, delay = "50ms"]] }, { "--hooks", path })
+    assert.equal(1, result.code)
+    assert.matches("enough", result.by.not_restarting.message)
+  end)
+
+  it("begins anew when a restart hook changes the decision", function()
+    local path, file = jobs.write [[return { restart = function(task, decision)
+      if task.restarts < 2 then decision.restart, decision.delay, decision.reason = true, 0, "the operator wants it" end
+    end }]]
+    local _ <close> = file
+    local result = run({ command = "exit 1" }, { "--hooks", path })
+    local starts = 0
+    for _, event in ipairs(result.events) do starts = starts + (event.event == "started" and 1 or 0) end
+    assert.equal(3, starts)
+  end)
+
+  it("may stop its own job from a hook", function()
+    local path, file = jobs.write [[return { started = function(task) task.stop "seen enough" end }]]
+    local _ <close> = file
+    local result = run({ command = "sleep 600" }, { "--hooks", path })
+    assert.equal(0, result.code)
+    assert.equal("seen enough", result.by.killing.message)
+  end)
+end)
