@@ -72,7 +72,7 @@ describe("in a container,", function()
 
   -- The job of all cases: a task for each container.
   local function job_of()
-    local tasks = {}
+    local groups = {}
     for container, base in pairs(cases.containers) do
       local config = filled(base, words)
       local task = {
@@ -85,9 +85,9 @@ describe("in a container,", function()
           for key, value in pairs(case.resources or {}) do task.resources[key] = value end
         end
       end
-      tasks[container] = task
+      groups[container] = { restart = { attempts = 0 }, task = { [container] = task } }
     end
-    return { job = { [words.NAME] = { group = { g = { restart = { attempts = 0 }, task = tasks } } } } }
+    return { job = { [words.NAME] = { group = groups } } }
   end
 
   -- A network with a range of addresses that is free: what the engine would have taken by itself.
@@ -137,16 +137,24 @@ describe("in a container,", function()
         uv.fs_mkdir(("%s/alloc/%s/plain/local/data"):format(jobs.state_dir, task.alloc.id), tonumber("777", 8))
       end
     end)
-    agent:submit(assert(load.string(dockrun.json.encode(job_of()), "json")))
+    local failure
+    agent.emitter:listen(function(event)
+      if event.event:find "failed" and event.task ~= "made" then failure = failure or ("%s: %s"):format(event.task, event.message) end
+    end)
     containers = {}
-    for _, task in ipairs(agent.tasks) do
-      for _ = 1, 300 do
-        if task.state ~= "received" and task.state ~= "setup" and task.state ~= "pulling" and task.state ~= "creating"
-          and task.state ~= "starting" then break end
+    for _, transition in ipairs { "created", "started" } do
+      agent.hooks:register(transition, function(task, container)
+        if (task.name == "made") ~= (transition == "created") then return end
+        containers[task.name] = assert(engine:container_inspect(container.id))
+      end)
+    end
+    agent:submit(assert(load.string(dockrun.json.encode(job_of()), "json")))
+    for container in pairs(cases.containers) do
+      for _ = 1, 600 do
+        if failure or containers[container] then break end
         dockrun.sleep(0.05)
       end
-      assert(task.state == "running", ("%s is %s: %s"):format(task.name, task.state, tostring(task.error)))
-      containers[task.name] = assert(engine:container_inspect(task.container_id))
+      assert(containers[container], failure or container .. " does not come to run")
     end
   end)
 

@@ -57,18 +57,11 @@ local function anything(r, depth)
   if kind == 3 then return { list = r:some(0, 3, function() return anything(r, depth + 1) end) } end
   local block, taken = { items = {} }, {}
   for _ = 1, r:int(0, 3) do
-    local key = r:one_in(3) and r:text(2) or name(r, taken)
-    if not taken[key] or taken[key] == true then
-      table.insert(block.items, { key = key, value = anything(r, depth + 1), exact = true })
-      taken[key] = false
-    end
+    local key = r:one_in(3) and r:text(2) or r:pick(letters)
+    if not taken[key] then table.insert(block.items, { key = key, value = anything(r, depth + 1), exact = true }) end
+    taken[key] = true
   end
-  local seen, items = {}, {}
-  for _, item in ipairs(block.items) do
-    if not seen[item.key] then items[#items + 1] = item end
-    seen[item.key] = true
-  end
-  return { items = items }
+  return block
 end
 
 local function unused(r, rows, block)
@@ -84,7 +77,7 @@ local function duration(r) return r:pick { loose(r:int(0, 600)), "1m30s", "300ms
 local function constraint(r)
   return { items = {
     { key = "attribute", value = "${attr." .. r:pick(letters) .. "}" },
-    { key = "operator", value = r:pick { "=", "!=", ">", "regexp", "set_contains" } },
+    { key = "operator", value = r:pick { "=", "!=", "<", "set_contains" } },
     { key = "value", value = "v" .. r:text() },
   } }
 end
@@ -137,6 +130,15 @@ local function restart(r)
   return block
 end
 
+local function resources(r, count, config)
+  local block = { items = {} }
+  maybe(r, block, "cpu", function() return loose(r:int(1, 4000)) end)
+  maybe(r, block, "memory", function() return loose(r:int(1, 4000)) end)
+  maybe(r, block, "network", function() return network(r, count, config) end)
+  unused(r, schema.resources, block)
+  return block
+end
+
 local function task(r, count)
   local block, config = { items = {} }, { items = { { key = "image", value = r:pick { "redis:7", "busybox", "localhost:5000/a/b:1" } } } }
   maybe(r, block, "driver", function() return "docker" end)
@@ -145,19 +147,9 @@ local function task(r, count)
     add(config, "command", "sh" .. r:text())
     maybe(r, config, "args", function() return { list = r:some(0, 4, function() return scalar(r) end) } end)
   end
-  local resources = { items = {} }
-  maybe(r, resources, "cpu", function() return loose(r:int(1, 4000)) end)
-  maybe(r, resources, "memory", function() return loose(r:int(1, 4000)) end)
-  maybe(r, resources, "network", function() return network(r, count, config) end)
-  unused(r, schema.resources, resources)
+  maybe(r, block, "resources", function() return resources(r, count, config) end)
   add(block, "config", config)
   maybe(r, block, "env", function() return map(r, env_key(r)) end)
-  maybe(r, block, "resources", function() return resources end)
-  if block.items[#block.items].value ~= resources then  -- then no port is there to be mapped
-    for i = #config.items, 1, -1 do
-      if config.items[i].key == "port_map" then table.remove(config.items, i) end
-    end
-  end
   maybe(r, block, "kill_signal", function() return r:pick { "SIGINT", "HUP", "9" } end)
   maybe(r, block, "kill_timeout", function() return duration(r) end)
   maybe(r, block, "restart", function() return restart(r) end)

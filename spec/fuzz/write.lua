@@ -2,6 +2,8 @@
 
 local M = {}
 
+local function is_block(value) return type(value) == "table" and value.items ~= nil end
+
 -- The items of a block by key, in the order of their first.
 local function by_key(block)
   local keys, groups = {}, {}
@@ -20,17 +22,24 @@ local splittable = { meta = true, env = true, port_map = true }
 -- A map may be written as several blocks.
 local function split(r, items)
   local item = items[1]
-  if #items ~= 1 or not splittable[item.key] or item.label or not (item.value.items and #item.value.items > 1) or not r:one_in(3) then
-    return items
-  end
+  if #items ~= 1 or not splittable[item.key] or item.label or not is_block(item.value) or not r:one_in(3) then return items end
+  if #item.value.items < 2 then return items end
   local at, first, rest = r:int(1, #item.value.items - 1), {}, {}
   for i, one in ipairs(item.value.items) do table.insert(i <= at and first or rest, one) end
   return { { key = item.key, value = { items = first } }, { key = item.key, value = { items = rest } } }
 end
 
-local function is_block(value) return type(value) == "table" and value.items ~= nil end
+local named = { job = true, group = true, task = true }
 
-local function plain(value) return type(value) == "table" and value.loose ~= nil and value.loose or value end
+-- A block may hold its label as its name.
+local function unlabelled(r, item)
+  if not item.label or not named[item.key] or not is_block(item.value) or not r:one_in(5) then return item end
+  local items = { { key = "name", value = item.label }, table.unpack(item.value.items) }
+  for i = 2, #items do
+    if items[i].key == "name" then return item end
+  end
+  return { key = item.key, value = { items = items } }
+end
 
 -- The scalar of a value, quoted where that is the same and a coin says so.
 local function scalar_of(r, value)
@@ -58,7 +67,7 @@ function Json:string(text)
   return '"' .. each_character(text, function(character, code)
     if code < 32 or code == 127 or self.r:one_in(30) then return utf16(code) end
     return json_escapes[character] or character
-  end):gsub('^"', '\\"') .. '"'
+  end) .. '"'
 end
 
 function Json:blank() return self.r:pick { "", "", "", " ", "\n", "\t", "  \r\n" } end
@@ -82,6 +91,7 @@ end
 function Json:pair(key, text) return self:string(key) .. self:blank() .. ":" .. self:blank() .. text end
 
 function Json:item(item)
+  item = unlabelled(self.r, item)
   local text = self:value(item.value)
   return item.label and self:sequence("{", { self:pair(item.label, text) }, "}") or text
 end
@@ -131,12 +141,10 @@ function Lua:pair(key, text)
   return "[ " .. self:string(key) .. " ] = " .. text
 end
 
-local builders = { job = true, group = true, task = true }
-
 function Lua:block(block)
   local built, keyed, children = self.r:one_in(2), { items = {} }, {}
   for _, item in ipairs(block.items) do
-    local child = built and builders[item.key] and item.label and is_block(item.value)
+    local child = built and named[item.key] and item.label and is_block(item.value)
     table.insert(child and children or keyed.items, item)
   end
   local text = Json.block(self, keyed)
@@ -160,10 +168,9 @@ local function heredoc(text)
   return "<<EOF\n" .. text .. "EOF\n"
 end
 
-function Hcl:string(text, at_end)
-  if at_end and self.r:one_in(2) and heredoc(text) then return heredoc(text) end
+function Hcl:characters(text)
   local before
-  return '"' .. each_character(text, function(character, code)
+  return each_character(text, function(character, code)
     local opens = before == "$" and character == "{"
     before = character
     if opens then return "\\x7b" end  -- else the text would have to close it
@@ -172,7 +179,17 @@ function Hcl:string(text, at_end)
         or code > 0xffff and self.r:one_in(2) and ("\\U%08x"):format(code) or utf16(code)
     end
     return hcl_escapes[character] or character
-  end) .. '"'
+  end)
+end
+
+function Hcl:string(text, at_end)
+  if at_end and self.r:one_in(2) and heredoc(text) then return heredoc(text) end
+  local parts, at = {}, 1
+  for from, verbatim, after in text:gmatch "()(%${[^{}\r]*})()" do
+    parts[#parts + 1] = self:characters(text:sub(at, from - 1)) .. verbatim
+    at = after
+  end
+  return '"' .. table.concat(parts) .. self:characters(text:sub(at)) .. '"'
 end
 
 function Hcl:blank()
@@ -199,6 +216,7 @@ end
 
 -- Something that stands behind a key: key = value, key { … }, key "label" { … } or key { label { … } }.
 function Hcl:item(item)
+  item = unlabelled(self.r, item)
   local key, text = self:key(item.key), self:value(item.value)
   local equals = not is_block(item.value) and "=" or self.r:pick { "=", "" }
   if not item.label then return key .. " " .. equals .. self:blank() .. text end
@@ -240,7 +258,5 @@ M.formats = {
   end,
   hcl = function(r, job) return setmetatable({ r = r }, Hcl):block { items = { job } }:sub(2, -2) end,
 }
-
-M.plain = plain
 
 return M

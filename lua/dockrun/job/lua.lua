@@ -88,7 +88,10 @@ function M.read(text, name, opts)
   if opts.runtime then extra.dockrun, open = runtime_for_hooks(opts.runtime) end
   text = text:gsub("^#[^\n]*", "")  -- `#!`, as `lua` reads a file
   local ok, result = sandbox.run(text, name, extra, { instructions = opts.instructions, memory = opts.memory })
-  if not ok then return nil, { result } end
+  if not ok then
+    if not result.line then result.path = "job" end
+    return nil, { result }
+  end
   open()
   if type(result) ~= "table" then
     return nil, { { path = "job", message = 'the file returns no job: return job "name" { … }' } }

@@ -178,11 +178,12 @@ M.file = { { name = "job", type = "named", rows = M.job, doc = "the job; a file 
 local function describe(rows, prefix, into)
   for _, row in ipairs(rows) do
     if not row.hidden then
-      local path = prefix .. (row.also or row.name)
+      local path, default = prefix .. (row.also or row.name), row.default
+      if type(default) == "table" then default = nil end
       into[#into + 1] = {
         path = path, type = row.of and ("%s of %s"):format(row.type, row.of) or row.type, values = row.values, doc = row.doc,
         required = row.required or false, unused = row.unused or false, engine = row.engine, policy = row.policy,
-        default = type(row.default) ~= "table" and row.default or nil,
+        default = default,
       }
       if row.rows then describe(row.rows, path .. ".", into) end
     end

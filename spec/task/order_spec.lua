@@ -1,0 +1,140 @@
+-- The tasks of a group beside each other, on a real engine.
+local dockrun = require "dockrun"
+local engines = require "spec.engine"
+local jobs = require "spec.jobs"
+
+describe("the tasks of a group", function()
+  local engine, endpoint
+
+  setup(function()
+    local shared = engines.shared()
+    endpoint = shared.endpoint
+    engine = assert(dockrun.connect { endpoint = endpoint })
+    engines.image(shared, "busybox:1")
+  end)
+
+  -- A job of one group: tasks as { name, command, more lines of Lua }.
+  local function text(name, tasks)
+    local parts = {}
+    for i, one in ipairs(tasks) do
+      parts[i] = ([[task %q { config = { image = "busybox:1", command = "sh", args = { "-c", %q } }, kill_timeout = "1s",
+        resources = { memory = 32 }, %s },]]):format(one[1], one[2], one[3] or "")
+    end
+    return ([[return job %q { type = "batch", group "g" { restart = { attempts = 0 }, %s } }]]):format(name, table.concat(parts, "\n"))
+  end
+
+  local ORDER = { started = true, exited = true, killing = true, failed = true }
+
+  -- "task event …" of the events that tell the order.
+  local function order(events)
+    local list = {}
+    for _, event in ipairs(events) do
+      if ORDER[event.event] then list[#list + 1] = event.task .. " " .. event.event end
+    end
+    return list
+  end
+
+  local function run(tasks)
+    local name = jobs.unique "group"
+    local result = jobs.run(endpoint, text(name, tasks))
+    assert.same({}, jobs.containers(engine, name))
+    return order(result.events), result
+  end
+
+  local function position(list, wanted)
+    for i, one in ipairs(list) do
+      if one == wanted then return i end
+    end
+    error(("'%s' is not in: %s"):format(wanted, table.concat(list, ", ")), 2)
+  end
+
+  local function assert_order(list, ...)
+    local last = 0
+    for _, wanted in ipairs { ... } do
+      local at = position(list, wanted)
+      assert.is_true(at > last, ("'%s' comes too early in: %s"):format(wanted, table.concat(list, ", ")))
+      last = at
+    end
+  end
+
+  local SLEEPS, PRESTART = "exec sleep 600", [[lifecycle = { hook = "prestart" },]]
+
+  it("run prestart, main, poststart and poststop tasks in their turn, and end the sidecars last", function()
+    local list, result = run {
+      { "tidy", "true", [[lifecycle = { hook = "poststop" },]] },
+      { "after", "true", [[lifecycle = { hook = "poststart" },]] },
+      { "main", "sleep 1" },
+      { "proxy", SLEEPS, [[lifecycle = { hook = "prestart", sidecar = true },]] },
+      { "before", "sleep 0.3", PRESTART },
+    }
+    assert_order(list, "before started", "before exited", "main started", "after started", "main exited", "tidy started", "tidy exited")
+    assert_order(list, "proxy started", "main started", "main exited", "proxy killing", "proxy exited")
+    assert.equal(0, result.code)
+  end)
+
+  it("do not begin where a prestart task fails, and all that ran ends", function()
+    local list, result = run {
+      { "main", "true" }, { "before", "exit 3", PRESTART },
+      { "proxy", SLEEPS, [[lifecycle = { hook = "prestart", sidecar = true },]] },
+    }
+    assert.equal(1, result.code)
+    for _, one in ipairs(list) do assert.not_equal("main started", one) end
+  end)
+
+  it("end with their leader", function()
+    local list, result = run { { "leads", "sleep 0.5", "leader = true," }, { "follows", SLEEPS } }
+    assert_order(list, "leads exited", "follows killing", "follows exited")
+    assert.equal(0, result.code)
+  end)
+
+  it("end with one that failed", function()
+    local list, result = run { { "fails", "sleep 0.5; exit 2" }, { "other", SLEEPS } }
+    assert_order(list, "fails exited", "other killing", "other exited")
+    assert.equal(1, result.code)
+  end)
+
+  it("wait for each other by depends_on: started, healthy, completed", function()
+    local list, result = run {
+      { "last", "true", [[depends_on = { healthy = "healthy", done = "completed", up = "started" },]] },
+      { "healthy", "sleep 0.6; touch /tmp/ok; sleep 2",
+        [[check = { type = "exec", command = "test", args = { "-e", "/tmp/ok" }, interval = "100ms" },]] },
+      { "done", "sleep 0.5" },
+      { "up", "sleep 2" },
+    }
+    assert_order(list, "healthy started", "done exited", "last started")
+    local healthy, last
+    for _, event in ipairs(result.events) do
+      if event.event == "healthy" then healthy = event.time end
+      if event.event == "started" and event.task == "last" then last = event.time end
+    end
+    assert.is_true(healthy ~= nil and healthy < last, "it began before the other was healthy")
+    assert.equal(0, result.code)
+  end)
+
+  it("say why one can never begin", function()
+    local _, result = run { { "waits", "true", [[depends_on = { fails = "completed" },]] }, { "fails", "exit 2" } }
+    assert.equal(1, result.code)
+  end)
+
+  it("are stopped the leader first, the sidecars last, and poststop tasks run then", function()
+    local name = jobs.unique "stopped"
+    local trap = "trap 'sleep 0.3; exit 0' TERM; while :; do sleep 0.1; done"
+    local child <close> = jobs.start(endpoint, text(name, {
+      { "proxy", trap, [[lifecycle = { hook = "prestart", sidecar = true },]] },
+      { "leads", trap, "leader = true," }, { "follows", trap },
+      { "tidy", "true", [[lifecycle = { hook = "poststop" },]] },
+    }))
+    local _ <close> = child.file
+    local running = 0
+    while running < 3 do
+      dockrun.sleep(0.05)
+      running = 0
+      for _, event in ipairs(child:events()) do running = running + (event.event == "started" and 1 or 0) end
+    end
+    child:kill "SIGINT"
+    assert.equal(130, child:wait(20).code)
+    assert_order(order(child:events()), "leads killing", "leads exited", "follows killing", "follows exited", "proxy killing", "proxy exited")
+    assert_order(order(child:events()), "follows exited", "tidy started", "tidy exited")
+    assert.same({}, jobs.containers(engine, name))
+  end)
+end)
