@@ -9,6 +9,19 @@
 #include "error.h"
 #include "runtime.h"
 
+// Lua's own allocator, but that no single block may be so large: a script that joins strings without end gets "not
+// enough memory" from Lua, and the rest of the process goes on.
+static void *allocate(void *ud, void *block, size_t old_size, size_t size) {
+  enum { LARGEST = 256 * 1024 * 1024 };
+  (void)ud;
+  if (!size) {
+    free(block);
+    return NULL;
+  }
+  if (size > LARGEST && (!block || size > old_size)) return NULL;
+  return realloc(block, size);
+}
+
 static int open_all(lua_State *L) {
   luaL_openlibs(L);
   luaL_requiref(L, "dockrun.core", luaopen_dockrun_core, 0);
@@ -17,6 +30,7 @@ static int open_all(lua_State *L) {
 
 dockrun *dockrun_open(char *why, size_t size) {
   lua_State *L = luaL_newstate();
+  if (L) lua_setallocf(L, allocate, NULL);
   if (!L) {
     snprintf(why, size, "out of memory");
     return NULL;

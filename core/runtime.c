@@ -72,7 +72,7 @@ static void on_signal_async(uv_async_t *async) {
 static void on_stuck_hook(lua_State *L, lua_Debug *ar) {
   (void)ar;
   struct dr_runtime *rt = dr_runtime_of(L);
-  lua_sethook(L, NULL, 0, 0);
+  dr_restore_hook(L);
   if (rt->rounds != rt->signal_round) return;  // it came back to the loop since
   dr_interrupted(L, SIGINT);
   lua_error(L);
@@ -84,7 +84,7 @@ static void on_signal_hook(lua_State *L, lua_Debug *ar) {
   (void)ar;
   struct dr_runtime *rt = dr_runtime_of(L);
   int signal = rt->signal;
-  lua_sethook(L, NULL, 0, 0);
+  dr_restore_hook(L);
   rt->signal = 0;
   if (!signal) return;
   if (rt->current == rt->main) {

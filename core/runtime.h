@@ -65,6 +65,7 @@ extern const char dr_parked;  // its address is what a parked coroutine yields, 
 void dr_run_until_woken(lua_State *L, struct dr_wait *w);
 struct dr_wait *dr_task_wait(const struct dr_task *t);
 void dr_patch_coroutine(lua_State *L);
+void dr_restore_hook(lua_State *L);  // after another hook was in its place: that of the current task's limit, or none
 struct dr_task *dr_root_new(struct dr_runtime *rt);
 void dr_root_free(struct dr_task *t);
 void dr_give_up_tasks(struct dr_runtime *rt);  // the state is closing: their timers go, nothing of them runs again

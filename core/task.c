@@ -31,7 +31,9 @@ struct dr_task {
   struct dr_task *next, *prev;  // all live tasks
   struct dr_task *next_ready;
   bool queued;
-  bool blocked;  // waits in a loop of its own, because it could not yield
+  bool blocked;             // waits in a loop of its own, because it could not yield
+  bool spent;               // has used up its instructions: each further one raises
+  lua_Integer limit, left;  // of instructions; limit 0 for none
 };
 
 bool dr_task_ended(const struct dr_task *t) { return t->state >= DONE; }
@@ -166,6 +168,45 @@ int dr_wait(lua_State *L, struct dr_wait *w, int anchor, double timeout, lua_KFu
   return finish_wait(L, w);
 }
 
+// ---- limits ------------------------------------------------------------------------------------
+
+enum { SLICE = 10000 };  // instructions between two looks at the clock of a limit
+
+// Each coroutine of a task has a count of its own, and all share what is left. Once that is used up, every instruction
+// raises, so that no pcall gets any further.
+static void on_slice(lua_State *L, lua_Debug *ar) {
+  (void)ar;
+  struct dr_task *t = dr_runtime_of(L)->current;
+  if (!t || !t->limit) {
+    lua_sethook(L, NULL, 0, 0);
+    return;
+  }
+  if (!t->spent && (t->left -= SLICE) > 0) return;
+  t->spent = true;
+  lua_sethook(L, on_slice, LUA_MASKCOUNT, 1);
+  luaL_error(L, "it ran more than %I instructions: an endless loop?", (LUAI_UACINT)t->limit);
+}
+
+void dr_restore_hook(lua_State *L) {
+  struct dr_task *t = dr_runtime_of(L)->current;
+  if (t && t->limit)
+    lua_sethook(L, on_slice, LUA_MASKCOUNT, SLICE);
+  else
+    lua_sethook(L, NULL, 0, 0);
+}
+
+// limit(instructions): what the current task may run from here on, together with every task that it spawns. An error is
+// raised in it beyond that. A function of C, however long it takes, counts as one.
+static int l_limit(lua_State *L) {
+  struct dr_task *t = dr_runtime_of(L)->current;
+  lua_Integer limit = luaL_checkinteger(L, 1);
+  luaL_argcheck(L, limit > 0, 1, "a limit is a number of instructions above 0");
+  if (!t) return luaL_error(L, "only a task can have a limit");
+  t->limit = t->left = limit;
+  dr_restore_hook(L);
+  return 0;
+}
+
 // ---- running -----------------------------------------------------------------------------------
 
 static void finish(struct dr_task *t, int status, int n) {
@@ -275,7 +316,8 @@ static struct dr_task *new_task(lua_State *L, int nargs) {
   struct dr_task *t = lua_newuserdatauv(L, sizeof *t, USER_VALUES);
   *t = (struct dr_task){.rt = rt, .nargs = nargs, .next = rt->tasks};
   luaL_setmetatable(L, TASK);
-  t->co = lua_newthread(L);
+  if (rt->current) t->limit = t->left = rt->current->limit;
+  t->co = lua_newthread(L);  // with the hook of the one that makes it
   lua_setiuservalue(L, -2, THREAD);
   lua_insert(L, -nargs - 2);  // handle, function, arguments
   luaL_checkstack(t->co, nargs + 2, "too many arguments");
@@ -515,7 +557,8 @@ int luaopen_dockrun_core_tasks(lua_State *L) {
   static const luaL_Reg methods[] = {{"await", l_await},   {"cancel", l_cancel}, {"status", l_status},
                                      {"__close", l_close}, {"__gc", l_gc},       {"__tostring", l_tostring},
                                      {NULL, NULL}};
-  static const luaL_Reg module[] = {{"spawn", l_spawn}, {"sleep", l_sleep}, {"current", l_current}, {NULL, NULL}};
+  static const luaL_Reg module[] = {
+      {"spawn", l_spawn}, {"sleep", l_sleep}, {"current", l_current}, {"limit", l_limit}, {NULL, NULL}};
   luaL_newmetatable(L, TASK);
   luaL_setfuncs(L, methods, 0);
   lua_pushvalue(L, -1);

@@ -7,6 +7,7 @@
 local argparse = require "argparse"
 local dockrun = require "dockrun"
 local output = require "dockrun.cli.output"
+local usage = require "dockrun.driver.usage"
 
 local parser = argparse("top.lua", "Live statistics of all containers.")
 parser:option("-d --delay", "Seconds between two pictures.", "2"):convert(tonumber)
@@ -19,49 +20,19 @@ end
 local args = parser:parse()
 
 local engine = assert(dockrun.connect())
-local found = {}  -- where a container's cgroup is, by container id: asked for once
+local reader = usage.new(engine)
 
-local function locate(container)
-  if found[container.Id] then return found[container.Id] end
-  local inspected = engine:container_inspect(container.Id)
-  local pid = inspected and inspected.State.Pid
-  local group = pid and pid > 0 and dockrun.cgroup.find(pid) or nil
-  found[container.Id] = group
-  return group
-end
-
--- One reading of every container: {name, id, at, stat}. One that ends meanwhile is left out.
+-- One reading of every container, by id. One that ends meanwhile is left out.
 local function read_all()
   local readings = {}
   for _, container in ipairs(assert(engine:container_list())) do
-    local group = locate(container)
-    local stat = group and dockrun.cgroup.read(group)
-    if stat and stat.cpu.usage and stat.memory.usage then  -- else its files are just going, one by one
-      readings[#readings + 1] = { name = container.Names[1]:gsub("^/", ""), id = container.Id, at = dockrun.now(), stat = stat }
-    else
-      found[container.Id] = nil
+    local reading = reader:read(container.Id)
+    if reading then
+      reading.name = container.Names[1]:gsub("^/", "")
+      readings[container.Id] = reading
     end
   end
   return readings
-end
-
-local function summarise(now, before)
-  local cpu, memory = now.stat.cpu, now.stat.memory
-  local row = {
-    name = now.name, id = now.id, memory = memory.usage - (memory.inactive_file or 0), memory_limit = memory.limit,
-    oom_kills = memory.oom_kills, pids = now.stat.pids.current, throttled_seconds = cpu.throttled,
-  }
-  local used = before and cpu.usage - before.stat.cpu.usage
-  if used and used >= 0 then row.cpu_percent = used / (now.at - before.at) * 100 end  -- below 0: restarted meanwhile
-  return row
-end
-
-local function size(bytes)
-  if not bytes then return "-" end
-  for _, unit in ipairs { "B", "K", "M", "G" } do
-    if bytes < 1024 or unit == "G" then return (unit == "B" and "%d%s" or "%.1f%s"):format(bytes, unit) end
-    bytes = bytes / 1024
-  end
 end
 
 local function show(rows)
@@ -73,23 +44,26 @@ local function show(rows)
   local cells = {}
   for i, row in ipairs(rows) do
     cells[i] = {
-      row.name, row.cpu_percent and ("%.1f"):format(row.cpu_percent) or "-", size(row.memory), size(row.memory_limit),
+      row.name, row.cpu_percent and ("%.1f"):format(row.cpu_percent) or "-", output.size(row.memory), output.size(row.memory_limit),
       tostring(row.pids or "-"), tostring(row.oom_kills or "-"), ("%.1fs"):format(row.throttled_seconds or 0),
     }
   end
   output.columns({ "NAME", "CPU%", "MEMORY", "LIMIT", "PIDS", "OOM", "THROTTLED" }, cells)
 end
 
-local before = {}
-for _, reading in ipairs(read_all()) do before[reading.id] = reading end
+local before = read_all()
 for _ = 1, args.count or math.huge do
   dockrun.sleep(args.delay)
-  local rows, seen = {}, {}
-  for _, reading in ipairs(read_all()) do
-    rows[#rows + 1] = summarise(reading, before[reading.id])
-    seen[reading.id] = reading
+  local rows, readings = {}, read_all()
+  for id, reading in pairs(readings) do
+    local row = usage.summarise(reading, before[id])
+    row.name, row.id = reading.name, id
+    rows[#rows + 1] = row
   end
-  before = seen
-  table.sort(rows, function(a, b) return (a.cpu_percent or 0) > (b.cpu_percent or 0) end)
+  before = readings
+  table.sort(rows, function(a, b)
+    local left, right = a.cpu_percent or 0, b.cpu_percent or 0
+    return left > right or left == right and a.name < b.name
+  end)
   show(rows)
 end

@@ -42,7 +42,8 @@ function M.new(options, opts)
   if not engine then return nil, err end
   local bind_ip = options["docker.bind_ip"]
   local self = setmetatable({
-    engine = engine, options = options, emitter = opts.emitter or events.new(), hooks = hooks.new(options.hook_timeout),
+    engine = engine, options = options, emitter = opts.emitter or events.new(),
+    hooks = hooks.new(options.hook_timeout, options.hook_instructions),
     images = image.new(engine, options), watch = watch.new(engine), tasks = {}, allocs = {}, publish_ip = bind_ip,
     random = opts.random or math.random,
     bind_ip = bind_ip ~= "" and bind_ip or "0.0.0.0",

@@ -19,12 +19,16 @@ for _, name in ipairs(M.names) do known[name] = true end
 ---@field host table<string, Hook>      registered by a host program: run first
 ---@field operator table<string, Hook>  the operator's file: run second; the job's own come last
 ---@field timeout number                seconds that one hook may take
+---@field instructions integer          of Lua that one hook may run
 local Hooks = {}
 Hooks.__index = Hooks
 
 ---@param timeout number
+---@param instructions integer
 ---@return Hooks
-function M.new(timeout) return setmetatable({ host = {}, operator = {}, timeout = timeout }, Hooks) end
+function M.new(timeout, instructions)
+  return setmetatable({ host = {}, operator = {}, timeout = timeout, instructions = instructions }, Hooks)
+end
 
 --- Registers a hook of the host program, in place of the one it had there.
 ---@param name string
@@ -85,7 +89,10 @@ local function failure(name, where, what)
 end
 
 local function run_one(self, hook, name, where, view, thing)
-  local task <close> = runtime.spawn(hook, view, thing)
+  local task <close> = runtime.spawn(function()
+    runtime.limit(self.instructions)
+    return hook(view, thing)
+  end)
   local answer = table.pack(pcall(task.await, task, self.timeout))
   if not answer[1] and task:status() ~= "failed" then error(answer[2], 0) end  -- who waits was cancelled, not the hook
   if not answer[1] then return nil, failure(name, where, "failed: " .. tostring(answer[2])) end

@@ -11,6 +11,7 @@ local M = {
   spawn = runtime.spawn,
   sleep = runtime.sleep,
   current = runtime.current,
+  limit = runtime.limit,
   now = runtime.now,
   clock = runtime.clock,
   error = runtime.error,

@@ -36,6 +36,7 @@ M.rows = {
   { name = "ports.from", type = "number", default = 20000, doc = "first host port for dynamic_ports" },
   { name = "ports.to", type = "number", default = 60000, doc = "last host port for dynamic_ports" },
   { name = "hook_timeout", type = "number", default = 30, doc = "seconds that a hook may take" },
+  { name = "hook_instructions", type = "number", default = 50000000, doc = "instructions of Lua that a hook may run" },
   { name = "hooks", type = "path", default = "", doc = "Lua file with the operator's hooks" },
   { name = "state_dir", type = "path", doc = "directory for state and for the allocations' directories",
     default = function()

@@ -2,7 +2,7 @@
 --
 -- Options that go together share a container: `in_` names it. `inspect` holds what the inspected container must have
 -- (Engine API, ContainerInspect), by dotted path; `sh` a command for a shell in the container and the line, or a Lua
--- pattern of it, that it must print; `check(container)` whatever else.
+-- pattern of it, that it must print; `check(container, created)` whatever else, with the `created` event.
 local driver = require "dockrun.driver.docker"
 local fingerprint = require "dockrun.driver.fingerprint"
 local quota_from_mhz = require("dockrun.core.cgroup").quota_from_mhz
@@ -41,7 +41,7 @@ M.containers = {
 ---@field resources? table
 ---@field inspect? table<string, any>
 ---@field sh? { [1]: string, [2]: string }
----@field check? fun(container: table)
+---@field check? fun(container: table, created: Event)
 
 ---@type ConfigCase[]
 M.cases = {
@@ -180,6 +180,20 @@ M.cases = {
     sh = { "cat /proc/1/oom_score_adj", "123" } },
   { in_ = "plain", config = { pids_limit = 99 }, inspect = { ["HostConfig.PidsLimit"] = 99 },
     sh = { "cat /sys/fs/cgroup/pids/pids.max", "99" } },
+  { in_ = "plain", config = {}, resources = { io = { weight = 300, device = { ["@DISK"] = {
+    read_bps = 1048576, write_bps = 2097152, read_iops = 100, write_iops = 200,
+  } } } },
+    inspect = {
+      ["HostConfig.BlkioDeviceReadBps"] = { { Path = "@DISK", Rate = 1048576 } },
+      ["HostConfig.BlkioDeviceWriteBps"] = { { Path = "@DISK", Rate = 2097152 } },
+      ["HostConfig.BlkioDeviceReadIOps"] = { { Path = "@DISK", Rate = 100 } },
+      ["HostConfig.BlkioDeviceWriteIOps"] = { { Path = "@DISK", Rate = 200 } },
+    },
+    -- Not every kernel has a scheduler that knows of weights; what the engine leaves out is told.
+    check = function(container, created)
+      assert(container.HostConfig.BlkioWeight == 300 or created.message:find "[Ww]eight discarded", created.message)
+    end,
+    sh = { "cd /sys/fs/cgroup/blkio && cut -d' ' -f2 blkio.throttle.*_device | tr '\\n' ' '", "1048576 100 2097152 200 " } },
   { in_ = "plain", config = { sysctl = { ["net.core.somaxconn"] = 4321 } },
     inspect = { ["HostConfig.Sysctls"] = { ["net.core.somaxconn"] = "4321" } },
     sh = { "cat /proc/sys/net/core/somaxconn", "4321" } },
@@ -188,9 +202,11 @@ M.cases = {
     sh = { "ulimit -Sn; ulimit -Hn", "2048\n4096" } },
 }
 
---- Options that this machine's engine cannot show, with what it says of them.
-M.refused = {
-  { config = { storage_opt = { size = "1G" } }, said = "storage" },
+--- Options that not every engine has: `said` is in its refusal.
+---@type { config: string, paths: string[], inspect: table<string, any>, said: string }[]
+M.maybe = {
+  { config = "storage_opt = { size = '1G' }", paths = { "storage_opt" }, inspect = { ["HostConfig.StorageOpt.size"] = "1G" },
+    said = "storage" },
 }
 
 return M

@@ -6,7 +6,7 @@ local engines = require "spec.engine"
 local jobs = require "spec.jobs"
 local load = require "dockrun.job.load"
 local options = require "dockrun.options"
-local rows = require "dockrun.job.config"
+local schema = require "dockrun.job.schema"
 local uv = require "luv"
 
 -- Every row's path, such as mount.volume_options.labels.
@@ -18,11 +18,13 @@ local function paths_of(list, prefix, into)
   return into
 end
 
--- Notes every path that a config says something of.
+-- Notes every path that a config says something of. A block's label is no part of it, but a key of the block.
 local function note(config, prefix, noted)
   for key, value in pairs(config) do
     local path = prefix
-    if type(key) == "string" then
+    if key == "@DISK" then
+      noted[prefix .. ".path"] = true
+    elseif type(key) == "string" then
       path = (prefix == "" and "" or prefix .. ".") .. key
       noted[path] = true
     end
@@ -35,8 +37,16 @@ local function filled(value, words)
   if type(value) == "string" then return (value:gsub("@(%u[%u%d]*)", words)) end
   if type(value) ~= "table" then return value end
   local copy = {}
-  for key, item in pairs(value) do copy[key] = filled(item, words) end
+  for key, item in pairs(value) do copy[filled(key, words)] = filled(item, words) end
   return copy
+end
+
+-- A disk of this host.
+local function disk()
+  for name in function(scan) return (uv.fs_scandir_next(scan)) end, uv.fs_scandir "/sys/block" do
+    local stat = not name:find "^loop" and not name:find "^zram" and uv.fs_stat("/dev/" .. name)
+    if stat and stat.type == "block" then return "/dev/" .. name end
+  end
 end
 
 local function at(value, path)
@@ -49,7 +59,9 @@ end
 
 local function title(case)
   local names = {}
-  for name in pairs(case.config) do names[#names + 1] = name end
+  for _, list in ipairs { case.config, case.resources or {} } do
+    for name in pairs(list) do names[#names + 1] = name end
+  end
   table.sort(names)
   return #names > 0 and table.concat(names, ", ") or "what is left out"
 end
@@ -57,10 +69,14 @@ end
 describe("an option of config", function()
   it("has a case, whichever it is", function()
     local noted, missing = {}, {}
-    for _, list in ipairs { cases.cases, cases.refused } do
-      for _, case in ipairs(list) do note(case.config, "", noted) end
+    for _, case in ipairs(cases.cases) do
+      note(case.config, "", noted)
+      note(case.resources or {}, "", noted)
     end
-    for _, path in ipairs(paths_of(rows, "", {})) do
+    for _, case in ipairs(cases.maybe) do
+      for _, path in ipairs(case.paths) do noted[path] = true end
+    end
+    for _, path in ipairs(paths_of(schema.config, "", paths_of(schema.io, "io.", {}))) do
       if not noted[path] then missing[#missing + 1] = path end
     end
     assert.same({}, missing)
@@ -68,7 +84,7 @@ describe("an option of config", function()
 end)
 
 describe("in a container,", function()
-  local engine, agent, network, words, containers
+  local engine, agent, network, words, containers, created
 
   -- The job of all cases: a task for each container.
   local function job_of()
@@ -82,7 +98,7 @@ describe("in a container,", function()
       for _, case in ipairs(cases.cases) do
         if case.in_ == container then
           for key, value in pairs(filled(case.config, words)) do config[key] = value end
-          for key, value in pairs(case.resources or {}) do task.resources[key] = value end
+          for key, value in pairs(filled(case.resources or {}, words)) do task.resources[key] = value end
         end
       end
       groups[container] = { restart = { attempts = 0 }, task = { [container] = task } }
@@ -112,7 +128,7 @@ describe("in a container,", function()
 
   setup(function()
     local shared = engines.shared()
-    words = { NAME = jobs.unique "config", HOSTNAME = uv.os_gethostname() }
+    words = { NAME = jobs.unique "config", HOSTNAME = uv.os_gethostname(), DISK = disk() }
     engine = assert(dockrun.connect { endpoint = shared.endpoint })
     engines.image(shared, "busybox:1")
     engines.image(shared, words.NAME .. ":1", { changes = { 'LABEL loaded="yes"', 'CMD ["false"]', "HEALTHCHECK CMD false" } })
@@ -138,7 +154,9 @@ describe("in a container,", function()
       end
     end)
     local failure
+    created = {}
     agent.emitter:listen(function(event)
+      if event.event == "created" then created[event.task] = event end
       if event.event:find "failed" and event.task ~= "made" then failure = failure or ("%s: %s"):format(event.task, event.message) end
     end)
     containers = {}
@@ -183,11 +201,27 @@ describe("in a container,", function()
     it(title(case) .. " is as the job has it", function()
       local container = containers[case.in_]
       for path, value in pairs(case.inspect or {}) do assert.same(filled(value, words), at(container, path), path) end
-      if case.check then case.check(container) end
+      if case.check then case.check(container, created[case.in_]) end
       if not case.sh then return end
       local command, expected = table.unpack(filled(case.sh, words))
       local printed = output_of(container.Id, command)
       assert.truthy(printed == expected or printed:find("^" .. expected .. "$"), printed)
+    end)
+  end
+
+  for _, case in ipairs(cases.maybe) do
+    it(table.concat(case.paths, ", ") .. " is as the job has it, or the engine says that it has no such thing", function()
+      local name = jobs.unique "maybe"
+      local result = jobs.run(engines.shared().endpoint, jobs.text {
+        name = name, image = "busybox:1", command = "true", config = case.config,
+      }, { "--set", "docker.cleanup.container=false" })
+      if not result.by.created then
+        assert.truthy(result.by.failed.message:find(case.said, 1, true), result.by.failed.message)
+        return
+      end
+      local container = assert(engine:container_inspect(result.by.created.container_id))
+      assert(engine:container_remove(container.Id, { force = true }))
+      for path, value in pairs(case.inspect) do assert.same(value, at(container, path), path) end
     end)
   end
 end)

@@ -75,26 +75,30 @@ local function check_job(job)
 end
 
 -- What must be true of every refusal: it says what is wrong and where.
-local function check_error(err, text)
+local function check_error(err)
   if type(err) ~= "table" or err.kind ~= "spec" or #err.list == 0 then fail("no error to tell: %s", tostring(err)) end
   for _, problem in ipairs(err.list) do
     if not problem.path and not problem.line then fail("it does not say where: %s", problem.message) end
     if problem.column and problem.column < 1 or problem.line and problem.line < 1 then fail("a place before the file's") end
   end
-  if utf8.len(text) and not utf8.len(tostring(err)) then fail("it is not UTF-8: %s", tostring(err)) end
+  local message = tostring(err):gsub("\n", "")
+  if not utf8.len(message) or message:find "%c" then fail("it cannot be shown: %q", message) end
 end
 
 -- Reads a text and checks what comes of it.
 local function read(text, format)
   local job, err = bounded("reading", load.string, text, format, "fuzz." .. format, LIMITS)
-  if job then check_job(job) else check_error(err, text) end
+  if job then check_job(job) else check_error(err) end
   return job, err
 end
 
--- The errors of a job without where they stand in the file.
+-- The errors of a job without where they stand in the file. What is nested too deeply is told before anything else.
 local function told(err)
   local list = {}
-  for _, problem in ipairs(err.list) do list[#list + 1] = ("%s: %s"):format(problem.path, problem.message) end
+  for _, problem in ipairs(err.list) do
+    if problem.message:find "nested" then return "nested too deeply" end
+    list[#list + 1] = ("%s: %s"):format(problem.path, problem.message)
+  end
   table.sort(list)
   return table.concat(list, "\n")
 end

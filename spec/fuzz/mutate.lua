@@ -36,7 +36,7 @@ local junk = {
   function() return "" end, function() return " " end, function() return "x\0y" end, function() return ("x"):rep(300) end,
   function(r) return r:text() end, function() return { list = {} } end, function() return { list = { 1, "a", { list = {} } } } end,
   function() return { items = {} } end, function(r) return { items = { { key = r:text(2), value = 1 } } } end,
-  function(r) return nested(r:int(1, 60), 1) end,
+  function(r) return nested(r:pick { 1, 2, 5, 60, 300 }, 1) end,
   function() return { list = { { items = { { key = "name", value = { list = {} } } } } } } end,
 }
 
@@ -73,15 +73,15 @@ function M.job(r, item)
     elseif kind == 2 and one.label then
       one.label = r:pick { "", " ", "-x", "a b", one.label .. "ü", ("n"):rep(200), r:text(), "name" }
     elseif kind == 3 then
-      local key = r:pick { one.key .. "s", one.key:sub(2), one.key .. "ü", r:text(2), "name", "config" }
+      local key = r:pick { one.key .. "s", (one.key:gsub("^" .. utf8.charpattern, "")), one.key .. "ü", r:text(2), "name", "config" }
       if not alone({ items = { { key = key }, table.unpack(block.items) } }, key) then key = one.key end
-      one.key = key
+      one.key, one.exact = key, true
     elseif kind == 4 and one.label and type(one.value) == "table" then
       table.insert(block.items, copy(one))  -- a name given twice
     elseif kind == 5 and type(one.value) == "table" and one.value.list then
       table.insert(one.value.list, r:int(1, #one.value.list + 1), r:pick(junk)(r))
     elseif alone(block, one.key) then
-      one.value, one.label = r:pick(junk)(r), nil
+      one.value, one.label, one.exact = r:pick(junk)(r), nil, true
     end
   end
   return item

@@ -22,7 +22,7 @@ local splittable = { meta = true, env = true, port_map = true }
 -- A map may be written as several blocks.
 local function split(r, items)
   local item = items[1]
-  if #items ~= 1 or not splittable[item.key] or item.label or not is_block(item.value) or not r:one_in(3) then return items end
+  if #items ~= 1 or not splittable[item.key] or item.label or item.exact or not is_block(item.value) or not r:one_in(3) then return items end
   if #item.value.items < 2 then return items end
   local at, first, rest = r:int(1, #item.value.items - 1), {}, {}
   for i, one in ipairs(item.value.items) do table.insert(i <= at and first or rest, one) end
@@ -141,8 +141,11 @@ function Lua:pair(key, text)
   return "[ " .. self:string(key) .. " ] = " .. text
 end
 
-function Lua:block(block)
+-- `made` by a builder itself: a plain table with nothing but children would be a list of them.
+function Lua:block(block, made)
   local built, keyed, children = self.r:one_in(2), { items = {} }, {}
+  for _, item in ipairs(block.items) do made = made or not (named[item.key] and item.label and is_block(item.value)) end
+  built = built and made
   for _, item in ipairs(block.items) do
     local child = built and named[item.key] and item.label and is_block(item.value)
     table.insert(child and children or keyed.items, item)
@@ -150,7 +153,7 @@ function Lua:block(block)
   local text = Json.block(self, keyed)
   if #children == 0 then return text end
   local parts = {}
-  for i, item in ipairs(children) do parts[i] = ("%s %q %s"):format(item.key, item.label, self:value(item.value)) end
+  for i, item in ipairs(children) do parts[i] = ("%s %q %s"):format(item.key, item.label, self:block(item.value, true)) end
   return (text:gsub(",?}$", "") .. (#keyed.items > 0 and "," or "") .. table.concat(parts, ",") .. "}")
 end
 
@@ -253,7 +256,7 @@ M.formats = {
   json = function(r, job) return setmetatable({ r = r }, Json):block { items = { job } } end,
   lua = function(r, job)
     local writer = setmetatable({ r = r }, Lua)
-    if is_block(job.value) and r:one_in(2) then return ("return job %q %s"):format(job.label, writer:value(job.value)) end
+    if job.label and is_block(job.value) and r:one_in(2) then return ("return job %q %s"):format(job.label, writer:block(job.value, true)) end
     return "return " .. writer:block { items = { { key = job.key, label = job.label, value = job.value, exact = true } } }
   end,
   hcl = function(r, job) return setmetatable({ r = r }, Hcl):block { items = { job } }:sub(2, -2) end,

@@ -5,7 +5,7 @@ local options = require "dockrun.options"
 local output = require "dockrun.cli.output"
 
 -- In the order of the help.
-local commands = { "run", "validate", "status", "logs", "stop", "fingerprint", "version", "help" }
+local commands = { "run", "validate", "status", "logs", "exec", "stop", "stats", "fingerprint", "version", "help" }
 
 -- Global options: they stand before or after the command's name. `option` is what they set in dockrun.options.
 local globals = {

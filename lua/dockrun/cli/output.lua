@@ -83,6 +83,18 @@ function M.duration(seconds)
   return ("%dd%02dh"):format(seconds // 86400, seconds % 86400 // 3600)
 end
 
+--- Bytes for people: 512B, 1.5M; "-" for nothing.
+---@param bytes? number
+---@return string
+function M.size(bytes)
+  if not bytes then return "-" end
+  local units, i = { "B", "K", "M", "G", "T" }, 1
+  while bytes >= 1024 and i < #units do
+    bytes, i = bytes / 1024, i + 1
+  end
+  return (i == 1 and "%d%s" or "%.1f%s"):format(bytes, units[i])
+end
+
 --- Ports for people: 192.0.2.1:23456->6379.
 ---@param ports PortMapping[]
 ---@return string

@@ -27,7 +27,8 @@ local function log_follower(agent)
     color = color % #palette + 1
     local name = task.context.group.count > 1 and ("%s[%d]"):format(task.name, task.context.alloc.index) or task.name
     local prefix = output.paint(name .. " | ", palette[color])
-    loglines.each(agent.engine, task.container_id, { follow = true }, function(text) output.result(prefix .. text) end)
+    local opts = { follow = true, tty = task.context.task.config.tty }
+    loglines.each(agent.engine, task.container_id, opts, function(text) output.result(prefix .. text) end)
   end
 end
 

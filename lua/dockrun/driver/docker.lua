@@ -181,11 +181,15 @@ end
 ---@param attempts? integer  how often a leftover is removed: container_exists_attempts of `config`, 5 if left out
 ---@return string? id
 ---@return table? err
+---@return string? warnings  what of the body the engine did not do
 function M.create(engine, name, body, attempts)
   local created, err
   for attempt = 1, 1 + (attempts or 5) do
     created, err = engine:container_create { name = name, body = body }
-    if created then return created.Id end
+    if created then
+      local warnings = table.concat(type(created.Warnings) == "table" and created.Warnings or {}, "; ")
+      return created.Id, nil, warnings ~= "" and warnings or nil
+    end
     if err.status ~= 409 or attempt > (attempts or 5) then return nil, err end
     local ok, why = purge(engine, name)
     if not ok then return nil, why end

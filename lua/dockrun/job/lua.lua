@@ -65,9 +65,7 @@ local function plain(value, built, budget, depth)
     end
   end
   if made then
-    if copy.name ~= nil and copy.name ~= made.name then
-      error(("%s '%s' has another name within: %s"):format(made.kind, made.name, tostring(copy.name)), 0)
-    end
+    if copy.name ~= nil and copy.name ~= made.name then return { [made.name] = copy } end  -- which normalising refuses
     copy.name = made.name
   end
   return copy

@@ -69,7 +69,7 @@ end
 
 local readers = {}
 
-function readers.any(_, _, value) return tree.copy(value) end
+function readers.any(_, _, value) return tree.data(value) end
 
 function readers.list(self, row, value, path)
   local list = json.array {}

@@ -40,6 +40,19 @@ local function place_of(self, path)
   end
 end
 
+-- Text of a stranger's file, such that a terminal shows it and JSON can hold it.
+local function readable(text)
+  if not text or utf8.len(text) and not text:find "%c" then return text end
+  local parts, at = {}, 1
+  while not utf8.len(text, at) do
+    local _, bad = utf8.len(text, at)
+    parts[#parts + 1] = text:sub(at, bad - 1) .. "\u{fffd}"
+    at = bad + 1
+  end
+  parts[#parts + 1] = text:sub(at)
+  return (table.concat(parts):gsub("\n", " "):gsub("%c", "?"))
+end
+
 --- Something is wrong. Where no line is given, the one noted for the path is taken.
 ---@param path? string
 ---@param message string
@@ -47,7 +60,7 @@ end
 ---@param column? integer
 function Problems:add(path, message, line, column)
   if not line then line, column = place_of(self, path) end
-  table.insert(self.list, { path = path, file = self.file, line = line, column = column, message = message })
+  table.insert(self.list, { path = readable(path), file = self.file, line = line, column = column, message = readable(message) })
 end
 
 --- Something is worth a word, and does not stop the job.

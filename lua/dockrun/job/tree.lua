@@ -86,4 +86,16 @@ function M.copy(value)
   return copy
 end
 
+--- A copy of what no schema reads, such that every format can hold it: without functions, and with keys that are either
+--- a list's or text.
+---@param value any
+---@return any
+function M.data(value)
+  if type(value) == "function" then return nil end
+  if type(value) ~= "table" then return value end
+  local copy, list = setmetatable({}, getmetatable(value)), M.is_list(value)
+  for key, item in next, value do copy[list and key or tostring(key)] = M.data(item) end
+  return copy
+end
+
 return M

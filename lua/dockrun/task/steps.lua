@@ -115,9 +115,10 @@ function M.create(task)
   local body = must(driver.body(context, task.agent.options))
   task:hook("create", body)
   task:hook("prestart", body)
-  task.container_id = must(driver.create(task.agent.engine, driver.container_name(context), body,
-    context.task.config.container_exists_attempts))
-  task:emit("created", { container_id = task.container_id, image_id = context.image.id })
+  local id, err, warnings = driver.create(task.agent.engine, driver.container_name(context), body,
+    context.task.config.container_exists_attempts)
+  task.container_id = must(id, err)
+  task:emit("created", { container_id = id, image_id = context.image.id, message = warnings })
   task:hook("created", { id = task.container_id })
 end
 

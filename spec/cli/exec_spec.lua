@@ -1,0 +1,79 @@
+-- dockrun exec and dockrun stats, on a task that a detached run left running.
+local dockrun = require "dockrun"
+local engines = require "spec.engine"
+local jobs = require "spec.jobs"
+local process = require "spec.process"
+
+describe("a running task", function()
+  local endpoint, name
+
+  setup(function()
+    local shared = engines.shared()
+    endpoint = shared.endpoint
+    engines.image(shared, "busybox:1")
+    name = jobs.unique "running"
+    local path, file = jobs.write(jobs.text { name = name, image = "busybox:1", command = "exec sleep 600" })
+    local _ <close> = file
+    local result = process.run { "run", "-d", "--endpoint", endpoint, "--state-dir", jobs.state_dir, path }
+    assert(result.code == 0, result.stderr)
+  end)
+
+  teardown(function() process.run { "stop", "--endpoint", endpoint, name } end)
+
+  local function exec(args, opts)
+    return process.run({ "--endpoint", endpoint, "exec", table.unpack(args) }, opts)
+  end
+
+  it("runs a command for `exec`, with its output and exit code", function()
+    local result = exec { name .. "/task", "--", "sh", "-c", "echo out; echo err >&2; exit 7" }
+    assert.same({ 7, "out\n", "err\n" }, { result.code, result.stdout, result.stderr })
+  end)
+
+  it("gives the command our input with -i", function()
+    local shell = ("printf 'one\\ntwo' | '%s' --endpoint %s exec -i %s -- wc -c"):format(process.program, endpoint, name)
+    local result = process.run({ "-c", shell }, { program = "sh" })
+    assert.same({ 0, "7\n" }, { result.code, result.stdout }, result.stderr)
+  end)
+
+  it("gives the command a file as input with -i", function()
+    local shell = ("'%s' --endpoint %s exec -i %s -- cat < LICENSE"):format(process.program, endpoint, name)
+    local result = process.run({ "-c", shell }, { program = "sh" })
+    local file <close> = assert(io.open "LICENSE")
+    assert.equal(file:read "a", result.stdout)
+  end)
+
+  it("gives the command a terminal with -t", function()
+    local shell = ("script -qec \"'%s' --endpoint %s exec -it %s -- tty\" /dev/null < /dev/null"):format(process.program, endpoint, name)
+    local result = process.run({ "-c", shell }, { program = "sh" })
+    assert.matches("/dev/pts/0", result.stdout)
+  end)
+
+  it("tells the output of `exec` as JSON", function()
+    local result = exec { "--json", name, "--", "sh", "-c", "echo x; exit 3" }
+    assert.same({ exit_code = 3, stdout = "x\n", stderr = "" }, dockrun.json.decode(result.stdout))
+  end)
+
+  for _, case in ipairs {
+    { "a job that is not there", { "nonesuch", "--", "true" }, 1, "nothing runs as 'nonesuch'" },
+    { "-t without a terminal", { "-t", "x", "--", "true" }, 2, "needs a terminal" },
+    { "no command", { "x" }, 2, "'cmd'" },
+  } do
+    local what, args, code, message = table.unpack(case)
+    it("refuses " .. what, function()
+      local result = exec(args)
+      assert.equal(code, result.code)
+      assert.matches(message, result.stderr, 1, true)
+    end)
+  end
+
+  it("has its figures told by `stats`", function()
+    local result = process.run { "--endpoint", endpoint, "--json", "stats", name }
+    local told = dockrun.json.decode(result.stdout).tasks
+    assert.equal(1, #told)
+    assert.same({ name, "task", 32 * 1024 * 1024, 1 }, { told[1].job, told[1].task, told[1].memory_limit, told[1].pids })
+    assert.is_true(told[1].memory > 0 and told[1].cpu_percent >= 0)
+    local text = process.run { "--endpoint", endpoint, "stats", name }
+    assert.matches("TASK +CPU%%", text.stdout)
+    assert.matches(name .. ".group[0].task", text.stdout, 1, true)
+  end)
+end)

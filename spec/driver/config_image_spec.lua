@@ -1,0 +1,157 @@
+-- Where a task's image comes from, and what becomes of a leftover container of its name.
+local dockrun = require "dockrun"
+local driver = require "dockrun.driver.docker"
+local engines = require "spec.engine"
+local jobs = require "spec.jobs"
+local uv = require "luv"
+
+describe("a task's image", function()
+  local engine, endpoint, shared, registry
+
+  setup(function()
+    shared, registry = engines.shared(), engines.registry().address
+    endpoint = shared.endpoint
+    engine = assert(dockrun.connect { endpoint = endpoint })
+    engines.image(shared, "busybox:1")
+  end)
+
+  -- Puts an image with this label into the registry, and leaves the engine without it.
+  local function push(reference, label)
+    engines.image(shared, reference, { changes = { "LABEL made=" .. label } })
+    for line in assert(engine:image_push((reference:gsub(":1$", "")), { tag = "1" })) do assert(not line.error, line.error) end
+    assert(engine:image_remove(reference))
+  end
+
+  local function run(name, reference, config)
+    return jobs.run(endpoint, jobs.text {
+      name = name, image = reference, command = "true", config = config,
+    }, { "--set", "docker.cleanup.image=false" })
+  end
+
+  local function label_of(reference) return assert(engine:image_inspect(reference)).Config.Labels.made end
+
+  it("is pulled anew with force_pull, and only then", function()
+    local reference = ("%s/%s:1"):format(registry, jobs.unique "force")
+    push(reference, "old")
+    assert.equal(0, run("a", reference).code)
+    engines.image(shared, "dockrun-spec-keep:1") -- the layers stay, and the tag is left to the registry
+    assert(engine:image_tag(reference, { repo = "dockrun-spec-kept", tag = "1" }))
+    push(reference, "new")
+    assert(engine:image_tag("dockrun-spec-kept:1", { repo = reference:match "^(.+):1$", tag = "1" }))
+    assert.equal(0, run("b", reference).code)
+    assert.equal("old", label_of(reference))
+    assert.equal(0, run("c", reference, "force_pull = true").code)
+    assert.equal("new", label_of(reference))
+    for _, one in ipairs { reference, "dockrun-spec-kept:1", "dockrun-spec-keep:1" } do engine:image_remove(one) end
+  end)
+
+  it("fails with force_pull where it cannot be pulled, even if there is one", function()
+    local reference = "127.0.0.1:1/here:1"
+    assert(engine:image_tag("busybox:1", { repo = "127.0.0.1:1/here", tag = "1" }))
+    local result = run("a", reference, "force_pull = true")
+    assert.equal(1, result.code)
+    assert.truthy(result.by.failed.message:find("cannot pull " .. reference, 1, true), result.by.failed.message)
+    assert(engine:image_remove(reference))
+  end)
+
+  it("is waited for as long as image_pull_timeout says, by each task for itself", function()
+    local server = uv.new_tcp() -- a registry that says nothing
+    local held = {}
+    assert(server:bind("127.0.0.1", 0))
+    server:listen(8, function()
+      held[#held + 1] = uv.new_tcp()
+      server:accept(held[#held])
+    end)
+    local reference = ("127.0.0.1:%d/slow:1"):format(server:getsockname().port)
+    local result = jobs.run(endpoint, ([[
+local function one(name, patience)
+  return task(name) { driver = "docker", config = { image = %q, command = "true", image_pull_timeout = patience } }
+end
+return job %q { type = "batch", group "a" { restart = { attempts = 0 }, one("short", "1s") },
+  group "b" { restart = { attempts = 0 }, one("long", "2500ms") } }]]):format(reference, jobs.unique "slow"))
+    for _, socket in ipairs(held) do socket:close() end
+    server:close()
+    assert.equal(1, result.code)
+    local at = {}
+    for _, event in ipairs(result.events) do
+      if event.event == "failed" then
+        local seconds = event.task == "short" and "1" or "2.5"
+        assert.truthy(event.message:find(("not done after %s s (image_pull_timeout)"):format(seconds), 1, true), event.message)
+        at[#at + 1] = event.task
+      end
+    end
+    assert.same({ "short", "long" }, at)
+  end)
+
+  it("must be in the archive that load names", function()
+    local stream <close> = assert(engine:image_save "busybox:1")
+    local pieces = {}
+    for piece in stream do pieces[#pieces + 1] = piece end
+    local path, file = jobs.write(table.concat(pieces), ".tar")
+    local _ <close> = file
+    local result = jobs.run(endpoint, jobs.text {
+      name = jobs.unique "load", image = "dockrun-spec-absent:1", command = "true", config = "load = 'image.tar'",
+      task = ([[hooks = { pull = function(task)
+        local source, target = assert(io.open(%q, "rb")), assert(io.open(%q .. "/alloc/" .. task.alloc.id .. "/task/local/image.tar", "wb"))
+        target:write(source:read "a")
+        target:close()
+        source:close()
+      end },]]):format(path, jobs.state_dir),
+    })
+    assert.equal(1, result.code)
+    assert.equal("the archive does not hold dockrun-spec-absent:1, but busybox:1", result.by.failed.message)
+  end)
+
+  it("cannot be loaded from an archive that is not there", function()
+    local result = run(jobs.unique "load", "dockrun-spec-absent:1", "load = 'image.tar'")
+    assert.equal(1, result.code)
+    assert.truthy(result.by.failed.message:find("cannot open the image archive image.tar", 1, true), result.by.failed.message)
+  end)
+end)
+
+describe("a leftover container", function()
+  local engine, name, body
+
+  setup(function()
+    local shared = engines.shared()
+    engine = assert(dockrun.connect { endpoint = shared.endpoint })
+    engines.image(shared, "busybox:1")
+  end)
+
+  before_each(function()
+    name = jobs.unique "left"
+    body = { Image = "busybox:1", Cmd = { "true" }, Labels = { [driver.labels.alloc] = "a110c" } }
+  end)
+
+  after_each(function() engine:container_remove(name, { force = true }) end)
+
+  it("of the task's name is removed", function()
+    local old = assert(driver.create(engine, name, body))
+    local new = assert(driver.create(engine, name, body, 1))
+    assert.not_equal(old, new)
+    assert.is_nil((engine:container_inspect(old)))
+  end)
+
+  it("that comes back is removed container_exists_attempts times", function()
+    local removals = 0
+    local stubborn = setmetatable({
+      container_create = function() return nil, dockrun.error("engine", "in use", { status = 409 }) end,
+      container_inspect = function() return { Id = "x", Config = { Labels = body.Labels } } end,
+      container_remove = function()
+        removals = removals + 1
+        return true
+      end,
+    }, {})
+    local id, err = driver.create(stubborn, name, body, 3)
+    assert.is_nil(id)
+    assert.same({ 409, 3 }, { err.status, removals })
+  end)
+
+  it("that dockrun did not make stays, and its name is taken", function()
+    local theirs = assert(engine:container_create { name = name, body = { Image = "busybox:1", Cmd = { "true" } } }).Id
+    local id, err = driver.create(engine, name, body)
+    assert.is_nil(id)
+    assert.equal("taken", err.kind)
+    assert(engine:container_inspect(theirs))
+  end)
+end)
