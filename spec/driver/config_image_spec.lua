@@ -87,17 +87,18 @@ return job %q { type = "batch", group "a" { restart = { attempts = 0 }, one("sho
     local stream <close> = assert(engine:image_save "busybox:1")
     local pieces = {}
     for piece in stream do pieces[#pieces + 1] = piece end
-    local path, file = jobs.write(table.concat(pieces), ".tar")
+    local path, archive = jobs.write(table.concat(pieces), ".tar")
+    local _ <close> = archive
+    local hooks, file = jobs.write(([[
+return { pull = function(task)
+  local source <close> = assert(io.open(%q, "rb"))
+  local target <close> = assert(io.open(("%%s/alloc/%%s/task/local/image.tar"):format(%q, task.alloc.id), "wb"))
+  target:write(source:read "a")
+end }]]):format(path, jobs.state_dir))
     local _ <close> = file
     local result = jobs.run(endpoint, jobs.text {
       name = jobs.unique "load", image = "dockrun-spec-absent:1", command = "true", config = "load = 'image.tar'",
-      task = ([[hooks = { pull = function(task)
-        local source, target = assert(io.open(%q, "rb")), assert(io.open(%q .. "/alloc/" .. task.alloc.id .. "/task/local/image.tar", "wb"))
-        target:write(source:read "a")
-        target:close()
-        source:close()
-      end },]]):format(path, jobs.state_dir),
-    })
+    }, { "--hooks", hooks })
     assert.equal(1, result.code)
     assert.equal("the archive does not hold dockrun-spec-absent:1, but busybox:1", result.by.failed.message)
   end)

@@ -22,7 +22,8 @@ end
 describe("the agent's policy", function()
   -- { config, refusals at the key paths, options of an agent that takes it }
   for what, case in pairs {
-    ["privileged containers"] = { { privileged = true }, { privileged = "docker.allow_privileged" }, { ["docker.allow_privileged"] = true } },
+    ["privileged containers"] = { { privileged = true }, { privileged = "docker.allow_privileged" },
+      { ["docker.allow_privileged"] = true } },
     ["capabilities"] = { { cap_add = { "sys_admin", "CHOWN" } }, { cap_add = "docker.allow_caps" },
       { ["docker.allow_caps"] = "chown,CAP_SYS_ADMIN" } },
     ["all capabilities"] = { { cap_add = { "all" } }, { cap_add = "docker.allow_caps" }, { ["docker.allow_caps"] = "all" } },
@@ -30,7 +31,8 @@ describe("the agent's policy", function()
     ["the host's IPC"] = { { ipc_mode = "host" }, { ipc_mode = "docker.allowed_modes.ipc" }, { ["docker.allowed_modes.ipc"] = "host" } },
     ["a container's IPC"] = { { ipc_mode = "container:db" }, { ipc_mode = "docker.allowed_modes.ipc" },
       { ["docker.allowed_modes.ipc"] = "container" } },
-    ["the host's processes"] = { { pid_mode = "host" }, { pid_mode = "docker.allowed_modes.pid" }, { ["docker.allowed_modes.pid"] = "host" } },
+    ["the host's processes"] = { { pid_mode = "host" }, { pid_mode = "docker.allowed_modes.pid" },
+      { ["docker.allowed_modes.pid"] = "host" } },
     ["the host's users"] = { { userns_mode = "host" }, { userns_mode = "docker.allowed_modes.userns" },
       { ["docker.allowed_modes.userns"] = "host" } },
     ["the host's names"] = { { uts_mode = "host" }, { uts_mode = "docker.allowed_modes.uts" }, { ["docker.allowed_modes.uts"] = "host" } },

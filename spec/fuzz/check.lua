@@ -39,10 +39,15 @@ local function bounded(what, call, ...)
   return table.unpack(result, 2, result.n)
 end
 
+-- JSON is written with 14 digits.
+local function equal(a, b)
+  return a == b or type(a) == "number" and type(b) == "number" and ("%.13g"):format(a) == ("%.13g"):format(b)
+end
+
 -- Where two values differ: a path and both, or nil.
 local function difference(a, b, path)
   if type(a) ~= "table" or type(b) ~= "table" then
-    if a == b then return nil end
+    if equal(a, b) then return nil end
     return ("%s: %s and %s"):format(path, tostring(a), tostring(b))
   end
   for key, value in pairs(a) do

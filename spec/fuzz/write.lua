@@ -22,8 +22,8 @@ local splittable = { meta = true, env = true, port_map = true }
 -- A map may be written as several blocks.
 local function split(r, items)
   local item = items[1]
-  if #items ~= 1 or not splittable[item.key] or item.label or item.exact or not is_block(item.value) or not r:one_in(3) then return items end
-  if #item.value.items < 2 then return items end
+  if #items ~= 1 or not splittable[item.key] or item.label or item.exact then return items end
+  if not is_block(item.value) or #item.value.items < 2 or not r:one_in(3) then return items end
   local at, first, rest = r:int(1, #item.value.items - 1), {}, {}
   for i, one in ipairs(item.value.items) do table.insert(i <= at and first or rest, one) end
   return { { key = item.key, value = { items = first } }, { key = item.key, value = { items = rest } } }
