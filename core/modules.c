@@ -9,11 +9,18 @@ int luaopen_dockrun_core_json(lua_State *L);
 int luaopen_dockrun_core_ports(lua_State *L);
 int luaopen_dockrun_core_queue(lua_State *L);
 int luaopen_dockrun_core_runtime(lua_State *L);
+int luaopen_dockrun_core_sqlite(lua_State *L);
 
 const luaL_Reg dr_modules[] = {
-    {"dockrun.core.cgroup", luaopen_dockrun_core_cgroup},       {"dockrun.core.docker", luaopen_dockrun_core_docker},
-    {"dockrun.core.endpoints", luaopen_dockrun_core_endpoints}, {"dockrun.core.frames", luaopen_dockrun_core_frames},
-    {"dockrun.core.http", luaopen_dockrun_core_http},           {"dockrun.core.json", luaopen_dockrun_core_json},
-    {"dockrun.core.ports", luaopen_dockrun_core_ports},         {"dockrun.core.queue", luaopen_dockrun_core_queue},
-    {"dockrun.core.runtime", luaopen_dockrun_core_runtime},     {NULL, NULL},
+    {"dockrun.core.cgroup", luaopen_dockrun_core_cgroup},
+    {"dockrun.core.docker", luaopen_dockrun_core_docker},
+    {"dockrun.core.endpoints", luaopen_dockrun_core_endpoints},
+    {"dockrun.core.frames", luaopen_dockrun_core_frames},
+    {"dockrun.core.http", luaopen_dockrun_core_http},
+    {"dockrun.core.json", luaopen_dockrun_core_json},
+    {"dockrun.core.ports", luaopen_dockrun_core_ports},
+    {"dockrun.core.queue", luaopen_dockrun_core_queue},
+    {"dockrun.core.runtime", luaopen_dockrun_core_runtime},
+    {"dockrun.core.sqlite", luaopen_dockrun_core_sqlite},
+    {NULL, NULL},
 };

@@ -2,10 +2,12 @@
 local agents = require "dockrun.agent"
 local cases = require "spec.driver.cases"
 local dockrun = require "dockrun"
+local driver = require "dockrun.driver.docker"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"
 local load = require "dockrun.job.load"
 local options = require "dockrun.options"
+local process = require "spec.process"
 local schema = require "dockrun.job.schema"
 local uv = require "luv"
 
@@ -84,7 +86,7 @@ describe("an option of config", function()
 end)
 
 describe("in a container,", function()
-  local engine, agent, network, words, containers, created
+  local engine, agent, network, words, containers, created, started
 
   -- The job of all cases: a task for each container.
   local function job_of()
@@ -154,7 +156,7 @@ describe("in a container,", function()
       end
     end)
     local failure
-    created = {}
+    created, started = {}, {}
     agent.emitter:listen(function(event)
       if event.event == "created" then created[event.task] = event end
       if event.event:find "failed" and event.task ~= "made" then failure = failure or ("%s: %s"):format(event.task, event.message) end
@@ -163,7 +165,7 @@ describe("in a container,", function()
     for _, transition in ipairs { "created", "started" } do
       agent.hooks:register(transition, function(task, container)
         if (task.name == "made") ~= (transition == "created") then return end
-        containers[task.name] = assert(engine:container_inspect(container.id))
+        containers[task.name], started[task.name] = assert(engine:container_inspect(container.id)), container
       end)
     end
     agent:submit(assert(load.string(dockrun.json.encode(job_of()), "json")))
@@ -201,7 +203,7 @@ describe("in a container,", function()
     it(title(case) .. " is as the job has it", function()
       local container = containers[case.in_]
       for path, value in pairs(case.inspect or {}) do assert.same(filled(value, words), at(container, path), path) end
-      if case.check then case.check(container, created[case.in_]) end
+      if case.check then case.check(container, created[case.in_], started[case.in_]) end
       if not case.sh then return end
       local command, expected = table.unpack(filled(case.sh, words))
       local printed = output_of(container.Id, command)
@@ -222,6 +224,37 @@ describe("in a container,", function()
       local container = assert(engine:container_inspect(result.by.created.container_id))
       assert(engine:container_remove(container.Id, { force = true }))
       for path, value in pairs(case.inspect) do assert.same(value, at(container, path), path) end
+    end)
+  end
+end)
+
+describe("a terminal", function()
+  it("has its lines shown as those of a task without one", function()
+    local shared = engines.shared()
+    engines.image(shared, "busybox:1")
+    local path, file = jobs.write(jobs.text {
+      name = jobs.unique "tty", image = "busybox:1", command = "test -t 1 && echo one && echo two", config = "tty = true",
+    })
+    local _ <close> = file
+    local result = process.run { "run", "--endpoint", shared.endpoint, "--state-dir", jobs.state_dir, path }
+    assert.same({ 0, "task | one\ntask | two\n" }, { result.code, result.stdout })
+  end)
+end)
+
+describe("a MAC address", function()
+  for version, top in pairs { ["1.41"] = true, ["1.43"] = true, ["1.44"] = false, ["1.55"] = false } do
+    it("stands where API " .. version .. " has it", function()
+      local sent
+      local engine = {
+        api = function() return version end,
+        container_create = function(_, request)
+          sent = request.body
+          return { Id = "x", Warnings = dockrun.json.null }
+        end,
+      }
+      local body = { NetworkingConfig = { EndpointsConfig = { bridge = { MacAddress = "02:68:b3:29:da:98" } } } }
+      assert.equal("x", driver.create(engine, "name", body))
+      assert.equal(top, sent.MacAddress == "02:68:b3:29:da:98")
     end)
   end
 end)

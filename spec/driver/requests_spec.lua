@@ -52,6 +52,19 @@ describe("the requests of a run", function()
     return problems
   end
 
+  -- The container may not start: what counts is the body.
+  local options_of_all_shapes = [[
+    entrypoint = { "sh" }, init = true, healthchecks = { disable = true }, labels = { a = "b" },
+    extra_hosts = { "db:192.0.2.1" }, dns_servers = { "192.0.2.53" }, volumes = { "local:/data" }, cap_add = { "chown" },
+    cap_drop = { "mknod" }, security_opt = { "no-new-privileges" }, group_add = { "5" }, ipc_mode = "private", cgroupns = "private",
+    devices = { { host_path = "/dev/null" } }, shm_size = 65536, sysctl = { ["net.core.somaxconn"] = 5 }, ulimit = { core = 0 },
+    cpu_hard_limit = true, cpuset_cpus = "0", memory_hard_limit = 64, oom_score_adj = 5, pids_limit = 50, storage_opt = { size = "1G" },
+    network_mode = "none-such", network_aliases = { "x" }, ipv4_address = "192.0.2.9", ipv6_address = "fd00::9",
+    mount = {
+      { type = "tmpfs", target = "/t", tmpfs_options = { size = 4096, mode = "0700" } },
+      { type = "bind", target = "/b", source = "local", bind_options = { propagation = "private" } },
+    }]]
+
   for _, version in ipairs(openapi.versions) do
     local doc = openapi.load(version)
     local test = doc and it or pending
@@ -63,6 +76,9 @@ describe("the requests of a run", function()
         name = jobs.unique "requests", image = "busybox:1", command = "sleep 1; exit 3",
         resources = "cpu = 250, memory = 32, network = { dynamic_ports = { 80, 'admin' } }", task = "env = { A = 'b' },",
       })
+      table.move(more, 1, #more, #calls + 1, calls)
+      more = calls_of(jobs.text { name = jobs.unique "requests", image = "busybox:1", command = "true", config = options_of_all_shapes,
+        resources = "memory = 32, io = { weight = 100, device = { ['/dev/null'] = { read_bps = 1, write_iops = 2 } } }" })
       table.move(more, 1, #more, #calls + 1, calls)
       local names = {}
       for _, call in ipairs(calls) do names[call.name] = true end

@@ -256,7 +256,8 @@ M.formats = {
   json = function(r, job) return setmetatable({ r = r }, Json):block { items = { job } } end,
   lua = function(r, job)
     local writer = setmetatable({ r = r }, Lua)
-    if job.label and is_block(job.value) and r:one_in(2) then return ("return job %q %s"):format(job.label, writer:block(job.value, true)) end
+    local built = job.label and is_block(job.value) and r:one_in(2)
+    if built then return ("return job %q %s"):format(job.label, writer:block(job.value, true)) end
     return "return " .. writer:block { items = { { key = job.key, label = job.label, value = job.value, exact = true } } }
   end,
   hcl = function(r, job) return setmetatable({ r = r }, Hcl):block { items = { job } }:sub(2, -2) end,

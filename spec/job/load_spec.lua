@@ -23,7 +23,7 @@ describe("a job's defaults", function()
     assert.equal("service", job.type)
     assert.equal(1, job.groups[1].count)
     assert.equal("docker", task.driver)
-    assert.same({ image = "redis", network_mode = "bridge" }, task.config)
+    assert.same({ "redis", "bridge" }, { task.config.image, task.config.network_mode })
     assert.same({ cpu = 100, memory = 300, network = { dynamic_ports = {}, reserved_ports = {}, ports = {} } }, task.resources)
     assert.same({ "SIGTERM", 5 }, { task.kill_signal, task.kill_timeout })
     assert.is_nil(job.groups[1].restart)
@@ -117,7 +117,7 @@ describe("an error", function()
 
   it("lists the known keys where none is near", function()
     local _, err = lua(with_task "config = { image = 'x', zzzzzzzzzz = 1 }")
-    assert.truthy(err.message:find("known: image, command, args, network_mode", 1, true))
+    assert.truthy(err.message:find("known: image, image_pull_timeout, force_pull, load", 1, true))
   end)
 
   it("comes with all others", function()
@@ -230,11 +230,11 @@ describe("load", function()
 
   it("takes Nomad's keys that mean nothing on one host, keeps them, and says so once", function()
     local job = assert(lua [[return job "j" { datacenters = { "dc1" }, group "g" {
-      task "a" { user = "www", config = { image = "x" } }, task "b" { user = "app", config = { image = "x" } } } }]])
+      task "a" { kind = "www", config = { image = "x" } }, task "b" { kind = "app", config = { image = "x" } } } }]])
     assert.same({ "dc1" }, job.datacenters)
-    assert.equal("app", job.groups[1].tasks[2].user)
+    assert.equal("app", job.groups[1].tasks[2].kind)
     assert.same({
-      "job.j.group.g.task.a.user: known to Nomad; not used on a single host",
+      "job.j.group.g.task.a.kind: known to Nomad; not used on a single host",
       "job.j.datacenters: known to Nomad; not used on a single host",
     }, job.warnings)
   end)

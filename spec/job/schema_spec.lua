@@ -10,6 +10,10 @@ describe("the schema, described for help,", function()
     { "job.group.task.config.image", type = "string", required = true },
     { "job.group.task.config.args", type = "list of string" },
     { "job.group.task.config.network_mode", type = "string", default = "bridge" },
+    { "job.group.task.config.privileged", type = "boolean", default = false },
+    { "job.group.task.config.mount.volume_options.driver_config.options", type = "map of string" },
+    { "job.group.task.resources.io.device.read_bps", type = "integer" },
+    { "job.group.task.user", type = "string" },
     { "job.group.task.resources.cpu", type = "integer", default = 100 },
     { "job.group.task.resources.memory", type = "integer", default = 300 },
     { "job.group.task.resources.network.dynamic_ports", type = "list of label" },
@@ -23,6 +27,11 @@ describe("the schema, described for help,", function()
       assert.is_true(#row.doc > 0)
     end)
   end
+
+  it("says what an option becomes on the engine, and what limits it", function()
+    local row = by_path["job.group.task.config.privileged"]
+    assert.same({ "HostConfig.Privileged", { "docker.allow_privileged" } }, { row.engine, row.policy })
+  end)
 
   it("does not show what nobody writes", function()
     assert.is_nil(by_path["job.warnings"])

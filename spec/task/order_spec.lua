@@ -133,7 +133,8 @@ describe("the tasks of a group", function()
     end
     child:kill "SIGINT"
     assert.equal(130, child:wait(20).code)
-    assert_order(order(child:events()), "leads killing", "leads exited", "follows killing", "follows exited", "proxy killing", "proxy exited")
+    assert_order(order(child:events()),
+      "leads killing", "leads exited", "follows killing", "follows exited", "proxy killing", "proxy exited")
     assert_order(order(child:events()), "follows exited", "tidy started", "tidy exited")
     assert.same({}, jobs.containers(engine, name))
   end)

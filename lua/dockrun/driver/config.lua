@@ -128,12 +128,10 @@ local elsewhere = {
   oom_score_adj = true,
 }
 
--- In the network that is asked for. The MAC address stood at the top of the body before API 1.44, and engines take it
--- from either place where both say the same.
+-- In the network that is asked for.
 local function network(body, config)
   local address = (config.ipv4_address or config.ipv6_address)
     and { IPv4Address = config.ipv4_address, IPv6Address = config.ipv6_address }
-  body.MacAddress = config.mac_address
   if not (address or config.network_aliases or config.mac_address) then return end
   body.NetworkingConfig = { EndpointsConfig = { [config.network_mode] = {
     IPAMConfig = address or nil, Aliases = config.network_aliases, MacAddress = config.mac_address,

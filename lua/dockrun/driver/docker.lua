@@ -174,6 +174,13 @@ local function purge(engine, name)
   return ok or err.status == 404, err
 end
 
+-- Before API 1.44 the MAC address stood at the top of the body.
+local function add_mac_address(engine, body)
+  local _, network = next(body.NetworkingConfig and body.NetworkingConfig.EndpointsConfig or {})
+  local address = network and network.MacAddress
+  if address and tonumber(engine:api():match "%d+$") < 44 then body.MacAddress = address end
+end
+
 --- Creates a container, purging a leftover of the same name.
 ---@param engine table
 ---@param name string
@@ -183,6 +190,7 @@ end
 ---@return table? err
 ---@return string? warnings  what of the body the engine did not do
 function M.create(engine, name, body, attempts)
+  add_mac_address(engine, body)
   local created, err
   for attempt = 1, 1 + (attempts or 5) do
     created, err = engine:container_create { name = name, body = body }
@@ -198,15 +206,15 @@ function M.create(engine, name, body, attempts)
   return nil, err
 end
 
---- Where others reach a container: its address in the network that its job names, IPv6 where the job says
---- advertise_ipv6_address.
----@param container table  Engine API, ContainerInspect
----@param wanted table     the task's config
----@return string? address  nil where it has none, as in the host's network
-function M.address(container, wanted)
-  local field = wanted.advertise_ipv6_address and "GlobalIPv6Address" or "IPAddress"
-  for _, network in pairs(container.NetworkSettings.Networks) do
-    if network[field] ~= "" then return network[field] end
+--- The IPv6 address of a running container, where its job wants it to be told (advertise_ipv6_address).
+---@param engine table
+---@param id string
+---@param wanted table  the task's config
+---@return string? address
+function M.advertised(engine, id, wanted)
+  local found = wanted.advertise_ipv6_address and engine:container_inspect(id)
+  for _, network in pairs(found and found.NetworkSettings.Networks or {}) do
+    if network.GlobalIPv6Address ~= "" then return network.GlobalIPv6Address end
   end
 end
 

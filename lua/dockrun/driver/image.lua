@@ -53,8 +53,20 @@ local function add_up(layers, message)
   return current, total
 end
 
+-- What a registry says of an image that it does not have, or not for us: asking again does not help.
+local final_texts = { "not found", "manifest unknown", "does not exist", "denied", "unauthorized", "no basic auth" }
+
+local function is_final(why)
+  for _, text in ipairs(final_texts) do
+    if why:find(text, 1, true) then return true end
+  end
+  return false
+end
+
 local function pull_error(reference, why, kind)
-  return runtime.error(kind or "pull", ("cannot pull %s: %s"):format(reference.full, why), { image = reference.full })
+  return runtime.error(kind or "pull", ("cannot pull %s: %s"):format(reference.full, why), {
+    image = reference.full, final = is_final(why),
+  })
 end
 
 local function pull(self, reference, auth, progress)
@@ -135,7 +147,7 @@ end
 ---@param opts? { force?: boolean, auth?: table, timeout?: number, pulling?: fun(), warn?: fun(message: string),
 ---  progress?: fun(current: integer, total: integer) }  force: pull in any case; timeout: instead of docker.pull_timeout
 ---@return { id: string, reference: Reference, pulled: boolean }? image  pulled: it was not on the host before
----@return table? err  kind "pull", "invalid", "unreachable" or "engine"
+---@return table? err  kind "pull" (`final`: another try will not help), "invalid", "unreachable" or "engine"
 function Puller:ensure(text, opts)
   opts = opts or {}
   local reference, err = M.parse(text)

@@ -134,7 +134,7 @@ M.task = join({
   { name = "config", type = "block", rows = M.config, default = {}, doc = "the container" },
   { name = "env", type = "map", of = "string", check_key = env_name, default = {}, doc = "environment; wins over what dockrun sets" },
   meta, constraints, hooks, restart,
-  { name = "user", type = "string", check = checks.not_blank, engine = "User", doc = "user[:group]; left out, the image's" },
+  { name = "user", type = "string", engine = "User", doc = "user[:group]; left out, the image's" },
   { name = "kill_signal", type = "string", default = "SIGTERM", check = signal, doc = "what asks the task to end" },
   { name = "kill_timeout", type = "duration", default = 5, doc = "the wait before it is killed" },
   { name = "resources", type = "block", rows = M.resources, default = {}, doc = "what it may use" },

@@ -65,7 +65,8 @@ end
 
 --- A file's mode: a number as it is, or octal digits after a 0 in quotes, as chmod(1) takes them.
 function M.mode(value)
-  local mode = type(value) == "string" and value:find "^0[0-7]+$" and tonumber(value, 8) or M.integer(value)
+  local mode
+  if type(value) == "string" and value:find "^0%d" then mode = tonumber(value, 8) else mode = M.integer(value) end
   if not mode or mode < 0 or mode > 4095 then return wrong("a file's mode such as '0755'", value) end
   return mode
 end

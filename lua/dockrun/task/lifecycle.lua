@@ -292,7 +292,8 @@ local function run_once(self)
   if self.agent.on_log then self.logs = runtime.spawn(self.agent.on_log, self) end
   if not self.stopping then
     self.waits = self.waits + 1
-    self:late_hook("started", { id = self.container_id, handle = handle })
+    local address = driver.advertised(self.agent.engine, self.container_id, self.context.task.config)
+    self:late_hook("started", { id = self.container_id, handle = handle, address = address })
     self.waits = self.waits - 1
   end
   watch_end(self)
@@ -327,6 +328,7 @@ end
 -- Errors that the next attempt may not meet: the engine or the registry is away for now, or in trouble.
 local function may_pass(err)
   if type(err) ~= "table" then return false end
+  if err.kind == "pull" then return not err.final end
   return err.kind == "unreachable" or err.kind == "timeout" or (err.kind == "engine" and (err.status or 0) >= 500)
 end
 

@@ -1,0 +1,173 @@
+-- The options of `config`, as a job file says them.
+local json = require "dockrun.core.json"
+local load = require "dockrun.job.load"
+local process = require "spec.process"
+
+-- A job with one task of this config; Lua, so that whatever can be wrong can be written.
+local function read(config, resources)
+  return load.string(([[return job "j" { task "t" { config = { image = "busybox", %s }, resources = { %s } } }]]):format(
+    config or "", resources or ""), "lua", "job")
+end
+
+local function config_of(config, resources) return assert(read(config, resources)).groups[1].tasks[1].config end
+
+local function problem_of(config, resources)
+  local job, err = read(config, resources)
+  assert.is_nil(job)
+  assert.equal(1, #err.list, tostring(err))
+  return (err.list[1].path:gsub("^job%.j%.task%.t%.", "")), err.list[1].message
+end
+
+describe("config", function()
+  it("has Nomad's defaults where a job says nothing", function()
+    assert.same({
+      image = "busybox", network_mode = "bridge", container_exists_attempts = 5, cpu_cfs_period = 100000,
+      logging = { type = "json-file", config = { ["max-file"] = "2", ["max-size"] = "2m" } },
+      advertise_ipv6_address = false, auth_soft_fail = false, cpu_hard_limit = false, force_pull = false, init = false,
+      interactive = false, privileged = false, readonly_rootfs = false, tty = false,
+    }, config_of())
+  end)
+
+  it("has what a given logging block says, and no more", function()
+    assert.same({ type = "journald" }, config_of("logging = { type = 'journald' }").logging)
+    assert.same({ type = "json-file", config = { ["max-size"] = "9m" } },
+      config_of("logging = { config = { ['max-size'] = '9m' } }").logging)
+  end)
+
+  it("takes numbers and booleans in quotes", function()
+    local config = config_of [[privileged = "true", pids_limit = "5", cpu_cfs_period = "20000", image_pull_timeout = "1m30s",
+      mount = { { type = "tmpfs", target = "/t", readonly = "1", tmpfs_options = { size = "4096", mode = "0700" } } }]]
+    assert.same({ true, 5, 20000, 90 }, { config.privileged, config.pids_limit, config.cpu_cfs_period, config.image_pull_timeout })
+    assert.same({ type = "tmpfs", target = "/t", readonly = true, tmpfs_options = { size = 4096, mode = 448 } }, config.mount[1])
+  end)
+
+  it("takes blocks and lists of maps for each other", function()
+    for _, text in ipairs {
+      [[mount = { type = "tmpfs", target = "/t" }, labels = { { a = "1" }, { b = 2 } }, devices = { { host_path = "/dev/null" } }]],
+      [[mount = { { type = "tmpfs", target = "/t" } }, labels = { a = "1", b = "2" }, devices = { host_path = "/dev/null" }]],
+    } do
+      local config = config_of(text)
+      assert.same({ { type = "tmpfs", target = "/t", readonly = false } }, config.mount)
+      assert.same({ a = "1", b = "2" }, config.labels)
+      assert.same({ { host_path = "/dev/null", cgroup_permissions = "rwm" } }, config.devices)
+    end
+  end)
+
+  it("is the same from JSON", function()
+    local job = assert(load.string(json.encode { job = { j = { task = { t = { config = {
+      image = "busybox", sysctl = { { ["net.core.somaxconn"] = "7" } }, tty = "true", ulimit = { nofile = 5 },
+    } } } } } }, "json"))
+    local config = job.groups[1].tasks[1].config
+    assert.same({ { ["net.core.somaxconn"] = "7" }, true, { nofile = "5" } }, { config.sysctl, config.tty, config.ulimit })
+  end)
+
+  for _, case in ipairs {
+    { "ipv4_address = '10.0.0.256', network_mode = 'n'", "config.ipv4_address", "must be an IPv4 address, not '10.0.0.256'" },
+    { "ipv6_address = 'fd00::1::2', network_mode = 'n'", "config.ipv6_address", "must be an IPv6 address, not 'fd00::1::2'" },
+    { "ipv4_address = '10.0.0.5'", "config.ipv4_address", "needs a network of your own, and network_mode is 'bridge'" },
+    { "network_aliases = { 'web' }, network_mode = 'host'", "config.network_aliases",
+      "needs a network of your own, and network_mode is 'host'" },
+    { "dns_servers = { '1.1.1.1', 'one' }", "config.dns_servers[2]", "must be an IP address, not 'one'" },
+    { "mac_address = '02:68:b3'", "config.mac_address", "must be a MAC address such as 02:68:b3:29:da:98, not '02:68:b3'" },
+    { "hostname = 'a b'", "config.hostname", "must be a host name (letters, digits, '-', '.'), not 'a b'" },
+    { "extra_hosts = { 'db' }", "config.extra_hosts[1]", "must be 'name:address', not 'db'" },
+    { "cap_add = { 'net_admi' }", "config.cap_add[1]", "must be a capability such as NET_ADMIN, or all, not 'net_admi'" },
+    { "cgroupns = 'shared'", "config.cgroupns", "must be one of host, private, not 'shared'" },
+    { "ipc_mode = 'public'", "config.ipc_mode",
+      "must be none, private, shareable, host, or container:NAME for that container's, not 'public'" },
+    { "pid_mode = 'private'", "config.pid_mode", "must be host, or container:NAME for that container's, not 'private'" },
+    { "uts_mode = 'private'", "config.uts_mode", "must be one of host, not 'private'" },
+    { "cpu_cfs_period = 1000001", "config.cpu_cfs_period", "must be at most 1000000, not 1000001" },
+    { "cpuset_cpus = 'all'", "config.cpuset_cpus", "must be a list of CPUs such as '0-2,7', not 'all'" },
+    { "oom_score_adj = -1", "config.oom_score_adj", "must be at least 0, not -1" },
+    { "ulimit = { files = '5' }", "config.ulimit.files", "'files' is not a limit of setrlimit(2), such as nofile" },
+    { "ulimit = { nofile = 'many' }", "config.ulimit.nofile", "must be 'soft:hard', or one number for both, -1 for no limit, not 'many'" },
+    { "ulimit = { nofile = '5:4' }", "config.ulimit.nofile", "the soft limit (5) must not be above the hard one (4)" },
+    { "labels = { ['dockrun.job'] = 'x' }", "config.labels.dockrun.job",
+      "'dockrun.job' begins with 'dockrun.', which is kept for dockrun's own" },
+    { "volumes = { '/data' }", "config.volumes[1]", "must be 'source:target' or 'source:target:mode', the target absolute, not '/data'" },
+    { "volumes = { 'a:b' }", "config.volumes[1]", "must be 'source:target' or 'source:target:mode', the target absolute, not 'a:b'" },
+    { "volume_driver = 'nfs'", "config.volume_driver", "means nothing without volumes" },
+    { "mount = { { type = 'bind', target = '/t' } }", "config.mount[1].source", "is required: the path on the host" },
+    { "mount = { { type = 'tmpfs', target = '/t', source = 'x' } }", "config.mount[1].source", "means nothing to a tmpfs mount" },
+    { "mount = { { target = '/t', tmpfs_options = { size = 1 } } }", "config.mount[1].tmpfs_options", "means nothing to a volume mount" },
+    { "mount = { { type = 'cluster', target = '/t' } }", "config.mount[1].type", "must be one of volume, bind, tmpfs, not 'cluster'" },
+    { "mount = { { type = 'tmpfs', target = 't' } }", "config.mount[1].target", "must be an absolute path, not 't'" },
+    { "mount = { { type = 'tmpfs', target = '/t', tmpfs_options = { mode = '0999' } } }", "config.mount[1].tmpfs_options.mode",
+      "must be a file's mode such as '0755', not '0999'" },
+    { "devices = { { host_path = '/dev/null', cgroup_permissions = 'rx' } }", "config.devices[1].cgroup_permissions",
+      "must be some of r, w and m, not 'rx'" },
+    { "load = '/tmp/x.tar'", "config.load", "must be a path in /local or /alloc, not '/tmp/x.tar'" },
+    { "memory_hard_limit = 31", "config.memory_hard_limit", "must not be below resources.memory, which is 32" },
+    { "image_pull_timeout = 'soon'", "config.image_pull_timeout", "must be a duration" },
+    { "healthchecks = { disabled = true }", "config.healthchecks.disabled", "unknown key 'disabled'; did you mean 'disable'?" },
+    { "auth = { user = 'x' }", "config.auth.user", "unknown key 'user'" },
+  } do
+    local text, path, message = table.unpack(case)
+    it("refuses " .. text, function()
+      local at, why = problem_of(text, "memory = 32")
+      assert.equal(path, at)
+      assert.truthy(why:find(message, 1, true), why)
+    end)
+  end
+
+  it("leaves what is filled in later to be judged then", function()
+    config_of [[hostname = "${NOMAD_TASK_NAME}", ipv4_address = "${meta.ip}", network_mode = "${meta.network}",
+      dns_servers = { "$attr.dns" },
+      cap_add = { "${meta.cap}" }, ipc_mode = "${meta.ipc}", uts_mode = "${meta.uts}", volumes = { "${meta.volume}" },
+      ulimit = { nofile = "${meta.files}" }, load = "${NOMAD_ALLOC_DIR}/x.tar", extra_hosts = { "${meta.host}" },
+      mount = { { type = "${meta.kind}", target = "${meta.at}" } }, mac_address = "${meta.mac}"]]
+  end)
+
+  for address, valid in pairs {
+    ["::"] = true, ["::1"] = true, ["fd00:1:2:3:4:5:6:7"] = true, ["1::"] = true, ["::ffff:192.0.2.1"] = true, ["1:2:3:4:5:6:7::"] = true,
+    [":1"] = false, ["1:"] = false, ["1:2:3"] = false, ["1:2:3:4:5:6:7:8:9"] = false, [":::"] = false, ["12345::"] = false,
+    ["1:2:3:4:5:6:7:8::"] = false, ["::1.2.3"] = false, ["g::"] = false, [""] = false,
+  } do
+    it(("takes '%s' as %s IPv6 address"):format(address, valid and "an" or "no"), function()
+      local job = read(("network_mode = 'n', ipv6_address = '%s'"):format(address))
+      assert.equal(valid, job ~= nil)
+    end)
+  end
+end)
+
+describe("resources.io", function()
+  it("has a weight, and limits by device", function()
+    local job = assert(read(nil, [[io = { weight = "500",
+      device = { ["/dev/sda"] = { read_bps = 5 }, ["/dev/sdb"] = { write_iops = "6" } } }]]))
+    assert.same({ weight = 500, device = { { path = "/dev/sda", read_bps = 5 }, { path = "/dev/sdb", write_iops = 6 } } },
+      job.groups[1].tasks[1].resources.io)
+  end)
+
+  it("refuses a weight that no kernel takes", function()
+    assert.same({ "resources.io.weight", "must be at most 1000, not 1001" }, { problem_of(nil, "io = { weight = 1001 }") })
+  end)
+end)
+
+describe("dockrun help config", function()
+  it("fits a terminal of 80 columns, and names every option", function()
+    local result = process.run({ "help", "config" }, { env = { COLUMNS = "80" } })
+    assert.equal(0, result.code)
+    for line in result.stdout:gmatch "[^\n]+" do assert.is_true(utf8.len(line) <= 80, line) end
+    for _, name in ipairs { "config.image (string, required)", "config.mount.volume_options.labels (map of string)",
+      "config.privileged (boolean, false)", "resources.io.device.read_bps (integer)" } do
+      assert.truthy(result.stdout:find("\n" .. name, 1, true) or result.stdout:find(name, 1, true) == 1, name)
+    end
+  end)
+
+  it("gives its rows to programs", function()
+    local by_name = {}
+    for _, row in ipairs(assert(json.decode(process.run({ "help", "config", "--json" }).stdout))) do by_name[row.name] = row end
+    local row = by_name["config.privileged"]
+    assert.same({ "boolean", false, "HostConfig.Privileged", { "docker.allow_privileged" } },
+      { row.type, row.default, row.engine, row.policy })
+    local options = {}
+    for _, option in ipairs(json.decode(process.run({ "help", "options", "--json" }).stdout)) do options[option.name] = option end
+    assert.same({ "boolean", false }, { options["docker.allow_privileged"].type, options["docker.allow_privileged"].default })
+  end)
+
+  it("is what docs/config.md says: `dockrun help config --markdown > docs/config.md`", function()
+    local file <close> = assert(io.open "docs/config.md")
+    assert.equal(file:read "a", process.run({ "help", "config", "--markdown" }).stdout)
+  end)
+end)
