@@ -254,9 +254,10 @@ static int l_rows(lua_State *L) {
   struct database *d = check_open(L);
   sqlite3_stmt *stmt = start(L, d);
   if (!stmt) return 2;
-  int rc, columns = sqlite3_column_count(stmt);
+  int rc;
   lua_newtable(L);
   for (lua_Integer n = 1; (rc = sqlite3_step(stmt)) == SQLITE_ROW; n++) {
+    int columns = sqlite3_data_count(stmt);  // not before the first step, which sees that the schema has changed
     lua_createtable(L, 0, columns);
     for (int i = 0; i < columns; i++) {
       push_column(L, stmt, i);
@@ -272,10 +273,10 @@ static int l_value(lua_State *L) {
   struct database *d = check_open(L);
   sqlite3_stmt *stmt = start(L, d);
   if (!stmt) return 2;
-  int rc, count = sqlite3_column_count(stmt);
+  int rc;
   lua_pushnil(L);
   for (bool first = true; (rc = sqlite3_step(stmt)) == SQLITE_ROW; first = false) {
-    if (!first || count == 0) continue;
+    if (!first) continue;
     push_column(L, stmt, 0);
     lua_replace(L, -2);
   }

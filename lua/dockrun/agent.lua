@@ -2,6 +2,7 @@
 local allocs = require "dockrun.task.alloc"
 local corePorts = require "dockrun.core.ports"
 local endpoint = require "dockrun.driver.endpoint"
+local env = require "dockrun.task.env"
 local events = require "dockrun.events"
 local docker = require "dockrun.core.docker"
 local fingerprint = require "dockrun.driver.fingerprint"
@@ -71,14 +72,6 @@ local function uuid()
   return (("%02x"):rep(16):format(table.unpack(bytes)):gsub("^(%x%x%x%x%x%x%x%x)(%x%x%x%x)(%x%x%x%x)(%x%x%x%x)", "%1-%2-%3-%4-"))
 end
 
-local function merged_meta(...)
-  local meta = {}
-  for _, level in ipairs { ... } do
-    for key, value in pairs(level.meta or {}) do meta[key] = value end
-  end
-  return meta
-end
-
 --- Starts one allocation of a group: each of its tasks in a coroutine of its own. Returns at once.
 ---@param job table    normalised, see job/load.lua
 ---@param group table
@@ -92,10 +85,15 @@ function Agent:start(job, group, index, opts)
   for _, spec in ipairs(group.tasks) do
     local task = lifecycle.new(self, alloc, {
       job = job, group = group, task = spec, spec = spec, alloc = { id = alloc.id, index = index }, ip = self.ip,
-      bind_ip = self.publish_ip, ports = {}, env = {}, meta = merged_meta(job, group, spec),
+      bind_ip = self.publish_ip, ports = {}, env = {}, meta = env.meta(job, group, spec),
     })
     local record = opts.running and opts.running[spec.name]
-    if record then task:adopt(record) end
+    local hook = spec.lifecycle and not spec.lifecycle.sidecar and spec.lifecycle.hook
+    if record then
+      task:adopt(record)
+    elseif opts.running and (hook == "prestart" or hook == "poststart") then
+      task:skip()  -- it did its work when the others began
+    end
     alloc.tasks[#alloc.tasks + 1] = task
     self.tasks[#self.tasks + 1] = task
   end
@@ -103,6 +101,10 @@ function Agent:start(job, group, index, opts)
   for _, task in ipairs(alloc.tasks) do task.coroutine = runtime.spawn(task.run, task) end
   return alloc
 end
+
+--- What this host is, as plan.check asks.
+---@return { attr: table, node: table, ip: string, options: table<string, any> }
+function Agent:host() return { attr = self.attributes, node = self.node, ip = self.ip, options = self.options } end
 
 --- Starts every allocation of a job. Returns at once.
 ---@param job table  normalised, see job/load.lua

@@ -53,7 +53,8 @@ describe("a task's health", function()
   it("is told by commands in the container", function()
     local by, told = watch({
       command = "touch /tmp/ok; sleep 1; rm /tmp/ok; sleep 600",
-      task = check "failure_threshold = 3, type = 'exec', command = 'sh', args = { '-c', 'test -e /tmp/ok || { echo not there; exit 5; }' }",
+      task = check [[type = "exec", failure_threshold = 3, command = "sh",
+        args = { "-c", "test -e /tmp/ok || { echo not there; exit 5; }" }]],
     }, "healthy", "unhealthy")
     assert.equal("unhealthy", told[#told])
     assert.matches("'sh' ended with 5: not there", by.unhealthy.message, 1, true)

@@ -5,7 +5,7 @@ local options = require "dockrun.options"
 local output = require "dockrun.cli.output"
 
 -- In the order of the help.
-local commands = { "run", "validate", "status", "logs", "exec", "stop", "stats", "fingerprint", "version", "help" }
+local commands = { "run", "plan", "validate", "status", "logs", "exec", "stop", "stats", "fingerprint", "version", "help" }
 
 -- Global options: they stand before or after the command's name. `option` is what they set in dockrun.options.
 local globals = {
@@ -21,7 +21,9 @@ local globals = {
 }
 
 -- Exit codes by the kind of an error (contract §9).
-local exit_codes = { spec = 2, invalid = 2, usage = 2, unreachable = 3, timeout = 3, engine = 1, failed = 1, cancelled = 130 }
+local exit_codes = {
+  spec = 2, invalid = 2, usage = 2, unreachable = 3, timeout = 3, engine = 1, failed = 1, constraint = 1, taken = 1, cancelled = 130,
+}
 
 local function fail(err)
   local kind = type(err) == "table" and err.kind

@@ -1,14 +1,19 @@
 local agents = require "dockrun.agent"
+local apply = require "dockrun.apply"
+local claim = require "dockrun.claim"
 local dockrun = require "dockrun"
+local inventory = require "dockrun.driver.inventory"
 local load = require "dockrun.job.load"
 local loglines = require "dockrun.cli.loglines"
 local output = require "dockrun.cli.output"
+local plans = require "dockrun.plan"
 
 -- What of an event is worth a line on stderr, and at which level.
 local levels = {
   received = "debug", setup = "debug", pulling = "info", pulled = "debug", created = "debug", started = "info",
   exited = "info", killing = "info", killed = "debug", removed = "debug", image_removed = "debug", oom = "warn",
-  hook_failed = "error", failed = "error",
+  hook_failed = "error", failed = "error", restarting = "warn", not_restarting = "warn", healthy = "info", unhealthy = "warn",
+  updated = "info", reattached = "info",
 }
 
 local function describe(event)
@@ -50,9 +55,15 @@ local function listen(agent, args)
   if output.is_terminal(2) then agent.on_progress = progress_bar end
 end
 
--- Waits for the end. The first Ctrl-C stops the job as it wants to be stopped, the second kills it.
-local function foreground(agent)
-  local ok, result = pcall(agent.wait, agent)
+-- Does what the plan says, then waits for the end. The first Ctrl-C stops the job as it wants to be stopped, the second kills it.
+local function foreground(agent, job, plan)
+  local failure
+  local ok, result = pcall(function()
+    local applied
+    applied, failure = apply.run(agent, job, plan)
+    if failure then output.say("error", tostring(failure)) end
+    return agent:wait() and applied
+  end)
   if ok then return result and 0 or 1 end
   if type(result) ~= "table" or result.kind ~= "cancelled" then error(result, 0) end
   output.say("info", ("%s: stopping; once more to kill"):format(result))
@@ -84,10 +95,25 @@ return {
     local agent
     agent, err = agents.new(dockrun.options, { trace = trace })
     if not agent then return nil, err end
+    local ok
+    ok, err = plans.check(job, agent:host())
+    if not ok then return nil, err end
+    local held <close>, why = claim.hold(dockrun.options.state_dir, agent.engine:endpoint(), job.name, function(reason)
+      agent:stop(reason)
+    end)
+    if not held then return nil, why end
+    local records
+    records, err = inventory.list(agent.engine, job.name)
+    if not records then return nil, err end
+    local plan = plans.make(job, records)
     listen(agent, args)
-    agent:submit(job)
-    if args.detach then return agent:detach() and 0 or 1 end
-    local code = foreground(agent)
+    if args.detach then
+      ok, err = apply.run(agent, job, plan)
+      local running = agent:detach()
+      if not ok then return nil, err end
+      return running and 0 or 1
+    end
+    local code = foreground(agent, job, plan)
     agent:close()
     return code
   end,

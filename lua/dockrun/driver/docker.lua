@@ -72,10 +72,11 @@ end
 --- A task as a later `plan` compares it: its JSON, as the job has it, without functions (they have no text) and without
 --- credentials.
 ---@param task table
+---@param meta? table<string, string>  of its job, its group and its own, which its environment tells
 ---@return string
-function M.definition(task)
+function M.definition(task, meta)
   local plain = tree.copy(without_credentials(task))
-  plain.hooks = nil
+  plain.hooks, plain.meta = nil, meta or plain.meta
   return json.encode(plain)
 end
 
@@ -114,7 +115,7 @@ local function labels_of(context)
   labels[M.labels.ports] = json.encode(json.array(context.ports))
   labels[M.labels.pulled] = tostring(context.image ~= nil and context.image.pulled)
   labels[M.labels.kill_timeout] = tostring(task.kill_timeout)
-  labels[M.labels.definition] = M.definition(context.spec or task)
+  labels[M.labels.definition] = M.definition(context.spec or task, context.meta)
   labels[M.labels.alloc_dir] = context.dirs and context.dirs.root
   return labels
 end

@@ -22,6 +22,8 @@ local M = {}
 ---@field pulled boolean   its image came with it
 ---@field kill_timeout number
 ---@field alloc_dir? string  its directories on this host
+---@field definition? table  the task as it was when the container was made, see driver/docker.lua
+---@field limits table       what it may use now: the engine's HostConfig
 
 local states = { created = "pending", running = "running", paused = "running", restarting = "running" }
 
@@ -40,6 +42,7 @@ local function record(found)
     finished_at = ended and state.FinishedAt or nil,
     tty = found.Config.Tty or false, pulled = labels[at.pulled] == "true",
     kill_timeout = tonumber(labels[at.kill_timeout]) or 5, alloc_dir = labels[at.alloc_dir],
+    definition = json.decode(labels[at.definition] or ""), limits = found.HostConfig,
   }
 end
 

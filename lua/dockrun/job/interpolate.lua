@@ -92,6 +92,13 @@ function fill(text, context, known)
   return table.concat(parts)
 end
 
+--- One text with every name filled in.
+---@param text string
+---@param context InterpolateContext
+---@return string? text
+---@return string? why not
+function M.text(text, context) return fill(text, context, {}) end
+
 local function walk(value, context, path, known, found)
   if type(value) == "string" then
     local text, why = fill(value, context, known)

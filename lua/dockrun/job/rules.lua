@@ -1,5 +1,6 @@
 --- What the keys of a job mean together: read after each of them has been read alone.
 
+local constraints = require "dockrun.job.constraint"
 local json = require "dockrun.core.json"
 local order = require "dockrun.job.order"
 local ports = require "dockrun.job.ports"
@@ -45,6 +46,8 @@ local function constraint(reading, one)
   if not one.value and not without_value[one.operator] then
     reading.problems:add(path .. ".value", "is required: what it is compared with")
   end
+  local why = constraints.problem(one)
+  if why then reading.problems:add(path .. ".value", why) end
 end
 
 -- What counts where a job says nothing: https://developer.hashicorp.com/nomad/docs/job-specification/restart

@@ -88,6 +88,10 @@ M.restart = join({
   { name = "delay", type = "duration", doc = "the wait before a restart: 15s" },
   { name = "mode", type = "string", values = { "delay", "fail" }, doc = "after the last attempt: wait, or fail (the default)" },
 }, unused "render_templates on_success")
+local update = {
+  name = "update", type = "block", doc = "how what runs gives way; left out: at once",
+  rows = join(stanzas.update, unused "stagger health_check canary auto_promote progress_deadline"),
+}
 local restart = { name = "restart", type = "block", rows = M.restart, doc = "what happens when a task ends" }
 
 M.port = join({
@@ -144,21 +148,21 @@ M.task = join({
 M.group = join({
   { name = "name", type = "name", required = true, doc = "unique in its job" },
   { name = "count", type = "integer", default = 1, check = at_least(0), doc = "how many of it run; 0 for none, as in Nomad" },
-  meta, constraints, hooks, restart,
+  meta, constraints, hooks, restart, update,
   { name = "network", type = "block", rows = M.network, doc = "ports that tasks take by config.ports" },
   { name = "tasks", also = "task", type = "named", rows = M.task, default = {}, doc = "what runs together" },
 }, unused [[affinity check consul disconnect disk ephemeral_disk max_client_disconnect migrate prevent_reschedule_on_lost
-  reschedule scaling service shutdown_delay spread stop_after_client_disconnect update vault volume]])
+  reschedule scaling service shutdown_delay spread stop_after_client_disconnect vault volume]])
 
 M.job = join({
   { name = "name", type = "name", required = true, doc = "the job's name" },
   { name = "type", type = "string", default = "service", values = { "service", "batch" }, doc = "batch: exit code 0 is success" },
-  meta, constraints, hooks,
+  meta, constraints, hooks, update,
   { name = "groups", also = "group", type = "named", rows = M.group, default = {}, doc = "what is counted and restarted together" },
   { name = "tasks", also = "task", type = "named", rows = M.task, default = {}, doc = "each is a group of its own name" },
   { name = "warnings", type = "any", hidden = true, doc = "what was said when the job was read" },
 }, unused [[affinity all_at_once check consul consul_namespace consul_token datacenters id migrate
-  multiregion namespace node_pool parameterized periodic priority region reschedule service spread ui update vault
+  multiregion namespace node_pool parameterized periodic priority region reschedule service spread ui vault
   vault_namespace vault_token]])
 
 --- What stands in a file: one job.

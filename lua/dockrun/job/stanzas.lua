@@ -41,6 +41,14 @@ M.check = {
 }
 
 ---@type SchemaRow[]
+M.update = {
+  { name = "max_parallel", type = "integer", check = checks.range(1), default = 1, doc = "allocations that are replaced at a time" },
+  { name = "min_healthy_time", type = "duration", default = 10, doc = "that a new one must be healthy in a row" },
+  { name = "healthy_deadline", type = "duration", check = positive, default = 300, doc = "until it must be" },
+  { name = "auto_revert", type = "boolean", default = false, doc = "start again what was there before, where that had to stop first" },
+}
+
+---@type SchemaRow[]
 M.task = {
   { name = "lifecycle", type = "block", rows = M.lifecycle, doc = "left out, it is a main task" },
   { name = "leader", type = "boolean", default = false, doc = "the others of its group end with it" },

@@ -32,6 +32,17 @@ local function add_ports(env, context)
   end
 end
 
+--- The meta of a task: its job's, its group's and its own, the inner winning.
+---@param ... { meta?: table<string, string> }  from the outside in
+---@return table<string, string>
+function M.meta(...)
+  local meta = {}
+  for _, level in ipairs { ... } do
+    for key, value in pairs(level.meta or {}) do meta[key] = value end
+  end
+  return meta
+end
+
 --- Builds it. The task's own `env` comes last and wins.
 ---@param context EnvContext
 ---@return table<string, string> env
@@ -52,9 +63,7 @@ function M.build(context)
     NOMAD_SECRETS_DIR = "/secrets",
   }
   add_ports(env, context)
-  for _, level in ipairs { job, group, task } do
-    for key, value in pairs(level.meta or {}) do env["NOMAD_META_" .. upper(key)] = value end
-  end
+  for key, value in pairs(M.meta(job, group, task)) do env["NOMAD_META_" .. upper(key)] = value end
   for name, value in pairs(task.env or {}) do env[name] = value end
   return env
 end

@@ -306,6 +306,9 @@ function Task:adopt(record)
   self.context.ports = record.ports
 end
 
+--- Counts as having done its work already: nothing of it begins.
+function Task:skip() self.state, self.succeeded = "dead", true end
+
 -- What an adopted task would have from the steps that it skips.
 local function reattach(self)
   local found, err = self.agent.engine:container_inspect(self.container_id)
@@ -420,6 +423,7 @@ end
 
 --- The whole life. Returns when nothing of the task is left (or it was detached).
 function Task:run()
+  if self:ended() then return end
   local ok, err = pcall(live, self)
   if not self.detached then finish(self, not ok and err or nil) end
 end

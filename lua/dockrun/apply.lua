@@ -1,0 +1,183 @@
+--- Carries out a plan: what is to stay is watched from here on, what is new begins, and what is replaced gives way as
+--- the job's `update` block says (https://developer.hashicorp.com/nomad/docs/job-specification/update).
+local allocs = require "dockrun.task.alloc"
+local json = require "dockrun.core.json"
+local removal = require "dockrun.driver.removal"
+local runtime = require "dockrun.core.runtime"
+local update = require "dockrun.driver.update"
+
+local M = {}
+
+local function group_of(job, name)
+  for _, group in ipairs(job.groups) do
+    if group.name == name then return group end
+  end
+end
+
+-- The job and the group that an allocation was started by, from what its containers carry. Functions have no text: checks
+-- in Lua are left out.
+local function former(job, records)
+  local tasks = json.array {}
+  for _, record in ipairs(records) do
+    local task = record.definition or { name = record.task, config = {}, resources = { cpu = 2, memory = 4, network = { ports = {} } } }
+    local checks = json.array {}
+    for _, check in ipairs(task.checks or {}) do
+      if check.type ~= "lua" then checks[#checks + 1] = check end
+    end
+    task.hooks, task.checks = {}, checks
+    tasks[#tasks + 1] = task
+  end
+  local group = { name = records[1].group, count = 1, meta = {}, hooks = {}, tasks = tasks }
+  return { name = job.name, type = job.type, meta = {}, hooks = {}, groups = { group } }, group
+end
+
+-- Watches what runs of an allocation; what has ended of it is taken away.
+local function adopt(agent, planned, job, group)
+  local running = {}
+  for _, record in ipairs(planned.records) do
+    if record.state == "running" then
+      running[record.task] = record
+    else
+      removal.stop(agent.engine, agent.emitter, record, {})
+    end
+  end
+  if not next(running) then
+    for _, why in ipairs(removal.directories(planned.records)) do
+      agent.emitter:emit({ job = job.name, group = group.name, name = planned.records[1].task, alloc_id = planned.alloc }, "failed",
+        { message = "clean-up: " .. tostring(why) })
+    end
+    return nil
+  end
+  return agent:start(job, group, planned.index, { id = planned.alloc, running = running })
+end
+
+local function change_limits(agent, job, planned, group)
+  for _, change in ipairs(planned.tasks) do
+    if change.action == "in_place" then
+      for _, task in ipairs(group.tasks) do
+        if task.name == change.task then
+          local ok, err = update.in_place(agent.engine, change.container_id, task)
+          if not ok then error(err, 0) end
+          agent.emitter:emit({ job = job.name, group = group.name, name = task.name, alloc_id = planned.alloc }, "updated",
+            { container_id = change.container_id })
+        end
+      end
+    end
+  end
+end
+
+-- ---- rolling ----------------------------------------------------------------------------------
+
+local POLL = 0.1  -- seconds between two looks at whether an allocation is healthy
+
+-- Healthy in a row for `least` seconds; nil, why where a task fails or `most` seconds are over.
+local function await_health(alloc, least, most)
+  local deadline, since = runtime.now() + most, nil
+  while true do
+    local healthy = true
+    for _, task in ipairs(alloc.tasks) do
+      if task.state == "failed" then return nil, ("task '%s' failed"):format(task.name) end
+      local last = task.context.spec.lifecycle and task.context.spec.lifecycle.hook == "poststop"
+      healthy = healthy and (last or task:is_healthy())
+    end
+    since = healthy and (since or runtime.now()) or nil
+    if since and runtime.now() - since >= least then return true end
+    if runtime.now() > deadline then return nil, ("not healthy within %g s"):format(most) end
+    runtime.sleep(POLL)
+  end
+end
+
+local function has_fixed_ports(group)
+  for _, task in ipairs(group.tasks) do
+    for _, port in ipairs(task.resources.network.ports) do
+      if port.static then return true end
+    end
+  end
+  return false
+end
+
+-- One allocation gives way to its successor: where ports allow, only once that one is healthy.
+local function replace(agent, job, one, policy)
+  local group = group_of(job, one.planned.group)
+  local stays = one.alloc and policy and not has_fixed_ports(group)
+  if one.alloc and not stays then one.alloc:stop "it is replaced" end
+  local successor = agent:start(job, group, one.planned.index)
+  if not policy then return true end
+  local ok, why = await_health(successor, policy.min_healthy_time, policy.healthy_deadline)
+  if ok then
+    if stays then one.alloc:stop "it is replaced" end
+    return true
+  end
+  successor:stop(why)
+  if policy.auto_revert and one.alloc and not stays then
+    agent:start(one.job, one.job.groups[1], one.planned.index)
+    why = why .. "; what was there before has been started again"
+  elseif stays then
+    why = why .. "; what was there before runs on"
+  end
+  return nil, runtime.error("failed", ("the update of %s.%s[%d] failed: %s"):format(job.name, group.name, one.planned.index, why))
+end
+
+-- Group by group, `max_parallel` at a time; stops at the first that fails.
+local function roll(agent, job, list)
+  local at = 1
+  while list[at] do
+    local group = group_of(job, list[at].planned.group)
+    local policy = group.update or job.update
+    local width = policy and math.max(policy.max_parallel, 1) or math.huge
+    local batch, failure = {}, nil
+    while list[at] and list[at].planned.group == group.name and #batch < width do
+      batch[#batch + 1] = list[at]
+      at = at + 1
+    end
+    local replacing = {}
+    for i, one in ipairs(batch) do
+      replacing[i] = runtime.spawn(function()
+        local ok, err = replace(agent, job, one, policy)
+        failure = failure or not ok and err or nil
+      end)
+    end
+    for _, one in ipairs(replacing) do one:await() end
+    if failure then return nil, failure end
+  end
+  return true
+end
+
+-- ---- the whole --------------------------------------------------------------------------------
+
+--- Carries it out with an agent that runs nothing else. Returns once everything of the job that is there has been taken
+--- over, and what is to be replaced has been.
+---@param agent Agent
+---@param job table  normalised
+---@param plan Plan  of this job, see plan.lua
+---@return true? ok
+---@return table? err  an update that failed: what was there before runs on, or again
+function M.run(agent, job, plan)
+  local leaving, replacing, gone = {}, {}, {}
+  for _, planned in ipairs(plan.allocs) do
+    local group = group_of(job, planned.group)
+    if planned.action == "keep" then
+      change_limits(agent, job, planned, group)
+      adopt(agent, planned, job, group)
+    elseif planned.action ~= "create" then
+      local old_job, old_group = former(job, planned.records)
+      local alloc = adopt(agent, planned, old_job, old_group)
+      if planned.action == "replace" then
+        replacing[#replacing + 1] = { planned = planned, alloc = alloc, job = old_job }
+      elseif alloc then
+        leaving[#leaving + 1] = alloc
+      end
+      table.move(planned.records, 1, #planned.records, #gone + 1, gone)
+    end
+  end
+  allocs.each(leaving, "stop", "the job no longer has it")
+  for _, planned in ipairs(plan.allocs) do
+    if planned.action == "create" then agent:start(job, group_of(job, planned.group), planned.index) end
+  end
+  local ok, err = roll(agent, job, replacing)
+  removal.images(agent.engine, agent.emitter, gone, agent.options)
+  if not ok then return nil, err end
+  return true
+end
+
+return M

@@ -1,0 +1,124 @@
+--- One process watches a job. It holds the job by a socket in the state directory, which is also where others ask it to
+--- stop. A socket whose process has died answers nobody and is taken over.
+local json = require "dockrun.core.json"
+local queue = require "dockrun.core.queue"
+local runtime = require "dockrun.core.runtime"
+local uv = require "luv"
+
+local M = {}
+
+local LONGEST = 107  -- bytes of a socket's path: sockaddr_un, unix(7)
+
+-- The same job on the same engine, in few bytes: FNV-1a, 64 bits.
+local function path_of(state_dir, endpoint, job)
+  local hash = 0xcbf29ce484222325
+  for byte in (endpoint .. "\n" .. job):gmatch "." do hash = (hash ~ byte:byte()) * 0x100000001b3 end
+  return ("%s/jobs/%016x"):format(state_dir, hash)
+end
+
+local function connect(path)
+  local pipe, answer = uv.new_pipe(), queue.new()
+  pipe:connect(path, function(why) answer:push(why or true) end)
+  if answer:pop(5) == true then return pipe end
+  pipe:close()
+  return nil
+end
+
+-- The next line, or nil where the other side has gone.
+local function read_line(pipe)
+  local pieces, text = queue.new(), ""
+  pipe:read_start(function(_, data) pieces:push(data or false) end)
+  while not text:find "\n" do
+    local piece = pieces:pop()
+    if not piece then return nil end
+    text = text .. piece
+  end
+  pipe:read_stop()
+  return text:match "^[^\n]*"
+end
+
+local function make_directory(path)
+  local directory, made = "", true
+  for part in path:match "^(.*)/[^/]+$":gmatch "/*[^/]+" do
+    directory = directory .. part
+    made = uv.fs_mkdir(directory, tonumber("711", 8))
+  end
+  return made
+end
+
+---@class Claim
+local Claim = {}
+Claim.__index = Claim
+
+local function serve(pipe, on_stop)
+  local client = uv.new_pipe()
+  pipe:accept(client)
+  local asked = json.decode(read_line(client) or "")
+  if type(asked) == "table" then
+    on_stop(asked.reason)
+    client:write("done\n", function() client:close() end)
+  else
+    client:close()
+  end
+end
+
+--- Takes hold of a job.
+---@param state_dir string
+---@param endpoint string
+---@param job string
+---@param on_stop fun(reason?: string)  somebody wants the job to stop; returns when it has
+---@return Claim? claim  until it is closed
+---@return table? err    kind "taken": another process watches the job; or "system"
+function M.hold(state_dir, endpoint, job, on_stop)
+  local path = path_of(state_dir, endpoint, job)
+  if #path > LONGEST then
+    return nil, runtime.error("system", ("the path of the state directory is too long for a socket: %s"):format(state_dir))
+  end
+  make_directory(path)
+  local pipe = uv.new_pipe()
+  local ok, why, code = pipe:bind(path)
+  if code == "EADDRINUSE" then
+    local other = connect(path)
+    if other then
+      other:close()
+      pipe:close()
+      return nil, runtime.error("taken", ("job '%s' is run by another dockrun; `dockrun stop %s` ends it"):format(job, job))
+    end
+    uv.fs_unlink(path)
+    ok, why = pipe:bind(path)
+  end
+  if ok then ok, why = pipe:listen(16, function() serve(pipe, on_stop) end) end
+  if not ok then
+    pipe:close()
+    return nil, runtime.error("system", ("cannot hold job '%s' by %s: %s"):format(job, path, why))
+  end
+  pipe:unref()
+  return setmetatable({ pipe = pipe, path = path }, Claim)
+end
+
+--- Lets go of it. Idempotent.
+function Claim:close()
+  if not self.pipe then return end
+  self.pipe:close()  -- and libuv unlinks the socket
+  self.pipe = nil
+end
+
+Claim.__close = Claim.close
+
+--- Asks the process that watches a job to stop it, and waits until it has.
+---@param state_dir string
+---@param endpoint string
+---@param job string
+---@param reason? string
+---@return boolean asked  false where no process watches it
+function M.ask_to_stop(state_dir, endpoint, job, reason)
+  local path = path_of(state_dir, endpoint, job)
+  local pipe = #path <= LONGEST and uv.fs_stat(path) and connect(path)
+  if not pipe then return false end
+  pipe:write(json.encode { reason = reason } .. "\n")
+  read_line(pipe)
+  if not pipe:is_closing() then pipe:close() end
+  return true
+end
+
+return M

@@ -1,0 +1,76 @@
+local dockrun = require "dockrun"
+local agents = require "dockrun.agent"
+local inventory = require "dockrun.driver.inventory"
+local load = require "dockrun.job.load"
+local output = require "dockrun.cli.output"
+local plans = require "dockrun.plan"
+
+-- What stands before a task, and its colour.
+local signs = {
+  create = { "+", "32" }, in_place = { "~", "33" }, replace = { "-/+", "31" }, stop = { "-", "31" }, none = { " ", "90" },
+}
+local words = {
+  create = "create", in_place = "update in place", replace = "replace", stop = "stop", none = "unchanged",
+}
+
+local function show(value)
+  if value == nil then return "(none)" end
+  if type(value) == "table" then return dockrun.json.encode(value) end
+  return type(value) == "string" and ("%q"):format(value):gsub("\\\n", "\\n") or tostring(value)
+end
+
+local function show_task(change)
+  local sign, color = table.unpack(signs[change.action])
+  local name = ("%s[%d].%s"):format(change.group, change.index, change.task)
+  output.result(output.paint(("%-3s %s: %s%s"):format(sign, name, words[change.action],
+    change.reason and (" (" .. change.reason .. ")") or ""), color))
+  for _, field in ipairs(change.fields) do
+    local forces = field.forces == "replace" and change.action == "replace" and "  forces replacement" or ""
+    local old, new = output.paint(show(field.old), "31"), output.paint(show(field.new), "32")
+    output.result(("      %s: %s -> %s%s"):format(field.path, old, new, forces))
+  end
+end
+
+local function as_json(plan)
+  local changes = dockrun.json.array {}
+  for _, alloc in ipairs(plan.allocs) do
+    for _, change in ipairs(alloc.tasks) do changes[#changes + 1] = change end
+  end
+  return { job = plan.job, changes = changes }
+end
+
+return {
+  summary = "Say what `run` would do, and change nothing.",
+  define = function(command)
+    command:argument("job", "Job file (.lua, .nomad, .hcl, .json).")
+    command:option("--var", "Give the job a variable."):argname "K=V":count "*"
+  end,
+  run = function(args)
+    local vars, err = require "dockrun.cli.vars"(args.var)
+    if not vars then return nil, err end
+    local job
+    job, err = load.file(args.job, { vars = vars, runtime = dockrun })
+    if not job then return nil, err end
+    for _, warning in ipairs(job.warnings) do output.say("warn", ("%s: %s"):format(args.job, warning)) end
+    local agent
+    agent, err = agents.new(dockrun.options)
+    if not agent then return nil, err end
+    local ok
+    ok, err = plans.check(job, agent:host())
+    if not ok then return nil, err end
+    local records
+    records, err = inventory.list(agent.engine, job.name)
+    if not records then return nil, err end
+    local plan = plans.make(job, records)
+    local changes = plans.has_changes(plan)
+    if args.json then
+      output.json(as_json(plan))
+    else
+      for _, alloc in ipairs(plan.allocs) do
+        for _, change in ipairs(alloc.tasks) do show_task(change) end
+      end
+      if not changes then output.result(("job '%s' is as it is asked for"):format(job.name)) end
+    end
+    return changes and 1 or 0
+  end,
+}

@@ -1,0 +1,27 @@
+--- Other limits for a container that runs, without a restart.
+local config = require "dockrun.driver.config"
+local runtime = require "dockrun.core.runtime"
+
+local M = {}
+
+--- Gives a container the limits of a task (POST /containers/{id}/update). Memory and swap go together, so that either
+--- may rise or fall past the other's old limit.
+---@param engine table
+---@param id string
+---@param task table  normalised
+---@return true? ok
+---@return table? err  the engine's, with what was tried; nothing is promised of the other limits then
+function M.in_place(engine, id, task)
+  local limits, err = config.resources(task)
+  if not limits then return nil, err end
+  if (task.config.pids_limit or 0) > 0 then limits.PidsLimit = task.config.pids_limit end
+  if not task.config.cpu_hard_limit then limits.CpuQuota = -1 end  -- a limit that was there goes
+  limits.MemoryReservation = limits.MemoryReservation or 0
+  local ok
+  ok, err = engine:container_update(id, { body = limits })
+  if ok then return true end
+  return nil, runtime.error("engine", ("cannot change the limits of task '%s' (%d MB, %d MHz): %s"):format(
+    task.name, task.resources.memory, task.resources.cpu, err), { status = err.status })
+end
+
+return M

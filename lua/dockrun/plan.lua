@@ -1,0 +1,247 @@
+--- What running a job would do to what is there already: for each allocation, whether it is made, changed in place,
+--- replaced, stopped or left alone, and the fields that force it. Changes nothing.
+local constraint = require "dockrun.job.constraint"
+local driver_config = require "dockrun.driver.config"
+local driver = require "dockrun.driver.docker"
+local env = require "dockrun.task.env"
+local interpolate = require "dockrun.job.interpolate"
+local json = require "dockrun.core.json"
+local policy = require "dockrun.driver.policy"
+local problems = require "dockrun.job.problems"
+local tree = require "dockrun.job.tree"
+
+local M = {}
+
+-- ---- whether the job can run here -------------------------------------------------------------
+
+-- A task with its names filled in as far as they are known before it has ports: a port is shown as 0.
+local function filled(job, group, task, host, path)
+  local ports = {}
+  for i, port in ipairs(task.resources.network.ports) do
+    ports[i] = { label = port.label, host_port = port.static or 0, container_port = port.to or port.static or 0 }
+  end
+  local context = {
+    job = job, group = group, task = task, alloc = { id = ("0"):rep(8), index = 0 }, ip = host.ip or "0.0.0.0", ports = ports,
+  }
+  return interpolate.task(task, {
+    env = env.build(context), attr = host.attr, node = host.node, meta = env.meta(job, group, task), path = path,
+  })
+end
+
+--- Whether a host takes a job: its constraints, the names in its strings, the agent's limits. Everything that is wrong is
+--- told at once.
+---@param job table   normalised
+---@param host { attr: table, node: table, ip?: string, options: table<string, any> }
+---@return true? ok
+---@return table? err  kind "constraint" or "spec"
+function M.check(job, host)
+  local ok, err = constraint.check(job, host)
+  if not ok then return nil, err end
+  local found = problems.new()
+  for _, group in ipairs(job.groups) do
+    for _, task in ipairs(group.tasks) do
+      local path = ("job.%s.group.%s.task.%s"):format(job.name, group.name, task.name)
+      local whole, why = filled(job, group, task, host, path)
+      if whole then why = select(2, policy.check(whole, host.options, { path = path })) end
+      for _, problem in ipairs(why and why.list or {}) do found:add(problem.path, problem.message) end
+    end
+  end
+  err = found:error()
+  if err then return nil, err end
+  return true
+end
+
+-- ---- what differs -----------------------------------------------------------------------------
+
+-- Fields that the engine changes in a container that runs (POST /containers/{id}/update).
+local in_place = {
+  ["resources.cpu"] = true, ["resources.memory"] = true, ["resources.io.weight"] = true, ["config.memory_hard_limit"] = true,
+  ["config.cpu_hard_limit"] = true, ["config.cpu_cfs_period"] = true, ["config.cpuset_cpus"] = true, ["config.pids_limit"] = true,
+}
+
+-- Fields that no container has: whoever watches the task takes them from the job as it is now.
+local of_the_watcher = {
+  restart = true, checks = true, constraints = true, depends_on = true, leader = true, lifecycle = true, shutdown_delay = true,
+  hooks = true,
+}
+
+-- The definition that a container has now: as it was made, with the limits that it was given since.
+local function current(record)
+  local task, limits = tree.copy(record.definition), record.limits
+  local MB = 1024 * 1024
+  local reserved = limits.MemoryReservation or 0
+  task.resources.memory = (reserved > 0 and reserved or limits.Memory) // MB
+  task.config.memory_hard_limit = reserved > 0 and limits.Memory // MB or nil
+  if limits.CpuShares and limits.CpuShares > 0 then task.resources.cpu = limits.CpuShares end
+  task.config.cpu_hard_limit = (limits.CpuQuota or 0) > 0
+  task.config.cpuset_cpus = limits.CpusetCpus ~= "" and limits.CpusetCpus or nil
+  if (task.config.pids_limit or 0) > 0 then task.config.pids_limit = limits.PidsLimit end
+  return task
+end
+
+local function is_empty(value) return value == nil or type(value) == "table" and next(value) == nil end
+
+local function compare(old, new, path, fields)
+  if type(old) == "table" and type(new) == "table" then
+    local keys = {}
+    for key in pairs(old) do keys[key] = true end
+    for key in pairs(new) do keys[key] = true end
+    for _, key in ipairs(tree.keys(keys)) do
+      local at = type(key) == "number" and ("%s[%d]"):format(path, key) or path == "" and key or path .. "." .. key
+      if path ~= "" or not of_the_watcher[key] then compare(old[key], new[key], at, fields) end
+    end
+  elseif old ~= new and not (is_empty(old) and is_empty(new)) then
+    fields[#fields + 1] = { path = path, old = old, new = new, forces = in_place[path] and "in_place" or "replace" }
+  end
+end
+
+--- Fields in which a task differs from its container.
+---@param record TaskRecord
+---@param task table   normalised, not filled in
+---@param meta table   of job, group and task together
+---@return { path: string, old: any, new: any, forces: "in_place"|"replace" }[]
+function M.fields(record, task, meta)
+  local fields = {}
+  if not record.definition then return { { path = "definition", forces = "replace" } } end
+  if record.state ~= "running" then
+    fields[1] = { path = "state", old = record.state, new = "running", forces = "replace" }
+  end
+  local wanted = json.decode(driver.definition(task, meta))
+  -- What the engine keeps in its own units is compared in those: it rounds, and has least values.
+  local limits = driver_config.resources(task)
+  local now = current(record)
+  if limits and limits.CpuShares == record.limits.CpuShares then now.resources.cpu = wanted.resources.cpu end
+  compare(now, wanted, "", fields)
+  return fields
+end
+
+-- ---- the plan ---------------------------------------------------------------------------------
+
+---@class PlanChange
+---@field action "create"|"in_place"|"replace"|"stop"|"none"
+---@field group string
+---@field index integer
+---@field task string
+---@field alloc? string         of what is there
+---@field container_id? string
+---@field fields table[]        what forces it
+---@field reason? string        where it is no field of its own
+
+---@class PlanAlloc
+---@field action "create"|"keep"|"replace"|"stop"
+---@field group string
+---@field index integer
+---@field alloc? string
+---@field tasks PlanChange[]
+---@field records TaskRecord[]
+
+---@class Plan
+---@field job string
+---@field allocs PlanAlloc[]
+
+-- A task that is done once it has done its work: that it is not there says nothing.
+local function comes_and_goes(task) return task.lifecycle and not task.lifecycle.sidecar end
+
+local function plan_task(job, group, index, task, record)
+  local change = { group = group.name, index = index, task = task.name, fields = json.array {}, action = "none" }
+  if not record then
+    change.action = comes_and_goes(task) and "none" or "create"
+    return change
+  end
+  change.alloc, change.container_id = record.alloc, record.container_id
+  if record.state ~= "running" and comes_and_goes(task) then return change end
+  change.fields = json.array(M.fields(record, task, env.meta(job, group, task)))
+  for _, field in ipairs(change.fields) do
+    if change.action ~= "replace" then change.action = field.forces end
+  end
+  return change
+end
+
+-- An allocation is one thing: it is replaced with all its tasks, or not at all.
+local function plan_alloc(job, group, index, records)
+  local by_task, alloc = {}, { group = group.name, index = index, tasks = {}, records = records, action = "keep" }
+  for _, record in ipairs(records) do
+    by_task[record.task], alloc.alloc = record, record.alloc
+  end
+  local known = {}
+  for _, task in ipairs(group.tasks) do
+    known[task.name] = true
+    local change = plan_task(job, group, index, task, by_task[task.name])
+    table.insert(alloc.tasks, change)
+    if #records > 0 and (change.action == "replace" or change.action == "create") then alloc.action = "replace" end
+  end
+  if #records == 0 then
+    alloc.action = "create"
+    for _, change in ipairs(alloc.tasks) do change.action = "create" end
+    return alloc
+  end
+  for _, record in ipairs(records) do
+    if not known[record.task] then
+      alloc.action = "replace"
+      table.insert(alloc.tasks, { action = "stop", group = group.name, index = index, task = record.task, alloc = record.alloc,
+        container_id = record.container_id, fields = json.array {}, reason = "the job no longer has it" })
+    end
+  end
+  for _, change in ipairs(alloc.action == "replace" and alloc.tasks or {}) do
+    if change.action == "none" or change.action == "in_place" then
+      change.action, change.reason = change.container_id and "replace" or "create", "its allocation is replaced"
+    end
+  end
+  return alloc
+end
+
+-- "group index" -> records of one allocation there; a second allocation of the same place is to go.
+local function by_place(records)
+  local places, surplus = {}, {}
+  for _, record in ipairs(records) do
+    local key = record.group .. " " .. record.index
+    places[key] = places[key] or { alloc = record.alloc, records = {} }
+    table.insert(places[key].alloc == record.alloc and places[key].records or surplus, record)
+  end
+  return places, surplus
+end
+
+local function stop_all(records, reason)
+  local tasks = {}
+  for i, record in ipairs(records) do
+    tasks[i] = { action = "stop", group = record.group, index = record.index, task = record.task, alloc = record.alloc,
+      container_id = record.container_id, fields = json.array {}, reason = reason }
+  end
+  return { action = "stop", group = records[1].group, index = records[1].index, alloc = records[1].alloc, tasks = tasks, records = records }
+end
+
+--- The plan for a job, given what of it is on the engine.
+---@param job table            normalised
+---@param records TaskRecord[] of this job, see driver/inventory.lua
+---@return Plan
+function M.make(job, records)
+  local plan = { job = job.name, allocs = {} }
+  local places, surplus = by_place(records)
+  for _, group in ipairs(job.groups) do
+    for index = 0, group.count - 1 do
+      local key = group.name .. " " .. index
+      table.insert(plan.allocs, plan_alloc(job, group, index, places[key] and places[key].records or {}))
+      places[key] = nil
+    end
+  end
+  local keys = {}
+  for key in pairs(places) do keys[#keys + 1] = key end
+  table.sort(keys)
+  for _, key in ipairs(keys) do table.insert(plan.allocs, stop_all(places[key].records, "the job no longer has it")) end
+  for _, record in ipairs(surplus) do table.insert(plan.allocs, stop_all({ record }, "another allocation has its place")) end
+  return plan
+end
+
+--- Whether there is anything to do.
+---@param plan Plan
+---@return boolean
+function M.has_changes(plan)
+  for _, alloc in ipairs(plan.allocs) do
+    for _, change in ipairs(alloc.tasks) do
+      if change.action ~= "none" then return true end
+    end
+  end
+  return false
+end
+
+return M

@@ -1,0 +1,125 @@
+-- A connection to the state's database as coroutines want it: it waits for other processes without holding up the loop,
+-- and its errors say what to do.
+local runtime = require "dockrun.core.runtime"
+local sqlite = require "dockrun.core.sqlite"
+
+local M = {}
+
+-- A wait for another process's lock, in seconds: random, so that those who wait do not come back at one instant.
+local SHORTEST, LONGEST, PATIENCE = 0.002, 0.1, 10
+
+local advice = {
+  busy = ("another process has kept it locked for %d s; see which one hangs (fuser names them), and try again"):format(PATIENCE),
+  full = "make room on its file system, then try again; nothing that was saved before is lost",
+  corrupt = "it is left as it is: stop every dockrun that uses it, then put a backup in its place, or move it away together "
+    .. "with its -wal and -shm files to begin with an empty state (containers go on running)",
+  readonly = "it must be there and writable for the user who runs dockrun; or name another directory with --state-dir",
+}
+
+---@class Database
+---@field handle table       of dockrun.core.sqlite
+---@field path string
+---@field readonly boolean
+---@field inside? any        the coroutine whose transaction it is in
+---@field failure? table     the error for which that transaction will not be committed
+local Database = {}
+Database.__index = Database
+
+--- An error about a database: what SQLite says, and what to do.
+---@param kind string
+---@param message string
+---@param fields? table
+---@return table err
+function M.error(kind, message, fields)
+  if advice[kind] then message = ("%s; %s"):format(message, advice[kind]) end
+  return runtime.error(kind, message, fields)
+end
+
+local function explain(err) return M.error(err.kind, err.message, { code = err.code }) end
+
+---@param path string
+---@param opts? { readonly?: boolean }
+---@return Database? db
+---@return table? err
+function M.open(path, opts)
+  local readonly = opts ~= nil and opts.readonly == true
+  local handle, err = sqlite.open(path, { readonly = readonly })
+  if not handle then return nil, explain(err) end
+  return setmetatable({ handle = handle, path = path, readonly = readonly }, Database)
+end
+
+local function call(self, method, ...)
+  if self.inside and self.inside ~= (runtime.current() or self) then
+    error("a transaction of another coroutine waits for something, and none may: it would keep every process out", 3)
+  end
+  if self.failure then return nil, self.failure end
+  local deadline, longest = runtime.now() + PATIENCE, SHORTEST
+  while true do
+    local value, err = self.handle[method](self.handle, ...)
+    if not err then return value end
+    if err.kind ~= "busy" or self.inside or runtime.now() > deadline then
+      err = explain(err)
+      if self.inside then self.failure = err end
+      return nil, err
+    end
+    runtime.sleep(math.random() * longest)
+    longest = math.min(2 * longest, LONGEST)
+  end
+end
+
+--- See core/sqlite.c for the four. They wait while another process has the lock, but not within a transaction: that has it.
+---@param sql string
+---@return true? ok
+---@return table? err  kind "busy", "full", "corrupt", "readonly", "constraint", "store"
+function Database:exec(sql) return call(self, "exec", sql) end
+
+---@param sql string
+---@param ... any
+---@return integer? changes
+---@return table? err
+function Database:run(sql, ...) return call(self, "run", sql, ...) end
+
+---@param sql string
+---@param ... any
+---@return table<string, any>[]? rows
+---@return table? err
+function Database:rows(sql, ...) return call(self, "rows", sql, ...) end
+
+---@param sql string
+---@param ... any
+---@return any value
+---@return table? err
+function Database:value(sql, ...) return call(self, "value", sql, ...) end
+
+-- Ends a transaction when its scope ends, by an error too.
+local function scope(self, nested)
+  return setmetatable({}, { __close = function(this)
+    if not this.done then self.handle:exec(nested and "ROLLBACK TO nested; RELEASE nested" or "ROLLBACK") end
+    if not nested then self.inside, self.failure = nil, nil end
+  end })
+end
+
+--- Runs fn with all that it does here done wholly or not at all. It is undone where fn raises, returns nil and an error,
+--- or where anything it did here failed. fn must not wait: until it returns, no other process can write. Within another
+--- transaction it is a part of that. On a read-only connection all that fn reads is of one moment.
+---@param fn fun(): ...
+---@return any ...  what fn returns, true where that is nothing; nil, err where it was undone
+function Database:transaction(fn)
+  local nested = self.inside ~= nil
+  local ok, err = self:exec(nested and "SAVEPOINT nested" or self.readonly and "BEGIN" or "BEGIN IMMEDIATE")
+  if not ok then return nil, err end
+  self.inside = runtime.current() or self
+  local this <close> = scope(self, nested)
+  local results = table.pack(fn())
+  if results[1] == nil and results[2] ~= nil then return nil, results[2] end
+  ok, err = self:exec(nested and "RELEASE nested" or "COMMIT")
+  if not ok then return nil, err end
+  this.done = true
+  if results.n == 0 then return true end
+  return table.unpack(results, 1, results.n)
+end
+
+--- May be called twice.
+function Database:close() self.handle:close() end
+
+return M

@@ -1,0 +1,129 @@
+-- Who has which host port, among all dockrun processes that share the state. What else of the host has one, the kernel
+-- knows: core/ports.c asks it.
+local events = require "dockrun.events"
+local process = require "dockrun.store.process"
+local rows = require "dockrun.store.rows"
+local runtime = require "dockrun.core.runtime"
+local uv = require "luv"
+
+---@class Store
+local M = {}
+
+---@class Lease
+---@field ip string      "0.0.0.0" for every address of both families, however it was written
+---@field port integer
+---@field alloc string
+---@field task string
+---@field label? string
+---@field owner Owner    the process that looks after it
+---@field leased_at string
+---@field job? string    the last three where the allocation is known
+---@field group? string
+---@field index? integer
+
+local ANY = "0.0.0.0"
+
+-- One spelling for each address, as core/ports.c has it.
+local function canonical(ip)
+  local found = uv.getaddrinfo(ip, nil, { numerichost = true, socktype = "stream" })
+  if not found then
+    return nil, runtime.error("invalid", ("'%s' is not an IPv4 or IPv6 address; write it in figures, without a name or a port"):format(ip))
+  end
+  local text = found[1].addr
+  text = text:match "^::ffff:(%d+%.%d+%.%d+%.%d+)$" or text
+  return text == "::" and ANY or text
+end
+
+-- As core/ports.c words it, and with what the state knows besides.
+local function taken(wanted, ip, lease)
+  local who = lease.job and ("%s.%s[%d].%s"):format(lease.job, lease.group, lease.index, lease.task)
+    or ("task %s of allocation %s"):format(lease.task, lease.alloc)
+  local ended = process.is_alive(lease.owner) and "" or ", which has ended"
+  local holder = ("%s (dockrun process %d%s)"):format(who, lease.owner.pid, ended)
+  return runtime.error("taken", ("port %d on %s is held by %s; choose another port, or stop its holder"):format(wanted.port, ip, holder), {
+    ip = lease.ip, port = lease.port, holder = holder, pid = lease.owner.pid, alloc = lease.alloc, job = lease.job, task = lease.task,
+  })
+end
+
+local LEASES = [[
+  SELECT leases.*, job, "group", "index" FROM leases LEFT JOIN allocations ON allocations.id = alloc ]]
+
+--- Takes a port on an address, or on all where ip is 0.0.0.0 or ::, which overlap with each. A task may take again what
+--- it has; from then on this process is the owner.
+---@param wanted { ip: string, port: integer, alloc: string, task: string, label?: string }
+---@return true? ok
+---@return table? err  kind "taken" with ip, port, holder, pid, alloc, task and, where known, job; "invalid"; the database's
+function M:lease(wanted)
+  local ip, invalid = canonical(wanted.ip)
+  if not ip then return nil, invalid end
+  return self.db:transaction(function()
+    local held, err = rows.list(self.db, LEASES .. "WHERE port = ?1 AND (ip = ?2 OR ip = ?3 OR ?2 = ?3)", wanted.port, ip, ANY)
+    if not held then return nil, err end
+    for _, lease in ipairs(held) do
+      local own = lease.ip == ip and lease.alloc == wanted.alloc and lease.task == wanted.task
+      if not own then return nil, taken(wanted, ip, lease) end
+    end
+    local changes
+    changes, err = self.db:run(
+      "REPLACE INTO leases (port, ip, alloc, task, label, owner, leased_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+      wanted.port, ip, wanted.alloc, wanted.task, wanted.label, process.format(self.owner), events.timestamp())
+    return changes and true, err
+  end)
+end
+
+--- Gives ports back: one, or all of an allocation or of one of its tasks.
+---@param which { ip?: string, port?: integer, alloc?: string, task?: string }  `ip` and `port`, `alloc`, or all
+---@return integer? released  how many
+---@return table? err
+function M:release(which)
+  assert(which.ip and which.port or which.alloc, "a release names ip and port, or alloc")
+  local ip, invalid
+  if which.ip then
+    ip, invalid = canonical(which.ip)
+    if not ip then return nil, invalid end
+  end
+  return self.db:run([[DELETE FROM leases WHERE (?1 IS NULL OR ip = ?1) AND (?2 IS NULL OR port = ?2)
+    AND (?3 IS NULL OR alloc = ?3) AND (?4 IS NULL OR task = ?4)]], ip, which.port, which.alloc, which.task)
+end
+
+---@return Lease[]? leases  by port and address
+---@return table? err
+function M:leases() return rows.list(self.db, LEASES .. "ORDER BY port, ip") end
+
+--- The leases whose process has ended. Their containers may run on.
+---@param is_alive? fun(owner: Owner): boolean  process.is_alive where left out
+---@return Lease[]? leases
+---@return table? err
+function M:dead_leases(is_alive)
+  local leases, err = self:leases()
+  if not leases then return nil, err end
+  local dead = {}
+  for _, lease in ipairs(leases) do
+    if not (is_alive or process.is_alive)(lease.owner) then dead[#dead + 1] = lease end
+  end
+  return dead
+end
+
+--- Takes back the leases of processes that have ended, but for those that a container of theirs still holds.
+---@param held fun(lease: Lease): boolean  whether a container holds it; may wait
+---@param is_alive? fun(owner: Owner): boolean
+---@return Lease[]? released
+---@return table? err
+function M:reclaim_leases(held, is_alive)
+  local dead, err = self:dead_leases(is_alive)
+  if not dead then return nil, err end
+  local released = {}
+  for _, lease in ipairs(dead) do
+    if not held(lease) then
+      -- Only if nobody has taken it over meanwhile.
+      local gone
+      gone, err = rows.remove(self.db, "DELETE FROM leases WHERE port = ? AND ip = ? AND alloc = ? AND task = ? AND owner = ?",
+        lease.port, lease.ip, lease.alloc, lease.task, process.format(lease.owner))
+      if err then return nil, err end
+      if gone then released[#released + 1] = lease end
+    end
+  end
+  return released
+end
+
+return M

@@ -1,0 +1,91 @@
+-- The schema of the state, as the steps that led to it. `PRAGMA user_version` counts those that a file has seen. A step
+-- that has been released is never changed: a new one is added.
+local database = require "dockrun.store.database"
+
+local M = {}
+
+-- An owner is a process, see process.lua. Times are RFC 3339 text, see events.lua, unless said otherwise.
+local steps = {
+  [[
+  CREATE TABLE jobs (
+    name TEXT PRIMARY KEY, definition TEXT NOT NULL, status TEXT NOT NULL, submitted_at TEXT NOT NULL
+  ) STRICT;
+  CREATE TABLE allocations (
+    id TEXT PRIMARY KEY, job TEXT NOT NULL REFERENCES jobs (name) ON DELETE CASCADE, "group" TEXT NOT NULL,
+    "index" INTEGER NOT NULL, meta TEXT, owner TEXT NOT NULL
+  ) STRICT;
+  CREATE INDEX allocations_of_job ON allocations (job);
+  CREATE TABLE tasks (
+    alloc TEXT NOT NULL REFERENCES allocations (id) ON DELETE CASCADE, task TEXT NOT NULL, state TEXT NOT NULL,
+    container_id TEXT, image TEXT, image_id TEXT, ports TEXT, exit_code INTEGER, signal INTEGER, oom INTEGER,
+    restarts INTEGER, started_at TEXT, finished_at TEXT, definition TEXT, detail TEXT,
+    PRIMARY KEY (alloc, task)
+  ) STRICT, WITHOUT ROWID;
+  CREATE TABLE leases (
+    port INTEGER NOT NULL, ip TEXT NOT NULL, alloc TEXT NOT NULL, task TEXT NOT NULL, label TEXT, owner TEXT NOT NULL,
+    leased_at TEXT NOT NULL,
+    PRIMARY KEY (port, ip)
+  ) STRICT, WITHOUT ROWID;
+  CREATE TABLE images (
+    reference TEXT PRIMARY KEY, id TEXT NOT NULL, pulled_at TEXT NOT NULL, last_used_at TEXT NOT NULL
+  ) STRICT;
+  CREATE TABLE events (
+    id INTEGER PRIMARY KEY, time TEXT NOT NULL, job TEXT, "group" TEXT, task TEXT, alloc TEXT, event TEXT NOT NULL,
+    json TEXT NOT NULL
+  ) STRICT;
+  ]],
+  -- What was begun, so that it can be finished; and where a task stands in its restart policy's interval
+  -- (restart_since: seconds since 1970).
+  [[
+  CREATE TABLE intents (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, alloc TEXT NOT NULL, task TEXT NOT NULL, action TEXT NOT NULL, data TEXT,
+    at TEXT NOT NULL, owner TEXT NOT NULL
+  ) STRICT;
+  ALTER TABLE tasks ADD COLUMN restart_count INTEGER;
+  ALTER TABLE tasks ADD COLUMN restart_since REAL;
+  ]],
+}
+
+--- The version of the schema that this dockrun writes.
+M.version = #steps
+
+-- How many steps the file has seen; nil, err where it is none that this dockrun can use.
+local function inspect(db)
+  local seen, err = db:value "PRAGMA user_version"
+  if not seen then return nil, err end
+  if seen > M.version then
+    return nil, database.error("store", ("%s was written by a newer dockrun (schema version %d, and this one knows up to %d); "
+      .. "use that one, or another --state-dir"):format(db.path, seen, M.version))
+  end
+  if seen > 0 then return seen end
+  local tables
+  tables, err = db:value "SELECT count(*) FROM sqlite_schema"
+  if not tables then return nil, err end
+  if tables > 0 then
+    return nil, database.error("store", ("%s is another program's database; use another --state-dir"):format(db.path))
+  end
+  return 0
+end
+
+--- Checks that the file is a state of a version that can be used; changes nothing.
+---@param db Database
+---@return integer? version  0 where it is empty
+---@return table? err        kind "store"
+function M.check(db)
+  return db:transaction(function() return inspect(db) end)
+end
+
+--- Brings the file to M.version, wholly or not at all. Several processes may try at once.
+---@param db Database
+---@return true? ok
+---@return table? err
+function M.run(db)
+  return db:transaction(function()
+    local seen, err = inspect(db)
+    if not seen then return nil, err end
+    for i = seen + 1, M.version do db:exec(steps[i]) end  -- one that fails undoes all
+    return db:exec(("PRAGMA user_version = %d"):format(M.version))
+  end)
+end
+
+return M

@@ -1,0 +1,63 @@
+-- Which process something in the state belongs to, and whether it is still there. A pid alone is given out again: with
+-- the moment of its start, and the boot that this counts from, it names one process forever (proc(5): /proc/PID/stat,
+-- field 22, in clock ticks since boot; /proc/sys/kernel/random/boot_id).
+local uv = require "luv"
+
+local M = {}
+
+---@class Owner
+---@field pid integer
+---@field start integer  clock ticks after the boot
+---@field boot string
+
+local function read(path)
+  local file = io.open(path)
+  if not file then return nil end
+  local text = file:read "a"
+  file:close()
+  return text
+end
+
+local function boot_id() return (read "/proc/sys/kernel/random/boot_id" or "unknown"):match "%S+" end
+
+-- The state and the start of a process. Its name, in parentheses, may hold anything.
+local function stat(pid)
+  local state, rest = (read(("/proc/%d/stat"):format(pid)) or ""):match "^.*%) (%S) (.*)$"
+  if not state then return nil end
+  local fields = {}
+  for field in rest:gmatch "%S+" do fields[#fields + 1] = field end
+  return state, math.tointeger(fields[22 - 3])
+end
+
+--- This process.
+---@return Owner
+function M.this()
+  local pid = math.tointeger(uv.os_getpid())
+  local _, start = stat(pid)
+  return { pid = pid, start = start or 0, boot = boot_id() }
+end
+
+--- Whether a process lives; one that has ended and was not waited for does not.
+---@param owner Owner
+---@return boolean
+function M.is_alive(owner)
+  if owner.boot ~= boot_id() then return false end
+  local state, start = stat(owner.pid)
+  if state then return start == owner.start and state ~= "Z" and state ~= "X" end
+  local _, _, code = uv.kill(owner.pid, 0)
+  return code == "EPERM"  -- it is there, but /proc hides it from us (hidepid)
+end
+
+--- As it stands in the database.
+---@param owner Owner
+---@return string
+function M.format(owner) return ("%d %d %s"):format(owner.pid, owner.start, owner.boot) end
+
+---@param text string
+---@return Owner
+function M.parse(text)
+  local pid, start, boot = text:match "^(%d+) (%d+) (%S+)$"
+  return { pid = math.tointeger(pid), start = math.tointeger(start), boot = boot }
+end
+
+return M

@@ -1,0 +1,210 @@
+-- What the state knows of jobs, allocations, tasks, what was begun, and images. Everything here returns nil, err where
+-- the database fails; see database.lua for the kinds.
+local events = require "dockrun.events"
+local json = require "dockrun.core.json"
+local process = require "dockrun.store.process"
+local rows = require "dockrun.store.rows"
+
+---@class Store
+local M = {}
+
+local job_shape = rows.shape("jobs", { "name" }, { "definition", "status", "submitted_at" })
+local alloc_shape = rows.shape("allocations", { "id" }, { "job", "group", "index", "meta", "owner" })
+local task_shape = rows.shape("tasks", { "alloc", "task" }, {
+  "state", "container_id", "image", "image_id", "ports", "exit_code", "signal", "oom", "restarts", "restart_count",
+  "restart_since", "started_at", "finished_at", "definition", "detail",
+}, { "job", "group", "index" })
+local image_shape = rows.shape("images", { "reference" }, { "id", "pulled_at", "last_used_at" })
+
+-- A copy of a record with what it may leave out.
+local function with(record, fields)
+  local copy = {}
+  for key, value in pairs(fields) do copy[key] = value end
+  for key, value in pairs(record) do copy[key] = value end
+  return copy
+end
+
+-- ---- jobs -------------------------------------------------------------------------------------
+
+---@class JobRecord
+---@field name string
+---@field definition table      normalised, without functions
+---@field status string
+---@field submitted_at? string  now where left out
+
+--- Puts a job whole, in the place of the one of that name.
+---@param job JobRecord
+---@return true? ok
+---@return table? err
+function M:put_job(job) return rows.put(self.db, job_shape, with(job, { submitted_at = events.timestamp() })) end
+
+---@return JobRecord[]? jobs  by name
+---@return table? err
+function M:jobs() return rows.list(self.db, "SELECT * FROM jobs ORDER BY name") end
+
+---@param name string
+---@return JobRecord? job  nil, nil where there is none
+---@return table? err
+function M:job(name) return rows.one(self.db, "SELECT * FROM jobs WHERE name = ?", name) end
+
+--- Removes a job with its allocations and their tasks. Leases, images and events stay: they have ends of their own.
+---@param name string
+---@return boolean? removed  false where there was none
+---@return table? err
+function M:remove_job(name) return rows.remove(self.db, "DELETE FROM jobs WHERE name = ?", name) end
+
+-- ---- allocations ------------------------------------------------------------------------------
+
+---@class AllocRecord
+---@field id string
+---@field job string    which must be there
+---@field group string
+---@field index integer from 0
+---@field meta? table
+---@field owner? Owner  the process that looks after it: the one that has put it last
+
+--- Puts an allocation whole. From here on this process is its owner.
+---@param alloc AllocRecord
+---@return true? ok
+---@return table? err  kind "constraint" where its job is not there
+function M:put_alloc(alloc)
+  local record = with(alloc, {})
+  record.owner = process.format(self.owner)
+  return rows.put(self.db, alloc_shape, record)
+end
+
+---@param filter? { job?: string }
+---@return AllocRecord[]? allocs  by job, group and index
+---@return table? err
+function M:allocs(filter)
+  return rows.list(self.db, [[SELECT * FROM allocations WHERE ?1 IS NULL OR job = ?1 ORDER BY job, "group", "index", id]],
+    filter and filter.job)
+end
+
+---@param id string
+---@return AllocRecord? alloc  nil, nil where there is none
+---@return table? err
+function M:alloc(id) return rows.one(self.db, "SELECT * FROM allocations WHERE id = ?", id) end
+
+--- Removes an allocation with its tasks.
+---@param id string
+---@return boolean? removed
+---@return table? err
+function M:remove_alloc(id) return rows.remove(self.db, "DELETE FROM allocations WHERE id = ?", id) end
+
+-- ---- tasks ------------------------------------------------------------------------------------
+
+---@class TaskRecord
+---@field alloc string          which must be there
+---@field task string
+---@field state string
+---@field container_id? string
+---@field image? string         reference
+---@field image_id? string
+---@field ports? table[]        as in events
+---@field exit_code? integer
+---@field signal? integer
+---@field oom? boolean
+---@field restarts? integer       in all
+---@field restart_count? integer  in the restart policy's interval
+---@field restart_since? number   when that interval began, in seconds since 1970
+---@field started_at? string
+---@field finished_at? string
+---@field definition? table     as planned, without functions
+---@field detail? table         anything else
+---@field job? string           the last three are its allocation's: given when read, ignored when put
+---@field group? string
+---@field index? integer
+
+--- Puts a task whole: what is left out is no longer there.
+---@param task TaskRecord
+---@return true? ok
+---@return table? err  kind "constraint" where its allocation is not there
+function M:put_task(task) return rows.put(self.db, task_shape, task) end
+
+local TASKS = [[SELECT tasks.*, job, "group", "index" FROM tasks JOIN allocations ON allocations.id = alloc ]]
+
+---@param filter? { job?: string, alloc?: string }
+---@return TaskRecord[]? tasks  by job, group, index and name
+---@return table? err
+function M:tasks(filter)
+  return rows.list(self.db, TASKS .. [[
+    WHERE (?1 IS NULL OR job = ?1) AND (?2 IS NULL OR alloc = ?2) ORDER BY job, "group", "index", alloc, task]],
+    filter and filter.job, filter and filter.alloc)
+end
+
+---@param alloc string
+---@param task string
+---@return TaskRecord? task  nil, nil where there is none
+---@return table? err
+function M:task(alloc, task) return rows.one(self.db, TASKS .. "WHERE alloc = ? AND task = ?", alloc, task) end
+
+---@param alloc string
+---@param task string
+---@return boolean? removed
+---@return table? err
+function M:remove_task(alloc, task)
+  return rows.remove(self.db, "DELETE FROM tasks WHERE alloc = ? AND task = ?", alloc, task)
+end
+
+-- ---- what was begun ---------------------------------------------------------------------------
+
+---@class Intent
+---@field id integer
+---@field alloc string
+---@field task string
+---@field action string
+---@field data? any
+---@field at string
+---@field owner Owner  who began it: while that process lives, it is at it
+
+--- Notes what is about to be done, before it is: whoever starts after a crash finds it, and can finish or undo it.
+---@param alloc string
+---@param task string
+---@param action string  "create", "start", …
+---@param data? any      what finishing it takes; goes through JSON
+---@return integer? id
+---@return table? err
+function M:intend(alloc, task, action, data)
+  return self.db:value(
+    "INSERT INTO intents (alloc, task, action, data, at, owner) VALUES (?, ?, ?, ?, ?, ?) RETURNING id",
+    alloc, task, action, data ~= nil and json.encode(data) or nil, events.timestamp(), process.format(self.owner))
+end
+
+--- It is done, or undone.
+---@param id integer
+---@return boolean? removed  false where it was already
+---@return table? err
+function M:done(id) return rows.remove(self.db, "DELETE FROM intents WHERE id = ?", id) end
+
+---@return Intent[]? intents  the oldest first
+---@return table? err
+function M:intents() return rows.list(self.db, "SELECT * FROM intents ORDER BY id") end
+
+-- ---- images -----------------------------------------------------------------------------------
+
+---@class ImageRecord
+---@field reference string
+---@field id string
+---@field pulled_at? string     now where left out
+---@field last_used_at? string  now where left out
+
+--- Puts an image that dockrun has pulled.
+---@param image ImageRecord
+---@return true? ok
+---@return table? err
+function M:put_image(image)
+  local now = events.timestamp()
+  return rows.put(self.db, image_shape, with(image, { pulled_at = now, last_used_at = now }))
+end
+
+---@return ImageRecord[]? images  by reference
+---@return table? err
+function M:images() return rows.list(self.db, "SELECT * FROM images ORDER BY reference") end
+
+---@param reference string
+---@return boolean? removed
+---@return table? err
+function M:forget_image(reference) return rows.remove(self.db, "DELETE FROM images WHERE reference = ?", reference) end
+
+return M
