@@ -37,13 +37,15 @@ local function read_line(pipe)
   return text:match "^[^\n]*"
 end
 
+-- mkdir -p of what holds the path. nil, why, and of which directory.
 local function make_directory(path)
-  local directory, made = "", true
+  local directory = ""
   for part in path:match "^(.*)/[^/]+$":gmatch "/*[^/]+" do
     directory = directory .. part
-    made = uv.fs_mkdir(directory, tonumber("711", 8))
+    local ok, why, code = uv.fs_mkdir(directory, tonumber("711", 8))
+    if not ok and code ~= "EEXIST" then return nil, why end
   end
-  return made
+  return true
 end
 
 ---@class Claim
@@ -74,9 +76,11 @@ function M.hold(state_dir, endpoint, job, on_stop)
   if #path > LONGEST then
     return nil, runtime.error("system", ("the path of the state directory is too long for a socket: %s"):format(state_dir))
   end
-  make_directory(path)
+  local ok, why = make_directory(path)
+  if not ok then return nil, runtime.error("system", "cannot make the state directory: " .. why) end
   local pipe = uv.new_pipe()
-  local ok, why, code = pipe:bind(path)
+  local code
+  ok, why, code = pipe:bind(path)
   if code == "EADDRINUSE" then
     local other = connect(path)
     if other then

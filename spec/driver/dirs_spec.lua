@@ -67,10 +67,11 @@ return job %q {
     assert.is_nil((uv.fs_stat(root_of(result.by.failed))))
   end)
 
-  it("that cannot be made fail the task, naming the directory", function()
+  it("that cannot be made keep the job from beginning, naming the directory", function()
     local result = jobs.run(endpoint, jobs.text { name = jobs.unique "failed", image = "busybox:1", command = "true" },
       { "--state-dir", "/proc/no" })
     assert.equal(1, result.code)
-    assert.truthy(result.by.failed.message:find("/proc/no", 1, true), result.by.failed.message)
+    assert.truthy(result.stderr:find("/proc/no", 1, true), result.stderr)
+    assert.same({}, result.events)
   end)
 end)

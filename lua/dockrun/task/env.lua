@@ -63,7 +63,9 @@ function M.build(context)
     NOMAD_SECRETS_DIR = "/secrets",
   }
   add_ports(env, context)
-  for key, value in pairs(M.meta(job, group, task)) do env["NOMAD_META_" .. upper(key)] = value end
+  for _, level in ipairs { job, group, task } do
+    for key, value in pairs(level.meta or {}) do env["NOMAD_META_" .. upper(key)] = value end
+  end
   for name, value in pairs(task.env or {}) do env[name] = value end
   return env
 end

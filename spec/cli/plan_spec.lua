@@ -1,0 +1,222 @@
+-- dockrun plan, and `run` of a job that is there already: on a real engine.
+local dockrun = require "dockrun"
+local engines = require "spec.engine"
+local jobs = require "spec.jobs"
+local process = require "spec.process"
+
+describe("a job that is there already", function()
+  local engine, endpoint, name, path
+
+  setup(function()
+    local shared = engines.shared()
+    endpoint = shared.endpoint
+    engine = assert(dockrun.connect { endpoint = endpoint })
+    engines.image(shared, "busybox:1")
+  end)
+
+  -- A job whose parts are variables of the command line.
+  local TEXT = [[
+return job %q {
+  type = "service",
+  meta = { tier = var.tier or "gold" },
+  group "g" {
+    count = tonumber(var.count or "1"),
+    update = var.update and { min_healthy_time = "200ms", healthy_deadline = "4s", auto_revert = var.update == "revert" } or nil,
+    restart = { attempts = 0 },
+    task "t" {
+      config = { image = "busybox:1", command = "sh", args = { "-c", var.command or "exec sleep 600" } },
+      kill_timeout = "1s", shutdown_delay = var.delay or "0s",
+      env = { LEVEL = var.level or "info" },
+      resources = { cpu = tonumber(var.cpu or "100"), memory = tonumber(var.memory or "32"),
+        network = { dynamic_ports = { "web" }, reserved_ports = { var.fixed } } },
+    },
+  },
+}]]
+
+  before_each(function()
+    name = jobs.unique "plan"
+    path = jobs.write(TEXT:format(name))
+  end)
+  after_each(function()
+    process.run { "stop", "--endpoint", endpoint, "--state-dir", jobs.state_dir, name }
+    os.remove(path)
+    assert.same({}, jobs.containers(engine, name))
+  end)
+
+  local function dockrun_with(words, vars, opts)
+    local all = { "--endpoint", endpoint, "--state-dir", jobs.state_dir }
+    table.move(words, 1, #words, #all + 1, all)
+    for key, value in pairs(vars or {}) do table.move({ "--var", key .. "=" .. value }, 1, 2, #all + 1, all) end
+    return process.run(all, opts)
+  end
+
+  local function run(vars)
+    local result = dockrun_with({ "run", "-d", path }, vars)
+    assert.equal(0, result.code, result.stderr)
+    return result
+  end
+
+  -- What is planned: "task action", and the fields as "path: old -> new".
+  local function plan(vars)
+    local result = dockrun_with({ "plan", "--json", path }, vars)
+    local told, actions, fields = assert(dockrun.json.decode(result.stdout), result.stderr), {}, {}
+    for _, change in ipairs(told.changes) do
+      actions[#actions + 1] = ("%s[%d].%s %s"):format(change.group, change.index, change.task, change.action)
+      for _, field in ipairs(change.fields) do
+        fields[#fields + 1] = ("%s: %s -> %s"):format(field.path, field.old, field.new)
+      end
+    end
+    local nothing = true
+    for _, action in ipairs(actions) do nothing = nothing and action:find " none$" ~= nil end
+    assert.equal(nothing and 0 or 1, result.code)
+    return actions, fields
+  end
+
+  local function container(index)
+    for _, one in ipairs(jobs.containers(engine, name)) do
+      if one.Labels["dockrun.index"] == tostring(index or 0) then return assert(engine:container_inspect(one.Id)) end
+    end
+  end
+
+  it("is planned as new where nothing of it is there, and nothing is touched", function()
+    assert.same({ "g[0].t create", "g[1].t create" }, (plan { count = 2 }))
+    assert.same({}, jobs.containers(engine, name))
+  end)
+
+  it("is left alone where it is as it is asked for", function()
+    run()
+    local before = container()
+    assert.same({ "g[0].t none" }, (plan()))
+    run()
+    assert.equal(before.Id, container().Id)
+  end)
+
+  it("is updated in place where only resources differ: the same process, other limits in the kernel", function()
+    run()
+    local before = container()
+    local actions, fields = plan { memory = 48, cpu = 300 }
+    assert.same({ "g[0].t in_place" }, actions)
+    assert.same({ "resources.cpu: 100 -> 300", "resources.memory: 32 -> 48" }, fields)
+    for _, wanted in ipairs { { memory = 48, cpu = 300 }, { memory = 16, cpu = 50 } } do
+      local result = run(wanted)
+      assert.matches("updated", result.stderr)
+      local after = container()
+      assert.same({ before.Id, before.State.Pid }, { after.Id, after.State.Pid })
+      local stat = assert(dockrun.cgroup.read(after.State.Pid))
+      assert.equal(wanted.memory * 1024 * 1024, stat.memory.limit)
+      if stat.version == 1 then assert.equal(wanted.cpu, stat.cpu.shares) end
+      assert.same({ "g[0].t none" }, (plan(wanted)))
+    end
+  end)
+
+  it("says what the engine says where a limit cannot be had, and leaves the task running", function()
+    run { command = "dd if=/dev/zero of=/dev/null bs=20M count=1; x=$(head -c 12000000 /dev/zero | tr '\\\\0' x); sleep 600" }
+    dockrun.sleep(1)
+    local before = container()
+    local result = dockrun_with({ "run", "-d", path }, { memory = 5,
+      command = "dd if=/dev/zero of=/dev/null bs=20M count=1; x=$(head -c 12000000 /dev/zero | tr '\\\\0' x); sleep 600" })
+    if result.code ~= 0 then assert.matches("cannot change the limits of task 't' %(5 MB, 100 MHz%)", result.stderr) end
+    assert.equal(before.State.Pid, container().State.Pid)
+  end)
+
+  for _, case in ipairs {
+    { "command", "exec sleep 700", "config.args[2]: exec sleep 600 -> exec sleep 700" },
+    { "level", "debug", "env.LEVEL: info -> debug" },
+    { "tier", "silver", "meta.tier: gold -> silver" },
+  } do
+    local key, value, field = table.unpack(case)
+    it("is replaced where this differs: " .. key, function()
+      run()
+      local before = container()
+      local actions, fields = plan { [key] = value }
+      assert.same({ { "g[0].t replace" }, { field } }, { actions, fields })
+      run { [key] = value }
+      assert.not_equal(before.Id, container().Id)
+      assert.equal(1, #jobs.containers(engine, name))
+      assert.same({ "g[0].t none" }, (plan { [key] = value }))
+    end)
+  end
+
+  it("is left alone where only what the watcher does differs", function()
+    run()
+    assert.same({ "g[0].t none" }, (plan { delay = "1s" }))
+  end)
+
+  it("loses and gains allocations with its count", function()
+    run { count = 3 }
+    assert.same({ "g[0].t none", "g[1].t stop", "g[2].t stop" }, (plan { count = 1 }))
+    run { count = 1 }
+    assert.equal(1, #jobs.containers(engine, name))
+    assert.same({ "g[0].t none", "g[1].t create" }, (plan { count = 2 }))
+  end)
+
+  it("is planned as a text for people", function()
+    run()
+    local result = dockrun_with({ "plan", path }, { memory = 48, level = "debug" })
+    assert.equal(1, result.code)
+    assert.equal([[
+-/+ g[0].t: replace
+      env.LEVEL: "info" -> "debug"  forces replacement
+      resources.memory: 32 -> 48
+]], result.stdout)
+    assert.matches("is as it is asked for", dockrun_with({ "plan", path }).stdout)
+  end)
+
+  it("is taken over by `run` in the foreground, and stopped by `stop` from elsewhere", function()
+    run()
+    local before = container()
+    local child <close> = process.start({ "--endpoint", endpoint, "--state-dir", jobs.state_dir, "run", "--json", path })
+    child:wait_for '"event":"reattached"'
+    assert.equal(before.Id, container().Id)
+    local second = dockrun_with { "run", path }
+    assert.equal(1, second.code)
+    assert.matches("is run by another dockrun", second.stderr)
+    assert.equal(0, dockrun_with({ "stop", name }).code)
+    assert.equal(0, child:wait(10).code)
+    assert.same({}, jobs.containers(engine, name))
+  end)
+
+  describe("with an update block", function()
+    it("gives way one after the other, each only once its successor is healthy", function()
+      run { count = 2, update = "yes" }
+      local old = { container(0).Id, container(1).Id }
+      local child <close> = process.start({ "--endpoint", endpoint, "--state-dir", jobs.state_dir, "run", "--json", "--var", "count=2",
+        "--var", "update=yes", "--var", "level=debug", path })
+      local _ = child:wait_for('"event":"exited"')
+      local order = {}
+      while #order < 4 do
+        dockrun.sleep(0.05)
+        order = {}
+        for line in child.stdout:gmatch "[^\n]+\n" do
+          local event = dockrun.json.decode(line)
+          if event and (event.event == "started" or event.event == "exited") then
+            order[#order + 1] = event.event .. (event.container_id == old[1] and "1" or event.container_id == old[2] and "2" or "+")
+          end
+        end
+      end
+      assert.same({ "started+", "exited1", "started+", "exited2" }, order)
+      assert.equal(0, dockrun_with({ "stop", name }).code)
+      child:wait(10)
+    end)
+
+    it("keeps what was there where the successor fails", function()
+      run { update = "yes" }
+      local before = container()
+      local result = dockrun_with({ "run", "-d", path }, { update = "yes", command = "sleep 0.1; exit 3" })
+      assert.equal(1, result.code)
+      assert.matches("the update of .* failed: task 't' failed; what was there before runs on", result.stderr)
+      assert.equal(before.Id, container().Id)
+      assert.equal(1, #jobs.containers(engine, name))
+    end)
+
+    it("starts again what was there where a fixed port made it stop first", function()
+      local port = 21000 + math.random(0, 8999)
+      run { update = "revert", fixed = port }
+      local result = dockrun_with({ "run", "-d", path }, { update = "revert", fixed = port, command = "sleep 0.1; exit 3" })
+      assert.equal(1, result.code)
+      assert.matches("started again", result.stderr)
+      assert.same({ "sh", "-c", "exec sleep 600" }, container().Config.Cmd)
+      assert.is_true(container().State.Running)
+    end)
+  end)
+end)
