@@ -17,7 +17,9 @@ describe("a version", function()
   end
 
   it("is ordered as semver orders it", function()
-    local order = { "1.0.0-alpha", "1.0.0-alpha.1", "1.0.0-alpha.beta", "1.0.0-beta", "1.0.0-beta.2", "1.0.0-beta.11", "1.0.0-rc.1", "1.0.0" }
+    local order = {
+      "1.0.0-alpha", "1.0.0-alpha.1", "1.0.0-alpha.beta", "1.0.0-beta", "1.0.0-beta.2", "1.0.0-beta.11", "1.0.0-rc.1", "1.0.0",
+    }
     for i = 2, #order do
       assert.is_true(versions.compare(versions.parse(order[i - 1]), versions.parse(order[i])) < 0, order[i])
       assert.is_true(versions.meets(versions.parse(order[i]), versions.conditions("> " .. order[i - 1], true), true))

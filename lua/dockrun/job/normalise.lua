@@ -32,7 +32,8 @@ end
 
 ---@class RowIndex          what is asked of a list of rows for every block that is read by it
 ---@field known table<string, integer>  key -> which row
----@field always integer[]    rows that mean something where their key is not there
+---@field always integer[]    rows to be read also where their key is not there
+---@field defaults table<string, string|number|boolean>
 ---@field used string[]       keys, for hints
 ---@field unused string[]
 
@@ -43,9 +44,10 @@ local indexes = setmetatable({}, { __mode = "k" })
 local function index_of(rows)
   local index = indexes[rows]
   if index then return index end
-  index = { known = {}, always = {}, used = {}, unused = {} }
+  index = { known = {}, always = {}, defaults = {}, used = {}, unused = {} }
   for i, row in ipairs(rows) do
-    if row.default ~= nil or row.required then table.insert(index.always, i) end
+    if type(row.default) == "table" or row.required then table.insert(index.always, i) end
+    if type(row.default) ~= "table" then index.defaults[row.name] = row.default end
     for _, name in ipairs { row.name, row.also } do
       index.known[name] = i
       if not row.hidden then table.insert(row.unused and index.unused or index.used, name) end
@@ -59,11 +61,12 @@ function Reading:place(path, holder, key)
   if self.locate and holder then self.problems:place(path, self.locate(holder, key)) end
 end
 
--- What stands in a list or a map.
-function Reading:item(row, value, path)
-  local read, why = types[row.of](value)
+-- What stands in a list or a map under a key. Its path is made where it is needed: most values are right.
+function Reading:item(row, holder, key, path)
+  if self.locate then self:place(sub(path, key), holder, key) end
+  local read, why = types[row.of](holder[key])
   if read ~= nil then why = row.check and row.check(read) end
-  if why then self.problems:add(path, why) end
+  if why then self.problems:add(sub(path, key), why) end
   return read
 end
 
@@ -77,10 +80,7 @@ function readers.list(self, row, value, path)
     self.problems:add(path, ("must be a list, not %s"):format(types.show(value)))
     return list
   end
-  for i, item in ipairs(value) do
-    self:place(sub(path, i), value, i)
-    list[#list + 1] = self:item(row, item, sub(path, i))
-  end
+  for i = 1, #value do list[#list + 1] = self:item(row, value, i, path) end
   return list
 end
 
@@ -95,11 +95,9 @@ local function map_into(self, row, value, path, into)
   end
   for _, key in ipairs(tree.keys(value)) do
     local name = tostring(key)
-    local at = sub(path, name)
-    self:place(at, value, key)
+    into[name] = self:item(row, value, key, path)
     local why = row.check_key and row.check_key(name)
-    if why then self.problems:add(at, ("'%s' %s"):format(name, why)) end
-    into[name] = self:item(row, value[key], at)
+    if why then self.problems:add(sub(path, name), ("'%s' %s"):format(name, why)) end
   end
 end
 
@@ -215,25 +213,20 @@ function Reading:value(row, raw, path)
   self.problems:add(at or sub(path, key), why)
 end
 
--- The rows that a block has something for, in their order.
-local function rows_for(rows, raw, named)
-  local index = index_of(rows)
-  local wanted, last = {}, 0
-  for _, number in ipairs(index.always) do wanted[number], last = true, number end
-  for _, holder in ipairs { raw, named } do
-    for key in next, holder do
-      local number = index.known[key]
-      if number then
-        wanted[number] = true
-        if number > last then last = number end
-      end
-    end
+-- The rows to read for a block, in their order: those that it has a key for, and those that want reading anyhow.
+local function rows_for(rows, index, raw, named)
+  local numbers, seen = {}, {}
+  local function want(number)
+    if not number or seen[number] then return end
+    seen[number] = true
+    numbers[#numbers + 1] = number
   end
-  local list = {}
-  for number = 1, last do
-    if wanted[number] then list[#list + 1] = rows[number] end
-  end
-  return list
+  for i = 1, #index.always do want(index.always[i]) end
+  for key in next, raw do want(index.known[key]) end
+  for key in next, named or {} do want(index.known[key]) end
+  table.sort(numbers)
+  for i = 1, #numbers do numbers[i] = rows[numbers[i]] end
+  return numbers
 end
 
 function Reading:unknown_keys(rows, raw, path)
@@ -261,7 +254,9 @@ function Reading:block(rows, raw, path, named)
     return block
   end
   self:unknown_keys(rows, raw, path)
-  for _, row in ipairs(rows_for(rows, raw, named)) do
+  local index = index_of(rows)
+  for name, value in next, index.defaults do block[name] = value end
+  for _, row in ipairs(rows_for(rows, index, raw, named)) do
     local outside = named and named[row.name] ~= nil
     block[row.name] = self:value(row, outside and named or raw, path)
   end

@@ -108,7 +108,7 @@ function M.run(text, name, extra, limits)
   local chunk, why = load(text, source, "t", env)
   if not chunk then
     local message, line = split(why, short)
-    if not line then message = "is nested too deeply" end  -- the one thing that Lua tells of no line: "C stack overflow"
+    if not line and message:find("overflow", 1, true) then message = "is nested too deeply" end  -- "C stack overflow"
     return false, { message = message, line = line }
   end
   local co = coroutine.create(chunk)

@@ -37,10 +37,10 @@ end
 ---@param value any
 ---@return boolean
 function M.is_list(value)
-  if type(value) ~= "table" then return false end
+  if type(value) ~= "table" or #value == 0 then return false end
   local count = 0
   for _ in next, value do count = count + 1 end
-  return count > 0 and count == #value
+  return count == #value
 end
 
 -- A block has a scalar under a key that is known; a table of labels holds blocks.
