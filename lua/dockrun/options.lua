@@ -20,6 +20,8 @@ M.rows = {
   { name = "docker.cleanup.image", type = "boolean", default = true, doc = "remove an image that dockrun pulled once nothing uses it" },
   { name = "docker.pull_timeout", type = "number", default = 300, doc = "seconds that a pull may take in all" },
   { name = "docker.pull_activity_timeout", type = "number", default = 120, doc = "seconds that a pull may go without progress" },
+  { name = "docker.auth.config", type = "path", default = "", doc = "a config.json of Docker's with credentials for registries" },
+  { name = "docker.auth.helper", type = "string", default = "", doc = "NAME of a docker-credential-NAME that knows credentials" },
   { name = "docker.allow_privileged", type = "boolean", default = false, doc = "tasks may be privileged" },
   { name = "docker.allow_caps", type = "list", default = capabilities.default, doc = "capabilities that tasks may have, or all" },
   { name = "docker.allow_runtimes", type = "list", default = { "runc", "nvidia" }, doc = "runtimes of the engine that tasks may name" },

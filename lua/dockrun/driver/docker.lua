@@ -152,6 +152,7 @@ function M.image(images, context, opts)
   local wanted = context.task.config
   if not wanted.load then
     opts.force, opts.timeout = wanted.force_pull, wanted.image_pull_timeout
+    opts.auth, opts.auth_soft_fail = wanted.auth, wanted.auth_soft_fail
     return images:ensure(wanted.image, opts)
   end
   if not context.dirs then

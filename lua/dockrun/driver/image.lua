@@ -1,4 +1,5 @@
 -- Images: what a reference means, when it is pulled, and when it goes.
+local credentials = require "dockrun.driver.credentials"
 local runtime = require "dockrun.core.runtime"
 local queue = require "dockrun.core.queue"
 
@@ -144,10 +145,10 @@ end
 --- Makes sure that an image is on the host. `latest` is looked for anew each time, any other tag only if it is missing.
 --- Where a newer `latest` cannot be had but one is here, that one serves, and `warn` is told why.
 ---@param text string  the reference as the job has it
----@param opts? { force?: boolean, auth?: table, timeout?: number, pulling?: fun(), warn?: fun(message: string),
+---@param opts? { force?: boolean, auth?: table, auth_soft_fail?: boolean, timeout?: number, pulling?: fun(), warn?: fun(message: string),
 ---  progress?: fun(current: integer, total: integer) }  force: pull in any case; timeout: instead of docker.pull_timeout
 ---@return { id: string, reference: Reference, pulled: boolean }? image  pulled: it was not on the host before
----@return table? err  kind "pull" (`final`: another try will not help), "invalid", "unreachable" or "engine"
+---@return table? err  kind "pull" (`final`: another try will not help), "auth", "invalid", "unreachable" or "engine"
 function Puller:ensure(text, opts)
   opts = opts or {}
   local reference, err = M.parse(text)
@@ -163,8 +164,12 @@ function Puller:ensure(text, opts)
     return { id = here.Id, reference = reference, pulled = self.pulled[reference.full] or false }
   end
   if opts.pulling then opts.pulling() end
+  local auth
+  auth, err = credentials.find(reference.name, opts.auth, self.options)
+  if err and not opts.auth_soft_fail then return nil, err end
+  if err and opts.warn then opts.warn(("%s; pulling without"):format(err)) end
   local ok
-  ok, err = join_pull(self, reference, opts.auth, opts.progress, opts.timeout)
+  ok, err = join_pull(self, reference, auth, opts.progress, opts.timeout)
   if not ok then
     if not here or opts.force or err.kind ~= "pull" then return nil, err end
     if opts.warn then opts.warn(("%s; using the one that is here"):format(err)) end

@@ -1,0 +1,147 @@
+--- Who we are to a registry: by the task's own `auth`, the agent's `docker.auth.config` and `docker.auth.helper`, or the
+--- user's Docker configuration. What is found goes to the engine with the pull, and nowhere else.
+---
+--- Formats: https://docs.docker.com/reference/cli/docker/login/ (config.json), and the protocol of
+--- github.com/docker/docker-credential-helpers.
+local json = require "dockrun.core.json"
+local queue = require "dockrun.core.queue"
+local runtime = require "dockrun.core.runtime"
+local uv = require "luv"
+
+local M = {}
+
+local HUB = "https://index.docker.io/v1/"
+local PATIENCE = 30  -- seconds for a helper's answer
+
+---@class Credentials       the engine's AuthConfig
+---@field username? string
+---@field password? string
+---@field email? string
+---@field identitytoken? string
+---@field serveraddress string
+
+--- The registry of a reference, as credentials are filed under it.
+---@param name string  Reference.name
+---@return string
+function M.registry(name)
+  local first = name:match "^([^/]+)/"
+  if not first or not (first:find "[.:]" or first == "localhost") or first == "docker.io" then return HUB end
+  return first
+end
+
+local DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
+-- RFC 4648, section 4.
+local function from_base64(text)
+  local bits, count, bytes = 0, 0, {}
+  for digit in text:gsub("=+%s*$", ""):gmatch "%S" do
+    local value = DIGITS:find(digit, 1, true)
+    if not value then return nil end
+    bits, count = bits << 6 | value - 1, count + 6
+    if count >= 8 then
+      count = count - 8
+      bytes[#bytes + 1] = string.char(bits >> count & 0xff)
+    end
+    bits = bits & 0xffff
+  end
+  return table.concat(bytes)
+end
+
+-- "https://registry.example:5000/v1/" and "registry.example:5000" are one.
+local function host_of(address) return (address:gsub("^https?://", ""):gsub("/.*$", "")) end
+
+local function fail(what, why) return nil, runtime.error("auth", ("credentials: %s: %s"):format(what, why)) end
+
+-- Asks a helper. nil without an error where it knows of none.
+local function ask_helper(name, registry)
+  local program = "docker-credential-" .. name
+  local input, output, ended, text = uv.new_pipe(), uv.new_pipe(), queue.new(), ""
+  local process, why = uv.spawn(program, { args = { "get" }, stdio = { input, output, nil } }, function(code) ended:push(code) end)
+  if not process then
+    input:close()
+    output:close()
+    return fail(program, why)
+  end
+  output:read_start(function(_, data)
+    if data then text = text .. data else ended:push "read" end
+  end)
+  input:write(registry, function() input:close() end)
+  local code
+  for _ = 1, 2 do
+    local told = ended:pop(PATIENCE)
+    if told == nil then
+      process:kill "sigkill"
+      code = "no answer in time"
+      break
+    end
+    if told ~= "read" then code = told end
+  end
+  output:close()
+  process:close()
+  if code ~= 0 then
+    if text:find "credentials not found" then return nil end
+    return fail(program, type(code) == "string" and code or ("it ended with %d for %s"):format(code, registry))
+  end
+  local answer = json.decode(text)
+  if type(answer) ~= "table" or type(answer.Secret) ~= "string" then return fail(program, "it gave no secret for " .. registry) end
+  if answer.Username == "<token>" then return { identitytoken = answer.Secret, serveraddress = registry } end
+  return { username = answer.Username, password = answer.Secret, serveraddress = registry }
+end
+
+local function from_entry(entry, registry)
+  local user, password = entry.username, entry.password
+  if entry.auth and entry.auth ~= "" then user, password = (from_base64(entry.auth) or ""):match "^([^:]*):(.*)$" end
+  if entry.identitytoken then return { identitytoken = entry.identitytoken, serveraddress = registry } end
+  if user and user ~= "" then return { username = user, password = password, email = entry.email, serveraddress = registry } end
+end
+
+-- What a config.json says: a helper of the registry's own, an entry, a helper for all.
+local function from_file(path, registry, required)
+  local file, why = io.open(path, "r")
+  if not file then
+    if required then return fail("docker.auth.config", why) end
+    return nil
+  end
+  local config, err = json.decode(file:read "a" or "")
+  file:close()
+  if type(config) ~= "table" then return fail(path, "not JSON" .. (err and ": " .. tostring(err) or "")) end
+  local host = host_of(registry)
+  local helper = config.credHelpers and (config.credHelpers[registry] or config.credHelpers[host])
+  if helper then return ask_helper(helper, registry) end
+  for address, entry in pairs(config.auths or {}) do
+    local found = (address == registry or host_of(address) == host) and from_entry(entry, registry)
+    if found then return found end
+  end
+  if config.credsStore and config.credsStore ~= "" then return ask_helper(config.credsStore, registry) end
+end
+
+local function docker_config()
+  local directory = os.getenv "DOCKER_CONFIG" or (os.getenv "HOME" or "") .. "/.docker"
+  return directory .. "/config.json"
+end
+
+--- The credentials for a pull.
+---@param name string                  Reference.name
+---@param auth? table                  the task's `config.auth`
+---@param options table<string, any>   see options.lua
+---@return Credentials? credentials    nil without an error: there are none, and none are needed to be
+---@return table? err                  kind "auth"; never holds a secret
+function M.find(name, auth, options)
+  local registry = M.registry(name)
+  if auth and auth.username then
+    return { username = auth.username, password = auth.password, email = auth.email, serveraddress = auth.server_address or registry }
+  end
+  local function first(found, err) return found or err, found, err end
+  local ended, found, err
+  if options["docker.auth.config"] ~= "" then
+    ended, found, err = first(from_file(options["docker.auth.config"], registry, true))
+    if ended then return found, err end
+  end
+  if options["docker.auth.helper"] ~= "" then
+    ended, found, err = first(ask_helper(options["docker.auth.helper"], registry))
+    if ended then return found, err end
+  end
+  return from_file(docker_config(), registry, false)
+end
+
+return M
