@@ -289,7 +289,7 @@ describe("the state", function()
       local state, err = store.open "/proc/none"
       assert.is_nil(state)
       assert.truthy(tostring(err):find("/proc/none", 1, true), tostring(err))
-      local file <close> = assert(io.open(states.dir .. "/file", "w"))
+      assert(io.open(states.dir .. "/file", "w")):close()
       state, err = store.open(states.dir .. "/file")
       assert.is_nil(state)
       assert.truthy(tostring(err):find(states.dir .. "/file", 1, true), tostring(err))

@@ -1,10 +1,11 @@
 local constraint = require "dockrun.job.constraint"
+local dockrun = require "dockrun"
 local load = require "dockrun.job.load"
 
 describe("a constraint", function()
   local node = {
     attr = { ["kernel.name"] = "linux", ["cpu.numcores"] = 4, ["driver.docker.version"] = "20.10.24+dfsg1",
-      ["driver.docker.runtimes"] = "runc, crun" },
+      ["driver.docker.runtimes"] = "runc, crun", letter = "é", lines = "a\n" },
     node = { ["unique.name"] = "here" },
   }
 
@@ -27,7 +28,12 @@ describe("a constraint", function()
     [[attribute = "${meta.tier}", value = "gold"]],
     [[attribute = "${attr.kernel.name}", operator = "is_set"]],
     [[attribute = "${attr.nothing}", operator = "is_not_set"]],
+    [[attribute = "${attr.kernel.name}", operator = "is", value = "linux"]],
+    [[attribute = "${attr.kernel.name}", operator = "not", value = "${node.unique.name}"]],
+    [[attribute = "${attr.kernel.name}", operator = "==", value = "linux"]],
+    [[attribute = "${attr.letter}", regexp = "^.$"]],
     [[distinct_hosts = true]],
+    [[distinct_hosts = false]],
     [[distinct_property = "${attr.kernel.name}"]],
   } do
     it("holds: " .. text, function() assert.is_true(check(text)) end)
@@ -41,6 +47,11 @@ describe("a constraint", function()
     [ [[attribute = "${attr.driver.docker.runtimes}", operator = "set_contains", value = "runc,kata"]] ] = "must be set_contains",
     [ [[attribute = "${attr.kernel.name}", operator = "is_not_set"]] ] = "must be is_not_set",
     [ [[attribute = "${attr.kernel.name}", regexp = "^(x+x+)+y$"]] ] = "must be regexp",
+    [ [[attribute = "${attr.lines}", regexp = "^a$"]] ] = "must be regexp",
+    [ [[attribute = "${attr.kernel.name}", version = "> 1"]] ] = "(it is not a version)",
+    [ [[attribute = "${attr.kernel.name}", regexp = "(${node.unique.name}"]] ] = "must be regexp '(here' (missing",
+    [ [[attribute = "${attr.kernel.name}", operator = "!=", value = "${attr.nothing}"]] ] =
+      "it is compared with ${attr.nothing}, which is not known here",
   } do
     it("does not hold, and says so: " .. text, function()
       local ok, err = check(text)
@@ -51,9 +62,21 @@ describe("a constraint", function()
     end)
   end
 
-  it("does not take long over a pattern that never ends", function()
-    node.attr.long = ("x"):rep(64)
-    assert.is_nil((check [[attribute = "${attr.long}", regexp = "^(x+x+)+y$"]]))
+  it("does not take long over a pattern that never ends, and says so", function()
+    local attr = { long = ("x"):rep(64) .. "y!" }
+    local long = assert(job [[constraint = { attribute = "${attr.long}", regexp = "^(x+x+)+y$" }, group "g" {}]])
+    local since = dockrun.now()
+    local _, err = constraint.check(long, { attr = attr, node = {} })
+    assert.matches("the expression takes too many steps", err.message)
+    assert.is_true(dockrun.now() - since < 5)
+  end)
+
+  it("sees the meta of its own level, and of those around it", function()
+    local of_all = [[constraint = { attribute = "${meta.tier}", value = "%s" }]]
+    assert.is_true(constraint.check(assert(job(([[
+      %s, group "g" { %s, task "t" { config = { image = "x" }, meta = { tier = "iron" }, %s } },
+      group "h" { meta = { tier = "tin" }, %s, task "t" { config = { image = "x" }, %s } }]]):format(of_all:format "gold",
+        of_all:format "gold", of_all:format "iron", of_all:format "tin", of_all:format "tin"))), node))
   end)
 
   it("is told of every level at once, by its path", function()

@@ -8,7 +8,8 @@ describe("a version", function()
     { "1.3.0", "~> 1.2.3", false }, { "1.2.2", "~> 1.2.3", false }, { "1.2.3", "!= 1.2.4", true }, { "10.0", "> 9.9", true },
     { "1.2.3-beta", "1.2.3", false }, { "1.2.3-beta", "> 1.0", false }, { "1.2.3-beta.2", "> 1.2.3-beta.1", true },
     { "1.2.4-beta", "> 1.2.3-beta", false }, { "1.2.3", "> 1.2.3-rc1", true }, { "1.2.3+build5", "= 1.2.3", true },
-    { "20.10.24+dfsg1", ">= 20.10", true },
+    { "20.10.24+dfsg1", ">= 20.10", true }, { "1.2.3-rc1", "~> 1.2.3-beta", true }, { "1.2.3", "~> 1.2.3-beta", false },
+    { "2.0", "~> 1", true },
   } do
     local version, condition, expected = table.unpack(case)
     it(("%s %s %s"):format(version, expected and "meets" or "does not meet", condition), function()

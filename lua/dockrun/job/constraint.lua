@@ -1,5 +1,6 @@
 --- What a job asks of its host: https://developer.hashicorp.com/nomad/docs/job-specification/constraint. There is one
 --- host, so a constraint that does not hold is an error of the whole job, before anything of it begins.
+local checks = require "dockrun.job.checks"
 local interpolate = require "dockrun.job.interpolate"
 local pcre = require "rex_pcre2"
 local runtime = require "dockrun.core.runtime"
@@ -28,31 +29,46 @@ local function contains(text, wanted, all)
   return any
 end
 
--- Go's RE2 is, but for its speed, a part of PCRE. What it does in linear time may take PCRE very long: its own limit on
--- the steps of a match holds then.
+-- Go's RE2 is, but for its speed, a part of PCRE. With these, both read text as UTF-8, and "$" is its very end.
+local AS_GO = pcre.flags().UTF | pcre.flags().DOLLAR_ENDONLY
+
+-- What RE2 does in linear time may take PCRE very long: its own limit on the steps of a match (10 million) holds then.
 local function matches(text, pattern)
-  local ok, found = pcall(pcre.find, text, pattern)
-  return ok and found ~= nil
+  local ok, found = pcall(pcre.find, text, pattern, 1, AS_GO)
+  if ok then return found ~= nil end
+  return false, found:find "MATCHLIMIT" and "the expression takes too many steps" or found
 end
 
 local function meets(text, wanted, semver)
-  local version, conditions = versions.parse(text), versions.conditions(wanted, semver)
-  return version ~= nil and conditions ~= nil and versions.meets(version, conditions, semver)
+  local version = versions.parse(text)
+  if not version then return false, "it is not a version" end
+  local conditions, why = versions.conditions(wanted, semver)
+  if not conditions then return false, why end
+  return versions.meets(version, conditions, semver)
 end
 
--- value is nil where the host has no such attribute.
+-- What the host does not have (nil) meets nothing that is asked of its value.
+local function of_a_value(holds)
+  return function(value, wanted)
+    if value == nil then return false end
+    return holds(value, wanted)
+  end
+end
+
+-- Whether it holds; why not, where that is more than the two values tell.
+---@type table<string, fun(value?: string, wanted?: string): boolean, string?>
 local operators = {
   ["="] = function(value, wanted) return value == wanted end,
   ["!="] = function(value, wanted) return value ~= wanted end,
-  ["<"] = function(value, wanted) return value ~= nil and in_order(value, wanted) < 0 end,
-  ["<="] = function(value, wanted) return value ~= nil and in_order(value, wanted) <= 0 end,
-  [">"] = function(value, wanted) return value ~= nil and in_order(value, wanted) > 0 end,
-  [">="] = function(value, wanted) return value ~= nil and in_order(value, wanted) >= 0 end,
-  regexp = function(value, wanted) return value ~= nil and matches(value, wanted) end,
-  version = function(value, wanted) return value ~= nil and meets(value, wanted) end,
-  semver = function(value, wanted) return value ~= nil and meets(value, wanted, true) end,
-  set_contains = function(value, wanted) return value ~= nil and contains(value, wanted, true) end,
-  set_contains_any = function(value, wanted) return value ~= nil and contains(value, wanted, false) end,
+  ["<"] = of_a_value(function(value, wanted) return in_order(value, wanted) < 0 end),
+  ["<="] = of_a_value(function(value, wanted) return in_order(value, wanted) <= 0 end),
+  [">"] = of_a_value(function(value, wanted) return in_order(value, wanted) > 0 end),
+  [">="] = of_a_value(function(value, wanted) return in_order(value, wanted) >= 0 end),
+  regexp = of_a_value(matches),
+  version = of_a_value(meets),
+  semver = of_a_value(function(value, wanted) return meets(value, wanted, true) end),
+  set_contains = of_a_value(function(value, wanted) return contains(value, wanted, true) end),
+  set_contains_any = of_a_value(function(value, wanted) return contains(value, wanted, false) end),
   is_set = function(value) return value ~= nil end,
   is_not_set = function(value) return value == nil end,
   distinct_hosts = function() return true end,  -- there is one host, and it is chosen
@@ -67,9 +83,9 @@ for name, of in pairs {
 ---@return string? why
 function M.problem(one)
   local value = one.value
-  if not value or value:find("${", 1, true) or value:find("$attr", 1, true) then return nil end
+  if not value or checks.is_open(value) then return nil end
   if one.operator == "regexp" then
-    local ok, why = pcall(pcre.new, value)
+    local ok, why = pcall(pcre.new, value, AS_GO)
     if not ok then return ("'%s' is not a regular expression: %s"):format(value, why) end
   elseif one.operator == "version" or one.operator == "semver" then
     local conditions, why = versions.conditions(value, one.operator == "semver")
@@ -83,15 +99,24 @@ local function value_of(text, context)
   return (interpolate.text(text, context))
 end
 
-local function check_level(level, path, context, failures)
-  for i, one in ipairs(level.constraints or {}) do
-    local value, wanted = value_of(one.attribute, context), value_of(one.value, context)
-    if not operators[one.operator](value, wanted or "") then
-      local here = value == nil and "is not known here" or ("is '%s' here"):format(value)
-      local asked = one.operator .. (one.value and (" '%s'"):format(one.value) or "")
-      failures[#failures + 1] = ("%s.constraint[%d]: %s %s, and must be %s"):format(path, i, one.attribute, here, asked)
-    end
+-- Why a constraint does not hold; nil where it does.
+local function failure(one, context)
+  local value, wanted = value_of(one.attribute, context), value_of(one.value, context)
+  if one.value and not wanted then return ("it is compared with %s, which is not known here"):format(one.value) end
+  local ok, why = operators[one.operator](value, wanted)
+  if ok then return nil end
+  local here = value == nil and "is not known here" or ("is '%s' here"):format(value)
+  local asked = one.operator .. (wanted and (" '%s'"):format(wanted) or "")
+  return ("%s %s, and must be %s%s"):format(one.attribute, here, asked, why and " (" .. why .. ")" or "")
+end
+
+-- The inner meta wins.
+local function merge(outer, inner)
+  local meta = {}
+  for _, level in ipairs { outer or {}, inner or {} } do
+    for key, value in pairs(level) do meta[key] = value end
   end
+  return meta
 end
 
 --- Whether this host is as a job wants it.
@@ -102,13 +127,17 @@ end
 function M.check(job, node)
   local failures = {}
   local function check(level, path, meta)
-    check_level(level, path, { attr = node.attr, node = node.node, meta = meta, env = {} }, failures)
+    local context = { attr = node.attr, node = node.node, meta = meta }
+    for i, one in ipairs(level.constraints or {}) do
+      local why = failure(one, context)
+      if why then failures[#failures + 1] = ("%s.constraint[%d]: %s"):format(path, i, why) end
+    end
   end
-  check(job, "job." .. job.name, job.meta or {})
+  check(job, "job." .. job.name, merge(job.meta))
   for _, group in ipairs(job.groups) do
-    local path = ("job.%s.group.%s"):format(job.name, group.name)
-    check(group, path, group.meta or {})
-    for _, task in ipairs(group.tasks) do check(task, path .. ".task." .. task.name, task.meta or {}) end
+    local path, meta = ("job.%s.group.%s"):format(job.name, group.name), merge(job.meta, group.meta)
+    check(group, path, meta)
+    for _, task in ipairs(group.tasks) do check(task, path .. ".task." .. task.name, merge(meta, task.meta)) end
   end
   if #failures == 0 then return true end
   return nil, runtime.error("constraint", table.concat(failures, "\n"), { list = failures })

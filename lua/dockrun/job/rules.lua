@@ -36,7 +36,7 @@ local function constraint(reading, one)
     if one[operator] then one.operator, one.value = operator, one[operator] end
     one[operator] = nil
   end
-  if one.distinct_hosts then one.operator, one.value = "distinct_hosts", "true" end
+  if one.distinct_hosts ~= nil then one.operator, one.value = "distinct_hosts", tostring(one.distinct_hosts) end
   if one.distinct_property then one.operator, one.attribute = "distinct_property", one.distinct_property end
   one.distinct_hosts, one.distinct_property = nil, nil
   local path = reading.paths[one]

@@ -61,9 +61,9 @@ function M.compare(a, b)
   return way ~= 0 and way or compare_pre(a.pre, b.pre)
 end
 
--- "~> 1.2.3": at least that, and the same but for its last number.
+-- "~> 1.2.3": at least that, and the same but for its last number. A pre-release that is asked for is meant.
 local function pessimistic(version, wanted)
-  if M.compare(version, wanted) < 0 then return false end
+  if M.compare(version, wanted) < 0 or wanted.pre and not version.pre then return false end
   for i = 1, #wanted.numbers - 1 do
     if (version.numbers[i] or 0) ~= wanted.numbers[i] then return false end
   end
