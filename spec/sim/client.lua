@@ -80,13 +80,13 @@ local function open_events(self, options)
   for _, action in ipairs(options.filters.event) do wanted[action] = true end
   -- What the network does to an event: nothing, or it comes late, twice, or not at all.
   local feed = {}
-  function feed:offer(event)
-    if self.gone or stream.closed or stream.broken or not wanted[event.Action] then return end
+  function feed.offer(_, event)
+    if feed.gone or stream.closed or stream.broken or not wanted[event.Action] then return end
     local times, delay = faults:of_event()
     for _ = 1, times do sched:after(faults:latency() + delay, function() stream:offer(event) end) end
   end
-  function feed:break_off()
-    self.gone = true
+  function feed.break_off()
+    feed.gone = true
     stream:break_off()
   end
   for _, event in ipairs(self.engine.log) do
