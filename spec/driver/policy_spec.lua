@@ -144,16 +144,24 @@ describe("a task that asks for too much", function()
     engines.image(shared, "busybox:1")
   end)
 
-  it("fails before anything is pulled or made", function()
+  it("is refused by `run` and `plan` before anything is pulled or made, naming every setting", function()
     local name = jobs.unique "refused"
-    local result = jobs.run(endpoint, jobs.text {
+    local path, file = jobs.write(jobs.text {
       name = name, image = "127.0.0.1:1/never:1", command = "true", config = "privileged = true, ipc_mode = '${meta.ipc}',",
       job = "meta = { ipc = 'host' },",
     })
-    assert.equal(1, result.code)
-    assert.truthy(result.by.failed.message:find("task.task.config.privileged", 1, true), result.by.failed.message)
-    assert.truthy(result.by.failed.message:find("docker.allowed_modes.ipc", 1, true), result.by.failed.message)
-    assert.is_nil(result.by.pulling)
+    local _ <close> = file
+    for _, command in ipairs { "run", "plan" } do
+      local result = process.run { command, "--json", "--endpoint", endpoint, "--state-dir", jobs.state_dir, path }
+      assert.same({ 2, "" }, { result.code, result.stdout })
+      for _, problem in ipairs {
+        "config.ipc_mode: 'host' is not among the agent's docker.allowed_modes.ipc",
+        "config.privileged: the agent's docker.allow_privileged is false",
+      } do
+        local line = ("error: job.%s.group.group.task.task.%s\n"):format(name, problem)
+        assert.truthy(result.stderr:find(line, 1, true), result.stderr)
+      end
+    end
     assert.same({}, jobs.containers(engine, name))
   end)
 
