@@ -98,8 +98,10 @@ local START_ATTEMPTS = 5
 ---@field result? TaskResult of the last run
 ---@field error? table       why it failed before it ran
 ---@field container_id? string
----@field waits integer     above 0 while a stop may break off what it is at
+---@field part? table       the coroutine of what it is at, where a stop may break that off
+---@field late table         the coroutines of hooks that only a kill breaks off
 ---@field stopping? table    the error that a stop raises, from the moment it was asked for
+---@field killed boolean     it is to end at once
 ---@field detached boolean   leave the container alone from now on
 local Task = {}
 Task.__index = Task
@@ -117,7 +119,8 @@ end
 ---@return Task
 function M.new(agent, alloc, context)
   return setmetatable({
-    agent = agent, alloc = alloc, context = context, state = "received", started = false, succeeded = false, detached = false, waits = 0,
+    agent = agent, alloc = alloc, context = context, state = "received", started = false, succeeded = false,
+    detached = false, killed = false, late = {},
     job = context.job.name, group = context.group.name, name = context.spec.name, alloc_id = alloc.id, ends = {},
     restarts = restarts.new(context.spec.restart, {
       on_success = not is_finite(context), now = runtime.now, random = agent.random,
@@ -171,11 +174,20 @@ function Task:view()
   }
 end
 
--- From here to the end of the scope, a stop may break off what the task waits for.
-local function breakable(self)
+-- Runs fn in a coroutine of its own, which a stop cancels: it breaks off this, and nothing that comes after it.
+local function breakable(self, fn, ...)
   if self.stopping then error(self.stopping, 0) end
-  self.waits = self.waits + 1
-  return setmetatable({}, { __close = function() self.waits = self.waits - 1 end })
+  local outer = self.part
+  local part <close> = runtime.spawn(fn, ...)
+  self.part = outer or part
+  local answer = table.pack(pcall(part.await, part))
+  self.part = outer
+  if not answer[1] then error(answer[2], 0) end
+  return table.unpack(answer, 2, answer.n)
+end
+
+local function break_off(self)
+  if self.part then self.part:cancel(self.stopping) end
 end
 
 local function run_hook(self, name, thing)
@@ -191,8 +203,7 @@ end
 ---@param name string
 ---@param thing? any
 function Task:hook(name, thing)
-  local _ <close> = breakable(self)
-  local ok, err = run_hook(self, name, thing)
+  local ok, err = breakable(self, run_hook, self, name, thing)
   if ok then return end
   self:emit("hook_failed", { message = tostring(err) })
   error(err, 0)
@@ -204,8 +215,12 @@ end
 ---@return boolean ok
 ---@return table? err
 function Task:late_hook(name, thing)
-  local done, ok, err = pcall(run_hook, self, name, thing)
-  if not done then return nil, ok end  -- broken off
+  local part <close> = runtime.spawn(run_hook, self, name, thing)
+  self.late[part] = true
+  local done, ok, err = pcall(part.await, part)
+  self.late[part] = nil
+  if not done and not self.killed then error(ok, 0) end  -- who waits was cancelled, not the hook
+  if not done then return nil, ok end
   if not ok then self:emit("hook_failed", { message = tostring(err) }) end
   return ok, err
 end
@@ -278,10 +293,7 @@ local function run_once(self)
     local gone, why = steps.discard(self)
     if not gone then error(why, 0) end
   end
-  do
-    local _ <close> = breakable(self)
-    steps.pull(self)
-  end
+  breakable(self, steps.pull, self)
   launch(self)
   self.started = true
   self:become("running", "task")
@@ -290,12 +302,11 @@ local function run_once(self)
     container_id = self.container_id, image_id = self.context.image.id, ports = self.context.ports, message = handle,
   })
   if self.agent.on_log then self.logs = runtime.spawn(self.agent.on_log, self) end
-  if not self.stopping then
-    self.waits = self.waits + 1
+  local ok, err = pcall(breakable, self, function()
     local address = driver.advertised(self.agent.engine, self.container_id, self.context.task.config)
     self:late_hook("started", { id = self.container_id, handle = handle, address = address })
-    self.waits = self.waits - 1
-  end
+  end)
+  if not ok and not self.stopping then error(err, 0) end
   watch_end(self)
 end
 
@@ -343,8 +354,7 @@ local function decide(self, err)
     unrecoverable = err ~= nil and not may_pass(err),
   }
   self.restart_wanted = nil
-  local _ <close> = breakable(self)
-  local ok, veto = run_hook(self, "restart", decision)
+  local ok, veto = breakable(self, run_hook, self, "restart", decision)
   if not ok then
     self:emit("hook_failed", { message = tostring(veto) })
     decision.restart, decision.failed, decision.reason = false, true, tostring(veto)
@@ -367,10 +377,7 @@ local function next_attempt(self, err)
   self:become("waiting", "policy")
   local message = err and ("%s: %s"):format(decision.reason, err) or decision.reason
   self:emit("restarting", { message = message, delay = decision.delay, container_id = self.container_id })
-  do
-    local _ <close> = breakable(self)
-    runtime.sleep(decision.delay)
-  end
+  breakable(self, runtime.sleep, decision.delay)
   self:become("pulling", "policy")
   return true
 end
@@ -379,11 +386,8 @@ end
 local function begin(self)
   self:emit "received"
   self:hook("received", self.context.spec)
-  do
-    local _ <close> = breakable(self)
-    local ok, err = self.alloc:turn(self)
-    if not ok then error(err, 0) end
-  end
+  local ok, err = breakable(self, self.alloc.turn, self.alloc, self)
+  if not ok then error(err, 0) end
   self:become("setup", "order")
   steps.setup(self)
   self:become("pulling", "task")
@@ -448,14 +452,16 @@ function Task:halt(cause, reason)
   self:become("stopping", cause)
   local spec = self.context.task
   self:emit("killing", { container_id = self.container_id, message = reason })
-  if spec.shutdown_delay > 0 then self:await_exit(spec.shutdown_delay) end
+  if spec.shutdown_delay > 0 and not self.killed then self:await_exit(spec.shutdown_delay) end
+  if self.state ~= "stopping" then return end
   local how = { signal = spec.kill_signal, timeout = spec.kill_timeout }
-  self:late_hook("kill", how)
+  if not self.killed then self:late_hook("kill", how) end
   if self.state ~= "stopping" then return end
   local ok, err = steps.end_container(self, how)
   if not ok then
     self:emit("failed", { message = "cannot stop it: " .. tostring(err), container_id = self.container_id })
-    return
+    ok = how.signal ~= steps.at_once.signal and steps.end_container(self, steps.at_once)
+    if not ok then return end
   end
   self:emit("killed", { container_id = self.container_id })
   self:late_hook("killed", { id = self.container_id })
@@ -475,18 +481,17 @@ end
 function Task:stop(reason)
   if self.stopping or self:ended() or self.state == "cleanup" then return end
   self.stopping = runtime.error("cancelled", reason or "stopped")
-  if self.waits > 0 then self.coroutine:cancel(self.stopping) end
+  break_off(self)
   self:halt("user", reason)
 end
 
---- Ends it at once, whatever it is at.
+--- Ends it at once: no delay, no grace, no hook that runs on.
 function Task:kill()
-  self.stopping = self.stopping or runtime.error("cancelled", "killed")
-  if self:is_live() or self.state == "stopping" then
-    self.agent.engine:container_kill(self.container_id)
-  elseif not self:ended() then
-    self.coroutine:cancel(self.stopping)
-  end
+  if self:ended() then return end
+  self.killed = true
+  for part in pairs(self.late) do part:cancel "killed" end
+  if self.stopping then break_off(self) else self:stop "killed" end
+  if self.state == "stopping" then steps.end_container(self, steps.at_once) end
 end
 
 --- Leaves a container that runs to itself: nothing of the task happens any more.

@@ -186,6 +186,9 @@ function M.cleanup(task)
   release_ports(task)
 end
 
+--- How a container ends that is killed.
+M.at_once = { signal = "SIGKILL", timeout = 0 }
+
 --- Ends a container as its job, or a `kill` hook, wants: a signal, and SIGKILL after the time-out. Goes on trying while
 --- the engine cannot be reached.
 ---@param task Task
@@ -194,8 +197,9 @@ end
 ---@return table? err
 function M.end_container(task, how)
   local engine, id, pause = task.agent.engine, task.container_id, 0.2
-  local grace = math.ceil(how.timeout)
   while task.state == "stopping" do
+    if task.killed then how = M.at_once end
+    local grace = math.ceil(how.timeout)
     local ok, err
     if how.signal == task.context.task.kill_signal then  -- the container's own stop signal
       ok, err = engine:container_stop(id, { t = grace, timeout = grace + 60 })
