@@ -39,13 +39,14 @@ function M.new(options, opts)
   local where, err = endpoint.resolve(options)
   if not where then return nil, err end
   local engine
-  engine, err = docker.connect { endpoint = where.endpoint, tls = where.tls, trace = opts.trace }
+  engine, err = docker.connect { endpoint = where.endpoint, tls = where.tls, timeout = options["docker.timeout"], trace = opts.trace }
   if not engine then return nil, err end
   local bind_ip = options["docker.bind_ip"]
   local self = setmetatable({
     engine = engine, options = options, emitter = opts.emitter or events.new(),
     hooks = hooks.new(options.hook_timeout, options.hook_instructions),
-    images = image.new(engine, options), watch = watch.new(engine), tasks = {}, allocs = {}, publish_ip = bind_ip,
+    images = image.new(engine, options), watch = watch.new(engine, options["docker.watch_interval"]),
+    tasks = {}, allocs = {}, publish_ip = bind_ip,
     random = opts.random or math.random,
     bind_ip = bind_ip ~= "" and bind_ip or "0.0.0.0",
     ports = corePorts.new { from = options["ports.from"], to = options["ports.to"] },

@@ -64,7 +64,9 @@ function M.connect(opts)
     where, err = require("dockrun.driver.endpoint").resolve(M.options)
     if not where then return nil, err end
   end
-  return docker.connect { endpoint = where.endpoint, tls = opts.tls or where.tls, timeout = opts.timeout, trace = opts.trace }
+  return docker.connect {
+    endpoint = where.endpoint, tls = opts.tls or where.tls, timeout = opts.timeout or M.options["docker.timeout"], trace = opts.trace,
+  }
 end
 
 --- Reads a job file. See job/load.lua.

@@ -15,6 +15,9 @@ local M = {}
 ---@type OptionRow[]
 M.rows = {
   { name = "docker.endpoint", type = "string", default = "unix:///var/run/docker.sock", doc = "where the Docker engine listens" },
+  { name = "docker.timeout", type = "number", default = 60, doc = "seconds that the engine may take to answer" },
+  { name = "docker.watch_interval", type = "number", default = 30,
+    doc = "seconds between two looks at which containers run, for what the engine's events did not tell" },
   { name = "docker.bind_ip", type = "string", default = "", doc = "address that ports are bound on; empty means all" },
   { name = "docker.cleanup.container", type = "boolean", default = true, doc = "remove the container of a stopped task" },
   { name = "docker.cleanup.image", type = "boolean", default = true, doc = "remove an image that dockrun pulled once nothing uses it" },

@@ -22,7 +22,7 @@ local globals = {
 
 -- Exit codes by the kind of an error (contract §9).
 local exit_codes = {
-  spec = 2, invalid = 2, usage = 2, unreachable = 3, timeout = 3, engine = 1, failed = 1,
+  spec = 2, invalid = 2, usage = 2, unreachable = 3, timeout = 3, protocol = 3, engine = 1, failed = 1,
   constraint = 1, taken = 1, system = 1, cancelled = 130,
 }
 

@@ -264,6 +264,9 @@ local function vanished(died)
   return result
 end
 
+-- Seconds between two looks at a container that could not be looked at.
+local SHORTEST_PAUSE, LONGEST_PAUSE = 0.2, 5
+
 --- Waits until a container has ended.
 ---@param engine table
 ---@param id string
@@ -271,10 +274,11 @@ end
 ---@param seen? fun(event: table)  told of every event on the way
 ---@return TaskResult
 function M.wait(engine, id, queue, seen)
-  local died
+  local died, pause
   while true do
-    local event = queue:pop()
-    if seen then seen(event) end
+    local event = queue:pop(pause)
+    if event and seen then seen(event) end
+    event = event or { action = "resync" }
     if event.action == "die" then died = event end
     if event.action == "die" or event.action == "destroy" or event.action == "resync" then
       local found, err = engine:container_inspect(id)
@@ -282,7 +286,7 @@ function M.wait(engine, id, queue, seen)
         return M.result(found.State)
       end
       if not found and err.status == 404 then return vanished(died) end
-      -- Anything else: the engine cannot be heard now. The watch comes back with "resync".
+      pause = not found and math.min((pause or SHORTEST_PAUSE / 2) * 2, LONGEST_PAUSE) or nil
     end
   end
 end

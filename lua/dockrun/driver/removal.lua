@@ -1,4 +1,5 @@
 --- Ends and removes tasks by what the engine knows of them: for a process that did not start them.
+local again = require "dockrun.driver.again".again
 local dirs = require "dockrun.driver.dirs"
 local image = require "dockrun.driver.image"
 
@@ -19,12 +20,12 @@ function M.stop(engine, emitter, record, opts)
   local id, grace = record.container_id, math.ceil(record.kill_timeout)
   if record.state == "running" then
     emitter:emit(identity(record), "killing", { container_id = id, message = opts.reason })
-    local ok, err = engine:container_stop(id, { t = grace, timeout = grace + 60 })
+    local ok, err = again(function() return engine:container_stop(id, { t = grace, timeout = grace + 60 }) end)
     if not ok and err.status ~= 404 then return nil, err end
     emitter:emit(identity(record), "killed", { container_id = id })
   end
   if opts.keep then return true end
-  local ok, err = engine:container_remove(id, { v = true, force = true })
+  local ok, err = again(function() return engine:container_remove(id, { v = true, force = true }) end)
   if not ok and err.status ~= 404 and err.status ~= 409 then return nil, err end
   record.removed = true
   emitter:emit(identity(record), "removed", { container_id = id })

@@ -1,66 +1,98 @@
 -- Watching: one stream of the engine's events for all containers of this process, whatever their number.
 -- After a break it goes on with `since` where it stopped, and every watched container is looked at anew: nothing that
--- happened in between is missed.
+-- happened in between is missed. An engine drops events for who reads too slowly, and a connection can be dead without
+-- an end: so now and then one call asks which containers run, for all.
 local runtime = require "dockrun.core.runtime"
 local queue = require "dockrun.core.queue"
 
 local M = {}
 
+local PATIENCE = 30  -- seconds, for the stream to open at first
+local SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5  -- seconds, before it is opened again
+
 ---@class Watch
 ---@field engine table
 ---@field containers table<string, table>  queues by container id
+---@field interval number  seconds between two looks
 ---@field since? string  the engine's time of the last event seen
+---@field broken? table   the error that ended the stream, until it is open again
 ---@field lost? fun(err: table)   told when the stream breaks
 ---@field found? fun()            told when it is back
 local Watch = {}
 Watch.__index = Watch
 
 ---@param engine table
+---@param interval? number  30
 ---@return Watch
-function M.new(engine) return setmetatable({ engine = engine, containers = {} }, Watch) end
+function M.new(engine, interval) return setmetatable({ engine = engine, interval = interval or 30, containers = {} }, Watch) end
 
 -- Events that tell how a container fares; the rest (exec_create and so on) is of no use here.
 local actions = { "start", "die", "oom", "kill", "stop", "pause", "unpause", "destroy", "health_status" }
 
 local function deliver(self, event, text)
+  if type(event) ~= "table" then return end
   -- timeNano is past what a double holds exactly: taken from the text.
   local seconds, nanoseconds = text:match '"timeNano":(%d+)(%d%d%d%d%d%d%d%d%d)%D'
   if seconds then self.since = seconds .. "." .. nanoseconds end
-  local listener = event.Actor and self.containers[event.Actor.ID]
-  if listener then listener:push { action = event.Action, attributes = event.Actor.Attributes or {} } end
+  local actor = type(event.Actor) == "table" and event.Actor or {}
+  local listener = self.containers[actor.ID or ""]
+  if listener then listener:push { action = event.Action, attributes = type(actor.Attributes) == "table" and actor.Attributes or {} } end
 end
 
 local function open(self)
   return self.engine:events { since = self.since, filters = { type = { "container" }, event = actions }, timeout = 30 }
 end
 
+-- Those that are watched and do not run are looked at by who watches them.
+local function look(self)
+  local containers, err = self.engine:container_list { filters = { status = { "running", "paused", "restarting" } } }
+  if not containers then return nil, err end
+  local run = {}
+  for _, container in ipairs(containers) do run[container.Id or ""] = true end
+  for id, listener in pairs(self.containers) do
+    if not run[id] then listener:push { action = "resync" } end
+  end
+  return true
+end
+
 local function follow(self, stream)
   local events <close> = stream
+  local due = runtime.now() + self.interval
   for _, listener in pairs(self.containers) do listener:push { action = "resync" } end
   while true do
-    local event, text = events:read()
-    if not event then return text or runtime.error("unreachable", "the engine closed its event stream") end
-    deliver(self, event, text)
+    local event, text = events:read(math.max(due - runtime.now(), 0))
+    if event then
+      deliver(self, event, text)
+    elseif not text or text.kind ~= "timeout" then
+      return text or runtime.error("unreachable", "the engine closed its event stream")
+    end
+    if runtime.now() >= due then
+      local ok, err = look(self)
+      if not ok then return err end
+      due = runtime.now() + self.interval
+    end
   end
 end
 
 local function run(self)
-  local pause, broken = 0.1, false
+  local pause = SHORTEST_PAUSE
   while true do
     local stream, err = open(self)
     if stream then
-      if broken and self.found then self.found() end
-      pause, broken = 0.1, false
-      self.ready:push(true)
+      if self.broken and self.found then self.found() end
+      self.broken = nil
+      if #self.ready == 0 then self.ready:push(true) end
+      local since = runtime.now()
       err = follow(self, stream)
+      if runtime.now() - since > LONGEST_PAUSE then pause = SHORTEST_PAUSE end  -- else it breaks each time
     end
-    if not broken and self.lost then self.lost(err) end
-    broken = true
+    if not self.broken and self.lost then self.lost(err) end
+    self.broken = err
     if next(self.containers) then
       for _, listener in pairs(self.containers) do listener:push { action = "lost", err = err } end
     end
     runtime.sleep(pause)
-    pause = math.min(pause * 2, 5)
+    pause = math.min(pause * 2, LONGEST_PAUSE)
   end
 end
 
@@ -73,8 +105,9 @@ function Watch:start()
   self.ready = queue.new()
   self.task = runtime.spawn(run, self)
   local ok
-  ok, err = self.ready:pop(30)
-  return ok, err
+  ok, err = self.ready:pop(PATIENCE)
+  if not ok then self:stop() end
+  return ok, self.broken or err
 end
 
 function Watch:stop()

@@ -1,0 +1,261 @@
+-- One fault on the wire between dockrun and the engine, and what must be true after it.
+local dockrun = require "dockrun"
+local proxy = require "spec.faults.proxy"
+local randoms = require "spec.fuzz.random"
+local worlds = require "spec.faults.world"
+
+local M = {}
+
+---@class WireOutcome
+---@field verdict "unharmed"|"retried"|"clear error"|"not met"  not met: the byte never came by
+---@field problems string[]  what should not be
+
+local function fail(problems, ...) problems[#problems + 1] = string.format(...) end
+
+-- Whatever happens: an end of its own, and a sentence about it.
+local function check_end(problems, result, what)
+  local said = result.stdout .. result.stderr
+  if result.signal then fail(problems, "%s was ended by %s", what, result.signal) end
+  if result.code == 4 then fail(problems, "%s: an internal error", what) end
+  for _, text in ipairs { "traceback", "Sanitizer", "runtime error" } do
+    if said:find(text) then fail(problems, "%s: '%s' in its output", what, text) end
+  end
+end
+
+local function tells_why(result, by) return #by.failed > 0 or result.stderr:find "error: %S+ %S+" ~= nil end
+
+-- Once, or as often as the restart policy has said.
+local function check_starts(problems, world, by)
+  local starts, allowed = world:count "start", 1 + #by.restarting + (world.replayed and 1 or 0)
+  if starts > allowed then fail(problems, "started %d times, and not %d", starts, allowed) end
+  if world:most_at_once() > 1 then fail(problems, "two containers ran at once") end
+  for _, event in ipairs(by.exited) do
+    if event.exit_code ~= world.exit_code then fail(problems, "exit code %s, not %d", event.exit_code, world.exit_code) end
+  end
+end
+
+local function check_leftovers(problems, world, events)
+  for _, text in ipairs(world:leftovers(events)) do fail(problems, "%s", text) end
+end
+
+-- ---- scenarios --------------------------------------------------------------------------------
+
+-- Each runs dockrun through `through`, and returns what came of it: the results, and whether all went as without a fault.
+local scenarios = {}
+
+local function foreground(exit_code, attempts)
+  return {
+    world = { exit_code = exit_code, attempts = attempts },
+    run = function(world, through, problems)
+      local result = world:run({ "run", "--json", world.job_file }, through)
+      local events, by = worlds.events(result.stdout)
+      check_end(problems, result, "run")
+      check_starts(problems, world, by)
+      check_leftovers(problems, world, events)
+      if result.code == 0 and (exit_code ~= 0 or #by.exited == 0) then fail(problems, "code 0, and the task did not end so") end
+      local as_meant = #by.exited > 0 and result.code == (exit_code == 0 and 0 or 1)
+      if not as_meant and not tells_why(result, by) then fail(problems, "code %s, and no word why", result.code) end
+      return { result }, as_meant and (#by.restarting > attempts and "retried" or "unharmed") or "clear error"
+    end,
+  }
+end
+
+scenarios.run = foreground(0, 3)
+scenarios.fails = foreground(7, 0)
+
+local SLEEPER = { command = "exec sleep 1000", task = 'kill_signal = "SIGKILL"', exit_code = 137 }
+
+scenarios.interrupt = {
+  world = SLEEPER,
+  run = function(world, through, problems)
+    local child <close> = world:start({ "run", "--json", world.job_file }, through)
+    pcall(child.wait_for, child, '"event":"started"')
+    child:kill "SIGINT"
+    local result = child:wait()
+    local events, by = worlds.events(result.stdout)
+    check_end(problems, result, "run")
+    check_starts(problems, world, by)
+    check_leftovers(problems, world, events)
+    if result.code ~= 130 and not tells_why(result, by) then fail(problems, "code %s, and no word why", result.code) end
+    return { result }, result.code == 130 and (#by.restarting > 0 and "retried" or "unharmed") or "clear error"
+  end,
+}
+
+-- What runs of a job that should run once: one container, or none and a word why.
+local function check_detached(problems, world, result, by)
+  check_end(problems, result, "run -d")
+  check_starts(problems, world, by)
+  local containers = world:containers()
+  if result.code ~= 0 then
+    if not tells_why(result, by) then fail(problems, "run -d: code %s, and no word why", result.code) end
+  elseif #containers ~= 1 or containers[1].State ~= "running" then
+    fail(problems, "run -d: code 0, and %d containers", #containers)
+  end
+end
+
+scenarios.detach = {
+  world = SLEEPER,
+  run = function(world, through, problems)
+    local result = world:run({ "run", "-d", "--json", world.job_file }, through)
+    local events, by = worlds.events(result.stdout)
+    check_detached(problems, world, result, by)
+    local stop
+    if #world:containers() > 0 then
+      stop = world:run { "stop", "--json", world.name }
+      if stop.code ~= 0 then fail(problems, "stop: code %s: %s", stop.code, stop.stderr) end
+    end
+    check_leftovers(problems, world, events)
+    return { result, stop }, result.code == 0 and (#by.restarting > 0 and "retried" or "unharmed") or "clear error"
+  end,
+}
+
+scenarios.stop = {
+  world = SLEEPER,
+  run = function(world, through, problems)
+    local run = world:run { "run", "-d", "--json", world.job_file }
+    if run.code ~= 0 then fail(problems, "run -d: code %s: %s", run.code, run.stderr) end
+    local stop = world:run({ "stop", "--json", world.name }, through)
+    check_end(problems, stop, "stop")
+    local again
+    if stop.code ~= 0 then
+      if not stop.stderr:find "error: %S+" then fail(problems, "stop: code %s, and no word why", stop.code) end
+      again = world:run { "stop", "--json", world.name }
+      if again.code ~= 0 and not again.stderr:find "no job" then fail(problems, "second stop: code %s: %s", again.code, again.stderr) end
+    end
+    check_leftovers(problems, world, worlds.events(run.stdout))
+    return { run, stop, again }, stop.code == 0 and "unharmed" or "clear error"
+  end,
+}
+
+M.scenarios = { "run", "fails", "interrupt", "detach", "stop" }
+
+-- ---- faults -----------------------------------------------------------------------------------
+
+--- The requests of a scenario in which nothing goes wrong.
+---@param endpoint string
+---@param name string
+---@return ProxyRequest[]
+function M.rehearse(endpoint, name)
+  local scenario = scenarios[name]
+  local world <close> = worlds.new(endpoint, scenario.world)
+  local p <close> = proxy.start(endpoint)
+  local problems = {}
+  local results, verdict = scenario.run(world, p.endpoint, problems)
+  if #problems > 0 or verdict ~= "unharmed" then
+    error(("%s without a fault: %s %s\n%s%s"):format(name, verdict, table.concat(problems, "; "), results[1].stdout, results[1].stderr), 0)
+  end
+  return p.requests
+end
+
+local directions, actions = { "up", "down" }, { "reset", "truncate", "delay", "split", "repeat", "drop", "replay" }
+
+--- A fault somewhere in a scenario's requests.
+---@param random Random
+---@param requests ProxyRequest[]
+---@return Fault
+function M.pick(random, requests)
+  local request, action = random:pick(requests), random:pick(actions)
+  local direction = action == "replay" and "up" or random:pick(directions)
+  -- The ends of a message are where most can go wrong.
+  local last = request[direction] - 1
+  local byte = random:pick { 0, last, random:int(0, last), random:int(0, last) }
+  if action == "replay" then byte = last end
+  return { request = request.n, direction = direction, byte = byte, action = action }
+end
+
+---@param fault Fault
+---@return string
+function M.describe(fault)
+  return ("{ request = %d, direction = %q, byte = %d, action = %q }"):format(fault.request, fault.direction, fault.byte, fault.action)
+end
+
+--- Does it to a job of its own.
+---@param endpoint string
+---@param name string  the scenario
+---@param fault Fault
+---@return WireOutcome
+---@return string what  the request that it met
+function M.try(endpoint, name, fault)
+  local scenario, problems = scenarios[name], {}
+  local world <close> = worlds.new(endpoint, scenario.world)
+  local p <close> = proxy.start(endpoint, { fault })
+  p.on = function(_, request)  -- then it is the network that starts it twice
+    if fault.action == "replay" and request.path:find "/start$" then world.replayed = world.replayed or request.n == fault.request end
+  end
+  local done, results, verdict = pcall(scenario.run, world, p.endpoint, problems)
+  if not done then
+    fail(problems, "%s", results)
+    results, verdict = {}, "clear error"
+  end
+  if #problems > 0 then
+    for _, result in pairs(results) do
+      problems[#problems + 1] = ("code %s\n--- stdout\n%s--- stderr\n%s"):format(result.code, result.stdout, result.stderr)
+    end
+    for _, event in ipairs(world.history) do problems[#problems + 1] = ("engine: %s %s"):format(event.action, event.id:sub(1, 12)) end
+  end
+  local request = p.requests[fault.request]
+  local what = request and ("%s %s"):format(request.method, request.path:gsub("%?.*", ""):gsub("%x+", function(hex)
+    return #hex == 64 and "ID" or nil
+  end)) or "-"
+  return { verdict = fault.fired and verdict or "not met", problems = problems }, what
+end
+
+-- ---- many -------------------------------------------------------------------------------------
+
+--- So many faults, some at a time, each of a seed of its own.
+---@param endpoint string
+---@param count integer
+---@param seed integer     of the first
+---@param width integer    at a time
+---@return table<string, table<string, integer>> counts  by action and direction, then by verdict
+---@return string[] failures
+function M.many(endpoint, count, seed, width)
+  local rehearsed = {}
+  for _, name in ipairs(M.scenarios) do rehearsed[name] = M.rehearse(endpoint, name) end
+  local counts, failures, done, next_seed = {}, {}, 0, seed
+  local function work()
+    while done < count do
+      local own = next_seed
+      next_seed = next_seed + 1
+      local random = randoms.new(own)
+      local name = random:pick(M.scenarios)
+      local fault = M.pick(random, rehearsed[name])
+      local outcome, what = M.try(endpoint, name, fault)
+      local class = ("%s %s"):format(fault.action, fault.direction)
+      counts[class] = counts[class] or {}
+      counts[class][outcome.verdict] = (counts[class][outcome.verdict] or 0) + 1
+      if #outcome.problems > 0 then
+        failures[#failures + 1] = ("seed %d, %s %s at %s:\n  %s"):format(
+          own, name, M.describe(fault), what, table.concat(outcome.problems, "\n  "))
+      end
+      if outcome.verdict ~= "not met" then done = done + 1 end
+    end
+  end
+  local workers = {}
+  for i = 1, width do workers[i] = work end
+  dockrun.all(workers)
+  return counts, failures
+end
+
+--- The counts as a table for people.
+---@param counts table<string, table<string, integer>>
+---@return string
+function M.table(counts)
+  local verdicts, classes = { "unharmed", "retried", "clear error", "not met" }, {}
+  for class in pairs(counts) do classes[#classes + 1] = class end
+  table.sort(classes)
+  local lines = { ("%-16s"):format "fault" .. ("%12s"):rep(#verdicts):format(table.unpack(verdicts)) }
+  local sums = {}
+  for _, class in ipairs(classes) do
+    local cells = {}
+    for i, verdict in ipairs(verdicts) do
+      cells[i] = counts[class][verdict] or 0
+      sums[i] = (sums[i] or 0) + cells[i]
+    end
+    lines[#lines + 1] = ("%-16s"):format(class) .. ("%12d"):rep(#verdicts):format(table.unpack(cells))
+  end
+  lines[#lines + 1] = ("%-16s"):format "all" .. ("%12d"):rep(#verdicts):format(table.unpack(sums))
+  return table.concat(lines, "\n")
+end
+
+return M

@@ -1,0 +1,185 @@
+-- What a fault is done to, and what must be true after it: one job, on an engine, with a state directory of its own.
+--
+--   local w <close> = world.new(endpoint)
+--   local child = w:start({ "run", "--json", w.job_file }, through)
+--   w:leftovers()         nothing leaked: an empty list
+local dockrun = require "dockrun"
+local jobs = require "spec.jobs"
+local pl_dir = require "pl.dir"
+local process = require "spec.process"
+local uv = require "luv"
+
+local M = {}
+
+---@class FaultWorld
+---@field name string       of the job
+---@field endpoint string   the engine itself
+---@field engine table      a connection to it
+---@field state_dir string
+---@field job_file string
+---@field exit_code integer that the task ends with
+---@field history table[]   what the engine told of the job's containers: {action, id, attributes}
+local World = {}
+World.__index = World
+
+local PATIENCE = 40 -- seconds, for anything that a fault may hold up
+
+---@param self FaultWorld
+local function follow(self)
+  local events <close> = assert(self.engine:events {
+    filters = { type = { "container" }, event = { "create", "start", "die", "destroy" }, label = { "dockrun.job=" .. self.name } },
+  })
+  self.listening:push(true)
+  for event in events do
+    self.history[#self.history + 1] = { action = event.Action, id = event.Actor.ID, attributes = event.Actor.Attributes }
+  end
+end
+
+---@param endpoint string
+---@param opts? { command?: string, exit_code?: integer, task?: string, attempts?: integer }
+---@return FaultWorld
+function M.new(endpoint, opts)
+  opts = opts or {}
+  local self = setmetatable({
+    name = jobs.unique "fault", endpoint = endpoint, engine = assert(dockrun.connect { endpoint = endpoint }),
+    state_dir = assert(uv.fs_mkdtemp(uv.os_tmpdir() .. "/dockrun-fault-XXXXXX")), exit_code = opts.exit_code or 0,
+    history = {}, listening = dockrun.queue(), children = {},
+  }, World)
+  self.job_file, self.file = jobs.write(jobs.text {
+    name = self.name, image = "busybox:1", command = opts.command or ("echo hello; exit %d"):format(self.exit_code),
+    resources = "memory = 32, network = { dynamic_ports = { 80 } }",
+    task = opts.task, restart = ("attempts = %d, delay = 0.05, mode = 'fail'"):format(opts.attempts or 3),
+  })
+  self.listener = dockrun.spawn(follow, self)
+  self.listening:pop(10)
+  return self
+end
+
+--- Starts dockrun.
+---@param words string[]
+---@param endpoint? string  of a proxy; the engine's own where left out
+---@param opts? ProcessOptions
+---@return Child
+function World:start(words, endpoint, opts)
+  opts = opts or {}
+  opts.timeout = opts.timeout or PATIENCE
+  local child = process.start(
+    { "--endpoint", endpoint or self.endpoint, "--state-dir", self.state_dir, "--set", "docker.timeout=5", table.unpack(words) }, opts)
+  self.children[#self.children + 1] = child
+  return child
+end
+
+--- Runs it to its end.
+---@return ProcessResult
+function World:run(words, endpoint, opts)
+  local child <close> = self:start(words, endpoint, opts)
+  return child:wait()
+end
+
+--- The events that `run --json` has told.
+---@param text string  its stdout
+---@return table[]
+---@return table<string, table[]> by  name
+function M.events(text)
+  local list, by = {}, setmetatable({}, { __index = function() return {} end })
+  for line in text:gmatch "([^\n]+)\n" do
+    local event = assert(dockrun.json.decode(line))
+    list[#list + 1] = event
+    by[event.event] = rawget(by, event.event) or {}
+    table.insert(by[event.event], event)
+  end
+  return list, by
+end
+
+function World:containers() return jobs.containers(self.engine, self.name) end
+
+-- Waits until the history tells the end of every container that is gone.
+local function settle(self)
+  local deadline = dockrun.now() + 5
+  while dockrun.now() < deadline do
+    local open = {}
+    for _, event in ipairs(self.history) do
+      if event.action == "create" then open[event.id] = true end
+      if event.action == "destroy" then open[event.id] = nil end
+    end
+    for _, container in ipairs(self:containers()) do open[container.Id] = nil end
+    if not next(open) then return end
+    dockrun.sleep(0.02)
+  end
+end
+
+--- How often the engine did something for the job.
+---@param action string
+---@return integer
+function World:count(action)
+  settle(self)
+  local count = 0
+  for _, event in ipairs(self.history) do count = count + (event.action == action and 1 or 0) end
+  return count
+end
+
+--- The most containers of the job that ran at one time.
+---@return integer
+function World:most_at_once()
+  settle(self)
+  local running, now, most = {}, 0, 0
+  for _, event in ipairs(self.history) do
+    if event.action == "start" and not running[event.id] then
+      running[event.id], now = true, now + 1
+      most = math.max(most, now)
+    elseif event.action == "die" and running[event.id] then
+      running[event.id], now = nil, now - 1
+    end
+  end
+  return most
+end
+
+local function directories(self)
+  local found = {}
+  local entries = uv.fs_scandir(self.state_dir .. "/alloc")
+  while entries do
+    local name = uv.fs_scandir_next(entries)
+    if not name then break end
+    found[#found + 1] = name
+  end
+  return found
+end
+
+-- Every host port that the job's events have named.
+local function ports(events)
+  local found = {}
+  for _, event in ipairs(events) do
+    for _, port in ipairs(event.ports or {}) do found[port.host_port] = true end
+  end
+  return found
+end
+
+--- What is left where nothing should be, as sentences.
+---@param events? table[]  of all runs, for their ports
+---@return string[]
+function World:leftovers(events)
+  local found = {}
+  local function tell(...) found[#found + 1] = string.format(...) end
+  for _, container in ipairs(self:containers()) do tell("container %s is left, %s", container.Names[1], container.State) end
+  for _, name in ipairs(directories(self)) do tell("directory alloc/%s is left", name) end
+  for port in pairs(ports(events or {})) do
+    local free, err = dockrun.ports.probe("0.0.0.0", port)
+    if not free then tell("port %d is not free: %s", port, err) end
+  end
+  return found
+end
+
+--- Ends all that it began. May be called twice.
+function World:close()
+  if self.closed then return end
+  self.closed = true
+  for _, child in ipairs(self.children) do child:close() end
+  self.listener:cancel()
+  for _, container in ipairs(self:containers()) do self.engine:container_remove(container.Id, { force = true, v = true }) end
+  pl_dir.rmtree(self.state_dir)
+  local _ <close> = self.file
+end
+
+World.__close = World.close
+
+return M
