@@ -19,9 +19,7 @@ function M.unique(stem) return ("%s-%d-%x"):format(stem, uv.os_getpid(), uv.hrti
 ---@return string path
 ---@return table file  to be closed
 function M.write(text, ending)
-  local path = os.tmpname()
-  os.remove(path)
-  path = path .. (ending or ".lua")
+  local path = ("%s/%s%s"):format(uv.os_tmpdir(), M.unique "job", ending or ".lua")
   local file <close> = assert(io.open(path, "w"))
   file:write(text)
   return path, setmetatable({}, { __close = function() os.remove(path) end })

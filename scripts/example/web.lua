@@ -8,7 +8,10 @@ return job "web" {
       config = {
         image = "dockrun-demo:1",
         command = "sh",
-        args = { "-c", "mkdir /www; env | sort > /www/index.html; echo serving on 8080; exec httpd -f -p 8080 -h /www" },
+        args = { "-c", [[
+          mkdir /www && env | sort >/www/index.html
+          trap 'exit 0' TERM  # the first process of a container has no default action for signals
+          httpd -f -p 8080 -h /www & echo serving on 8080; wait]] },
       },
       env = { LEVEL = "info" },
       kill_timeout = "1s",

@@ -101,9 +101,12 @@ describe("rolling-restart.lua", function()
     set:run("a", STAYS)
     set:run("b", STAYS)
     local happened = watch(function()
-      local child <close> = process.start(set:script("rolling-restart.lua", "--settle", "30", set.label))
-      child:wait_for "%[1/2%]"
-      dockrun.sleep(0.5)
+      local since = now()
+      local child <close> = process.start(set:script("rolling-restart.lua", "--settle", "600", set.label))
+      local starts <close> = assert(set.engine:events {
+        since = since, filters = { type = { "container" }, event = { "start" }, label = { set.label } },
+      })
+      assert(starts:read(20))
       child:kill "SIGINT"
       assert.equal(130, child:wait().code)
     end)

@@ -28,25 +28,14 @@ describe("top.lua", function()
     return rows(result.stdout)
   end
 
-  -- CPU seconds that a container has used, and when that was, as the engine counts.
-  local function engine_usage(id)
-    local stats = assert(set.engine:container_stats(id, { stream = false, ["one-shot"] = true }))
-    local hour, minute, second = stats.read:match "T(%d+):(%d+):([%d.]+)"
-    return stats.cpu_stats.cpu_usage.total_usage / 1e9, (hour * 60 + minute) * 60 + second
-  end
-
   it("shows what share of a core a container uses", function()
-    local id = set:run("busy", "while :; do :; done")
+    local id = set:run("busy", "while :; do :; done", { HostConfig = { NetworkMode = "none", NanoCpus = 200000000 } })
     set:run("idle", "exec sleep 600")
-    local used, at = engine_usage(id)
     local shown = picture("-d", "1")
-    local used_then, then_at = engine_usage(id)
-    -- A core, where nobody else wants it.
-    local expected = (used_then - used) / ((then_at - at) % 86400) * 100
-    assert.is_near(expected, shown.busy.cpu_percent, 20)
-    assert.is_true(shown.busy.cpu_percent < 110)
+    assert.is_near(20, shown.busy.cpu_percent, 8)
     assert.is_true(shown.idle.cpu_percent < 5)
     assert.equal(id, shown.busy.id)
+    assert.is_true(shown.busy.throttled_seconds > 0)
   end)
 
   it("shows the memory that a container holds, without the page cache, and its limit", function()
@@ -56,9 +45,9 @@ describe("top.lua", function()
       dd if=/dev/zero of=/cached bs=1M count=48
       echo done; exec sleep 600]], { HostConfig = host, Tty = true })
     local shown
-    for _ = 1, 50 do
+    for _ = 1, 50 do  -- until it is written, and the kernel has added up what of it is cache
       shown = picture("-d", "0.1").holder
-      if shown.pids == 1 then break end
+      if shown.pids == 1 and shown.memory < 48 * MB then break end
     end
     assert.is_near(34 * MB, shown.memory, 6 * MB)
     assert.equal(128 * MB, shown.memory_limit)

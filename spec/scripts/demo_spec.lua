@@ -1,0 +1,39 @@
+-- scripts/demo.lua, what scripts/demo runs: the main job on a real engine, and nothing left of it.
+local dockrun = require "dockrun"
+local engines = require "spec.engine"
+local jobs = require "spec.jobs"
+local process = require "spec.process"
+
+describe("demo.lua", function()
+  local engine, args
+
+  setup(function()
+    local endpoint = engines.shared().endpoint
+    engine = assert(dockrun.connect { endpoint = endpoint })
+    args = { "--endpoint", endpoint, "--state-dir", jobs.state_dir, "scripts/demo.lua" }
+  end)
+
+  local function assert_nothing_left()
+    assert.same({}, jobs.containers(engine, "web"))
+    assert.is_nil((engine:image_inspect "dockrun-demo:1"))
+  end
+
+  it("shows the mapped port, the limits, the hook's effect and the clean-up, on 80 columns", function()
+    local result = process.run(args)
+    assert.equal(0, result.code, result.stderr)
+    for _, shown in ipairs {
+      "http://127%.0%.0%.1:%d+/ answers: it is port 8080", "NOMAD_PORT_8080=%d", "memory +%S+ of 64%.0M\n", "cpu +500 shares",
+      "processes +%d of 32\n", "label owner +platform\n", "exited +exit code 0\n", "containers left +0\n", "port %d+ +free again",
+    } do assert.matches(shown, result.stdout) end
+    for line in result.stdout:gmatch "[^\n]+" do assert.is_true(utf8.len(line) <= 80, line) end
+    assert_nothing_left()
+  end)
+
+  it("leaves nothing where it is interrupted", function()
+    local child <close> = process.start(args)
+    child:wait_for "started"
+    child:kill "SIGINT"
+    assert.equal(130, child:wait().code)
+    assert_nothing_left()
+  end)
+end)
