@@ -76,9 +76,9 @@ describe("rolling-restart.lua", function()
   it("says how a container is that is not healthy in time", function()
     local healthcheck = { Test = { "CMD-SHELL", "false" }, Interval = 100 * 1000000, Retries = 1 }
     set:run("a", STAYS, { Healthcheck = healthcheck })
-    local result = restart("--timeout", "1", set.label)
+    local result = restart("--timeout", "6", set.label)
     assert.equal(1, result.code)
-    assert.equal(lines "[1/1] @a did not come back: it is unhealthy after 1 s", result.stdout)
+    assert.equal(lines "[1/1] @a did not come back: it is unhealthy after 6 s", result.stdout)
   end)
 
   it("takes the label's value into account", function()
