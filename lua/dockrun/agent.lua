@@ -9,7 +9,11 @@ local fingerprint = require "dockrun.driver.fingerprint"
 local hooks = require "dockrun.hooks"
 local image = require "dockrun.driver.image"
 local lifecycle = require "dockrun.task.lifecycle"
+local process = require "dockrun.store.process"
+local record = require "dockrun.task.record"
 local runtime = require "dockrun.core.runtime"
+local store = require "dockrun.store"
+local tree = require "dockrun.job.tree"
 local uv = require "luv"
 local watch = require "dockrun.driver.watch"
 
@@ -19,6 +23,8 @@ local M = {}
 ---@field engine table
 ---@field options table<string, any>
 ---@field emitter Emitter
+---@field state Store
+---@field is_alive fun(owner: Owner): boolean
 ---@field hooks Hooks
 ---@field tasks Task[]
 ---@field allocs Alloc[]
@@ -31,11 +37,15 @@ Agent.__index = Agent
 
 --- An agent for the engine that the options name. Reaches it, and begins to watch.
 ---@param options table<string, any>  see options.lua
----@param opts? { trace?: fun(call: table), emitter?: Emitter, random?: fun(): number }
+---@param opts? { trace?: fun(call: table), emitter?: Emitter, random?: (fun(): number), state?: Store, readonly?: boolean,
+---  is_alive?: fun(owner: Owner): boolean }  state: where it is open already; readonly: for who starts and changes nothing
 ---@return Agent? agent
----@return table? err  kind "unreachable", "invalid", …
+---@return table? err  kind "unreachable", "invalid", those of store.open, …
 function M.new(options, opts)
   opts = opts or {}
+  local state, problem = opts.state, nil
+  if not state then state, problem = store.open(options.state_dir, { readonly = opts.readonly }) end
+  if problem and not (opts.readonly and problem.kind == "missing") then return nil, problem end
   local where, err = endpoint.resolve(options)
   if not where then return nil, err end
   local engine
@@ -45,12 +55,19 @@ function M.new(options, opts)
   local self = setmetatable({
     engine = engine, options = options, emitter = opts.emitter or events.new(),
     hooks = hooks.new(options.hook_timeout, options.hook_instructions),
-    images = image.new(engine, options), watch = watch.new(engine, options["docker.watch_interval"]),
+    state = state, is_alive = opts.is_alive or process.is_alive, warned = {},
+    images = image.new(engine, options, state), watch = watch.new(engine, options["docker.watch_interval"]),
     tasks = {}, allocs = {}, publish_ip = bind_ip,
     random = opts.random or math.random,
     bind_ip = bind_ip ~= "" and bind_ip or "0.0.0.0",
     ports = corePorts.new { from = options["ports.from"], to = options["ports.to"] },
   }, Agent)
+  if not opts.readonly then
+    self.emitter:listen(function(event)
+      local _, why = state:add_event(event)
+      if why then self:warn(why) end
+    end)
+  end
   local ok
   if options.hooks ~= "" then
     ok, err = self.hooks:load(options.hooks)
@@ -65,6 +82,16 @@ function M.new(options, opts)
   return self
 end
 
+--- Tells of what went wrong beside the tasks, each thing once a minute at most.
+---@param err table
+function Agent:warn(err)
+  local message, now = tostring(err), runtime.now()
+  if self.warned[message] and now - self.warned[message] < 60 then return end
+  self.warned[message] = now
+  local tell = self.on_warning or function(text) io.stderr:write("dockrun: warn: ", text, "\n") end
+  tell(message)
+end
+
 -- RFC 9562, version 4.
 local function uuid()
   local bytes = { uv.random(16):byte(1, 16) }
@@ -73,34 +100,90 @@ local function uuid()
   return (("%02x"):rep(16):format(table.unpack(bytes)):gsub("^(%x%x%x%x%x%x%x%x)(%x%x%x%x)(%x%x%x%x)(%x%x%x%x)", "%1-%2-%3-%4-"))
 end
 
---- Starts one allocation of a group: each of its tasks in a coroutine of its own. Returns at once.
----@param job table    normalised, see job/load.lua
+--- Writes a job down, before anything of it is started.
+---@param job table
+---@param source? JobSource  what it was read from
+---@return true? ok
+---@return table? err
+function Agent:record(job, source)
+  return self.state:put_job {
+    name = job.name, definition = tree.copy { name = job.name, type = job.type, meta = job.meta }, status = "running",
+    endpoint = self.engine:endpoint(), source = source,
+  }
+end
+
+local function wall()
+  local seconds, nanoseconds = runtime.clock()
+  return seconds + nanoseconds / 1e9
+end
+
+local function new_task(self, alloc, job, group, spec, records)
+  local task = lifecycle.new(self, alloc, {
+    job = job, group = group, task = spec, spec = spec, alloc = { id = alloc.id, index = alloc.index }, ip = self.ip,
+    bind_ip = self.publish_ip, ports = {}, env = {}, meta = env.meta(job, group, spec), state_id = self.state.id,
+  })
+  local hook = spec.lifecycle and not spec.lifecycle.sidecar and spec.lifecycle.hook
+  if records and records[spec.name] then
+    task:recover(records[spec.name])
+  elseif records and (hook == "prestart" or hook == "poststart") then
+    task:skip()  -- it did its work when the others began
+  end
+  return task
+end
+
+-- In one transaction: an allocation is there with all its tasks, or not at all.
+local function write(self, alloc, records)
+  return self.state:transaction(function()
+    self.state:remove_ended(alloc)
+    self.state:set_job_status(alloc.job, "running")
+    alloc:save()
+    for _, task in ipairs(alloc.tasks) do
+      local known = records and records[task.name]
+      if not (known and known.row) then self.state:put_task(record.of(task)) end
+    end
+  end)
+end
+
+--- Starts one allocation of a group: each of its tasks in a coroutine of its own. Returns at once. Raises where the state
+--- cannot be written to; nothing is started then.
+---@param job table    normalised, see job/load.lua; `record` has written it down
 ---@param group table
 ---@param index integer  from 0
----@param opts? { id?: string, running?: table<string, TaskRecord> }  an allocation that is there already, and its tasks
----  that run: they are watched from here on, not started
+---@param opts? { id?: string, records?: table<string, TaskRecord>, meta?: table }  an allocation that is there already, and
+---  what recovery.lua found of its tasks, by name: they go on from there
 ---@return Alloc
 function Agent:start(job, group, index, opts)
   opts = opts or {}
-  local alloc = allocs.new(opts.id or uuid(), index)
-  for _, spec in ipairs(group.tasks) do
-    local task = lifecycle.new(self, alloc, {
-      job = job, group = group, task = spec, spec = spec, alloc = { id = alloc.id, index = index }, ip = self.ip,
-      bind_ip = self.publish_ip, ports = {}, env = {}, meta = env.meta(job, group, spec),
-    })
-    local record = opts.running and opts.running[spec.name]
-    local hook = spec.lifecycle and not spec.lifecycle.sidecar and spec.lifecycle.hook
-    if record then
-      task:adopt(record)
-    elseif opts.running and (hook == "prestart" or hook == "poststart") then
-      task:skip()  -- it did its work when the others began
-    end
-    alloc.tasks[#alloc.tasks + 1] = task
-    self.tasks[#self.tasks + 1] = task
-  end
+  local meta = opts.meta or {}
+  local alloc = allocs.new(self, {
+    id = opts.id or uuid(), job = job.name, group = group.name, index = index, created = meta.created or wall(),
+  })
+  alloc.stopping = meta.stopping
+  for i, spec in ipairs(group.tasks) do alloc.tasks[i] = new_task(self, alloc, job, group, spec, opts.records) end
+  local ok, err = write(self, alloc, opts.records)
+  if not ok then error(err, 0) end
+  table.move(alloc.tasks, 1, #alloc.tasks, #self.tasks + 1, self.tasks)
   self.allocs[#self.allocs + 1] = alloc
   for _, task in ipairs(alloc.tasks) do task.coroutine = runtime.spawn(task.run, task) end
+  if opts.records then alloc:resume() end
   return alloc
+end
+
+--- An allocation's last task has ended.
+---@param alloc Alloc
+function Agent:alloc_ended(alloc)
+  local ok, err = true, nil
+  if alloc.replaced then ok, err = self.state:remove_alloc(alloc.id) end
+  if err then self:warn(err) end
+  local failed = false
+  for _, task in ipairs(self.tasks) do
+    if task.job == alloc.job then
+      if not task:ended() then return end
+      failed = failed or task.state == "failed"
+    end
+  end
+  ok, err = self.state:set_job_status(alloc.job, failed and "failed" or "dead")
+  if not ok and err then self:warn(err) end
 end
 
 --- What this host is, as plan.check asks.
@@ -109,7 +192,10 @@ function Agent:host() return { attr = self.attributes, node = self.node, ip = se
 
 --- Starts every allocation of a job. Returns at once.
 ---@param job table  normalised, see job/load.lua
-function Agent:submit(job)
+---@param source? JobSource
+function Agent:submit(job, source)
+  local ok, err = self:record(job, source)
+  if not ok then error(err, 0) end
   for _, group in ipairs(job.groups) do
     for index = 0, group.count - 1 do self:start(job, group, index) end
   end
@@ -145,6 +231,10 @@ function Agent:stop_job(job, reason)
       table.move(alloc.tasks, 1, #alloc.tasks, #tasks + 1, tasks)
     end
   end
+  local ok, err = self.state:transaction(function()
+    for _, alloc in ipairs(those) do alloc:mark_stopping(reason) end
+  end)
+  if not ok then self:warn(err) end
   allocs.each(those, "stop", reason)
   for _, task in ipairs(tasks) do task.coroutine:await() end
 end
@@ -190,6 +280,7 @@ function Agent:close()
     end
   end
   self.watch:stop()
+  self.state:close()
 end
 
 return M

@@ -2,6 +2,8 @@
 --- the job's `update` block says (https://developer.hashicorp.com/nomad/docs/job-specification/update).
 local allocs = require "dockrun.task.alloc"
 local json = require "dockrun.core.json"
+local plans = require "dockrun.plan"
+local recovery = require "dockrun.recovery"
 local removal = require "dockrun.driver.removal"
 local runtime = require "dockrun.core.runtime"
 local update = require "dockrun.driver.update"
@@ -27,33 +29,35 @@ local function former(job, records)
     task.hooks, task.checks = {}, checks
     tasks[#tasks + 1] = task
   end
-  local group = { name = records[1].group, count = 1, meta = {}, hooks = {}, tasks = tasks }
+  local group = { name = records[1].group, count = 1, meta = {}, hooks = {}, tasks = tasks }  -- meta is in the definitions
   return { name = job.name, type = job.type, meta = {}, hooks = {}, groups = { group } }, group
 end
 
--- Watches what runs of an allocation; what has ended of it is taken away.
+-- Goes on with what is there of an allocation; what nobody can go on with is taken away.
 local function adopt(agent, planned, job, group)
-  local running = {}
+  local records, meta = {}, nil
   for _, record in ipairs(planned.records) do
-    if record.state == "running" then
-      running[record.task] = record
-    else
+    if record.goes_on then
+      records[record.task], meta = record, record.meta
+    elseif record.container_id then
       removal.stop(agent.engine, agent.emitter, record, {})
     end
   end
-  if not next(running) then
+  if not next(records) then
     for _, why in ipairs(removal.directories(planned.records)) do
       agent.emitter:emit({ job = job.name, group = group.name, name = planned.records[1].task, alloc_id = planned.alloc }, "failed",
         { message = "clean-up: " .. tostring(why) })
     end
     return nil
   end
-  return agent:start(job, group, planned.index, { id = planned.alloc, running = running })
+  return agent:start(job, group, planned.index, { id = planned.alloc, records = records, meta = meta })
 end
 
 local function change_limits(agent, job, planned, group)
+  local running = {}
+  for _, record in ipairs(planned.records) do running[record.task] = record.state == "running" and record.limits ~= nil end
   for _, change in ipairs(planned.tasks) do
-    if change.action == "in_place" then
+    if change.action == "in_place" and running[change.task] then  -- any other has them from its next start on
       for _, task in ipairs(group.tasks) do
         if task.name == change.task then
           local ok, err = update.in_place(agent.engine, change.container_id, task)
@@ -100,6 +104,7 @@ end
 local function replace(agent, job, one, policy)
   local group = group_of(job, one.planned.group)
   local stays = one.alloc and policy and not has_fixed_ports(group)
+  if one.alloc then one.alloc.replaced = true end
   if one.alloc and not stays then one.alloc:stop "it is replaced" end
   local successor = agent:start(job, group, one.planned.index)
   if not policy then return true end
@@ -109,6 +114,7 @@ local function replace(agent, job, one, policy)
     return true
   end
   successor:stop(why)
+  if stays then one.alloc.replaced = false end
   if policy.auto_revert and one.alloc and not stays then
     agent:start(one.job, one.job.groups[1], one.planned.index)
     why = why .. "; what was there before has been started again"
@@ -145,14 +151,7 @@ end
 
 -- ---- the whole --------------------------------------------------------------------------------
 
---- Carries it out with an agent that runs nothing else. Returns once everything of the job that is there has been taken
---- over, and what is to be replaced has been.
----@param agent Agent
----@param job table  normalised
----@param plan Plan  of this job, see plan.lua
----@return true? ok
----@return table? err  an update that failed: what was there before runs on, or again
-function M.run(agent, job, plan)
+local function carry_out(agent, job, plan)
   local leaving, replacing, gone = {}, {}, {}
   for _, planned in ipairs(plan.allocs) do
     local group = group_of(job, planned.group)
@@ -165,6 +164,7 @@ function M.run(agent, job, plan)
       if planned.action == "replace" then
         replacing[#replacing + 1] = { planned = planned, alloc = alloc, job = old_job }
       elseif alloc then
+        alloc.replaced = true
         leaving[#leaving + 1] = alloc
       end
       table.move(planned.records, 1, #planned.records, #gone + 1, gone)
@@ -175,8 +175,81 @@ function M.run(agent, job, plan)
     if planned.action == "create" then agent:start(job, group_of(job, planned.group), planned.index) end
   end
   local ok, err = roll(agent, job, replacing)
-  removal.images(agent.engine, agent.emitter, gone, agent.options)
+  removal.images(agent.images, agent.emitter, gone, agent.options)
   if not ok then return nil, err end
+  return true
+end
+
+-- What is there of a job, with what a killed process had half done brought to its end.
+local function look(agent, name)
+  local known, err = agent.state:job(name)
+  if err then return nil, err end
+  local endpoint = agent.engine:endpoint()
+  if known and known.endpoint and known.endpoint ~= endpoint and known.status == "running" then
+    return nil, runtime.error("taken", ("job '%s' runs on another engine, %s; stop it there first, or use another --state-dir"):format(
+      name, known.endpoint))
+  end
+  local found
+  found, err = recovery.find(agent.engine, agent.state, name)
+  if not found then return nil, err end
+  local ok
+  ok, err = recovery.finish(agent, found)
+  if not ok then return nil, err end
+  return recovery.standing(found)
+end
+
+--- Brings a job to what it should be, whatever of it is there. Returns once everything of it that is there has been taken
+--- over, and what is to be replaced has been.
+---@param agent Agent
+---@param job table          normalised; the caller holds it, see claim.lua
+---@param source? JobSource  what it was read from
+---@return true? ok
+---@return table? err  an update that failed: what was there before runs on, or again
+function M.run(agent, job, source)
+  local records, err = look(agent, job.name)
+  if not records then return nil, err end
+  local ok
+  ok, err = agent:record(job, source)
+  if not ok then return nil, err end
+  return carry_out(agent, job, plans.make(job, records))
+end
+
+-- Records as one list for each allocation.
+local function by_alloc(records)
+  local lists, index = {}, {}
+  for _, record in ipairs(records) do
+    local list = index[record.alloc]
+    if not list then
+      list = { alloc = record.alloc, index = record.index, records = {} }
+      index[record.alloc], lists[#lists + 1] = list, list
+    end
+    table.insert(list.records, record)
+  end
+  return lists
+end
+
+--- Ends a job that no process watches, as it wants to be ended, and waits until nothing of it is left.
+---@param agent Agent
+---@param name string  the caller holds the job, see claim.lua
+---@return boolean? found  false where there is nothing of it
+---@return table? err
+function M.stop(agent, name, reason)
+  local records, err = look(agent, name)
+  if not records then return nil, err end
+  local known = agent.state:job(name)
+  if #records == 0 then return known ~= nil end
+  local job = known and known.definition or { name = name, type = "service" }
+  if not known then
+    local ok
+    ok, err = agent:record(job)
+    if not ok then return nil, err end
+  end
+  for _, planned in ipairs(by_alloc(records)) do
+    local old_job, old_group = former(job, planned.records)
+    adopt(agent, planned, old_job, old_group)
+  end
+  agent:stop_job(name, reason)
+  removal.images(agent.images, agent.emitter, records, agent.options)
   return true
 end
 

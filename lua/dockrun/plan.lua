@@ -68,6 +68,7 @@ local of_the_watcher = {
 -- The definition that a container has now: as it was made, with the limits that it was given since.
 local function current(record)
   local task, limits = tree.copy(record.definition), record.limits
+  if not limits then return task end  -- it has no container just now
   local MB = 1024 * 1024
   local reserved = limits.MemoryReservation or 0
   task.resources.memory = (reserved > 0 and reserved or limits.Memory) // MB
@@ -103,14 +104,14 @@ end
 function M.fields(record, task, meta)
   local fields = {}
   if not record.definition then return { { path = "definition", forces = "replace" } } end
-  if record.state ~= "running" then
+  if not record.goes_on then
     fields[1] = { path = "state", old = record.state, new = "running", forces = "replace" }
   end
   local wanted = json.decode(driver.definition(task, meta))
   -- What the engine keeps in its own units is compared in those: it rounds, and has least values.
   local limits = driver_config.resources(task)
   local now = current(record)
-  if limits and limits.CpuShares == record.limits.CpuShares then now.resources.cpu = wanted.resources.cpu end
+  if limits and record.limits and limits.CpuShares == record.limits.CpuShares then now.resources.cpu = wanted.resources.cpu end
   compare(now, wanted, "", fields)
   return fields
 end
@@ -190,15 +191,22 @@ local function plan_alloc(job, group, index, records)
   return alloc
 end
 
--- "group index" -> records of one allocation there; a second allocation of the same place is to go.
+-- "group index" -> records of one allocation there. A second allocation of the same place is to go, and one whose stop was
+-- begun: lists of records, an allocation each.
 local function by_place(records)
-  local places, surplus = {}, {}
+  local places, going, by_alloc = {}, {}, {}
   for _, record in ipairs(records) do
     local key = record.group .. " " .. record.index
-    places[key] = places[key] or { alloc = record.alloc, records = {} }
-    table.insert(places[key].alloc == record.alloc and places[key].records or surplus, record)
+    local stopping = record.meta and record.meta.stopping
+    if not stopping then places[key] = places[key] or { alloc = record.alloc, records = {} } end
+    local list = not stopping and places[key].alloc == record.alloc and places[key].records or by_alloc[record.alloc]
+    if not list then
+      list = { reason = stopping and "its stop was begun" or "another allocation has its place" }
+      by_alloc[record.alloc], going[#going + 1] = list, list
+    end
+    list[#list + 1] = record
   end
-  return places, surplus
+  return places, going
 end
 
 local function stop_all(records, reason)
@@ -212,11 +220,11 @@ end
 
 --- The plan for a job, given what of it is on the engine.
 ---@param job table            normalised
----@param records TaskRecord[] of this job, see driver/inventory.lua
+---@param records TaskRecord[] of this job, see recovery.standing
 ---@return Plan
 function M.make(job, records)
   local plan = { job = job.name, allocs = {} }
-  local places, surplus = by_place(records)
+  local places, going = by_place(records)
   for _, group in ipairs(job.groups) do
     for index = 0, group.count - 1 do
       local key = group.name .. " " .. index
@@ -228,7 +236,7 @@ function M.make(job, records)
   for key in pairs(places) do keys[#keys + 1] = key end
   table.sort(keys)
   for _, key in ipairs(keys) do table.insert(plan.allocs, stop_all(places[key].records, "the job no longer has it")) end
-  for _, record in ipairs(surplus) do table.insert(plan.allocs, stop_all({ record }, "another allocation has its place")) end
+  for _, list in ipairs(going) do table.insert(plan.allocs, stop_all(list, list.reason)) end
   return plan
 end
 

@@ -17,8 +17,10 @@ local KEEP_EVENTS = 10000
 
 ---@class Store
 ---@field path string
+---@field id string       which state it is: containers carry it in a label
 ---@field owner Owner     this process: whose allocations, intents and leases it writes
 ---@field db Database
+---@field log? Database   for events; nil where it is only to be read
 ---@field keep_events integer
 ---@field closed boolean
 local Store = {}
@@ -91,10 +93,22 @@ local function begin_reading(db)
     .. "such as `dockrun gc`, to bring it up to date"):format(db.path, seen, migrate.version))
 end
 
+-- A connection of its own for the events, whose commits need not be on the disk before a task goes on.
+-- https://www.sqlite.org/pragma.html#pragma_synchronous
+local function open_log(path)
+  local log, err = database.open(path)
+  if not log then return nil, err end
+  local ok
+  ok, err = log:exec "PRAGMA synchronous = NORMAL"
+  if ok then return log end
+  log:close()
+  return nil, err
+end
+
 --- Opens the state, and makes it where there is none. Several processes may do so at once.
 ---@param dir string
----@param opts? { readonly?: boolean, keep_events?: integer }  readonly: makes and changes nothing, and never waits for
----  who writes; keep_events: 10,000
+---@param opts? { readonly?: boolean, keep_events?: integer, owner?: Owner }  readonly: makes and changes nothing, and
+---  never waits for who writes; keep_events: 10,000; owner: who it is that writes, where it is not this process
 ---@return Store? store
 ---@return table? err  kind "missing" (readonly, and there is none), "corrupt", "full", "readonly", "busy", "store" (of a
 ---  newer dockrun, or not of dockrun), "system"
@@ -115,8 +129,15 @@ function M.open(dir, opts)
     db:close()
     return nil, err
   end
+  local id, log
+  id, err = db:value "SELECT id FROM identity"
+  if not err and not opts.readonly then log, err = open_log(path) end
+  if err then
+    db:close()
+    return nil, err
+  end
   return setmetatable({
-    db = db, path = path, owner = process.this(), keep_events = opts.keep_events or KEEP_EVENTS, closed = false,
+    db = db, log = log, path = path, id = id, owner = opts.owner or process.this(), keep_events = opts.keep_events or KEEP_EVENTS, closed = false,
   }, Store)
 end
 
@@ -138,6 +159,7 @@ function Store.is_alive(owner) return process.is_alive(owner) end
 function Store:close()
   self.closed = true
   self.db:close()
+  if self.log then self.log:close() end
 end
 
 Store.__close = Store.close

@@ -269,6 +269,7 @@ return job %q {
     assert.equal(0, stopped.code)
     assert.truthy(stopped.stdout:find '"event":"removed"')
     assert.same({}, jobs.containers(engine, name))
-    assert.equal(1, process.run({ "stop", name, "--endpoint", endpoint }).code)
+    assert.equal(0, process.run({ "stop", name, "--endpoint", endpoint }).code)
+    assert.equal(1, process.run({ "stop", jobs.unique "nobody", "--endpoint", endpoint }).code)
   end)
 end)

@@ -1,9 +1,9 @@
 local dockrun = require "dockrun"
 local agents = require "dockrun.agent"
-local inventory = require "dockrun.driver.inventory"
 local load = require "dockrun.job.load"
 local output = require "dockrun.cli.output"
 local plans = require "dockrun.plan"
+local recovery = require "dockrun.recovery"
 
 -- What stands before a task, and its colour.
 local signs = {
@@ -53,15 +53,15 @@ return {
     if not job then return nil, err end
     for _, warning in ipairs(job.warnings) do output.say("warn", ("%s: %s"):format(args.job, warning)) end
     local agent
-    agent, err = agents.new(dockrun.options)
+    agent, err = agents.new(dockrun.options, { readonly = true })
     if not agent then return nil, err end
     local ok
     ok, err = plans.check(job, agent:host())
     if not ok then return nil, err end
-    local records
-    records, err = inventory.list(agent.engine, job.name)
-    if not records then return nil, err end
-    local plan = plans.make(job, records)
+    local found
+    found, err = recovery.find(agent.engine, agent.state, job.name)
+    if not found then return nil, err end
+    local plan = plans.make(job, recovery.standing(found))
     local changes = plans.has_changes(plan)
     if args.json then
       output.json(as_json(plan))

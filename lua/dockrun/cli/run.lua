@@ -2,7 +2,6 @@ local agents = require "dockrun.agent"
 local apply = require "dockrun.apply"
 local claim = require "dockrun.claim"
 local dockrun = require "dockrun"
-local inventory = require "dockrun.driver.inventory"
 local load = require "dockrun.job.load"
 local loglines = require "dockrun.cli.loglines"
 local output = require "dockrun.cli.output"
@@ -55,12 +54,12 @@ local function listen(agent, args)
   if output.is_terminal(2) then agent.on_progress = progress_bar end
 end
 
--- Does what the plan says, then waits for the end. The first Ctrl-C stops the job as it wants to be stopped, the second kills it.
-local function foreground(agent, job, plan)
+-- Brings the job to what it should be, then waits for the end. The first Ctrl-C stops the job as it wants to be stopped, the second kills it.
+local function foreground(agent, job, source)
   local failure
   local ok, result = pcall(function()
     local applied
-    applied, failure = apply.run(agent, job, plan)
+    applied, failure = apply.run(agent, job, source)
     if failure then output.say("error", tostring(failure)) end
     return agent:wait() and applied
   end)
@@ -86,8 +85,11 @@ return {
   run = function(args)
     local vars, err = require "dockrun.cli.vars"(args.var)
     if not vars then return nil, err end
-    local job
-    job, err = load.file(args.job, { vars = vars, runtime = dockrun })
+    local source, job
+    source, err = load.read(args.job)
+    if not source then return nil, err end
+    source.vars = vars
+    job, err = load.string(source.text, source.format, source.name, { vars = vars, runtime = dockrun })
     if not job then return nil, err end
     for _, warning in ipairs(job.warnings) do output.say("warn", ("%s: %s"):format(args.job, warning)) end
     if args.hooks then dockrun.options.hooks = args.hooks end
@@ -102,18 +104,15 @@ return {
       agent:stop(reason)
     end)
     if not held then return nil, why end
-    local records
-    records, err = inventory.list(agent.engine, job.name)
-    if not records then return nil, err end
-    local plan = plans.make(job, records)
+    agent.on_warning = function(text) output.say("warn", text) end
     listen(agent, args)
     if args.detach then
-      ok, err = apply.run(agent, job, plan)
+      ok, err = apply.run(agent, job, source)
       local running = agent:detach()
       if not ok then return nil, err end
       return running and 0 or 1
     end
-    local code = foreground(agent, job, plan)
+    local code = foreground(agent, job, source)
     agent:close()
     return code
   end,

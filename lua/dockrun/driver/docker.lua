@@ -10,8 +10,8 @@ local M = {}
 
 M.labels = {
   job = "dockrun.job", group = "dockrun.group", task = "dockrun.task", alloc = "dockrun.alloc", index = "dockrun.index",
-  spec = "dockrun.spec", runtime = "dockrun.runtime", ports = "dockrun.ports", pulled = "dockrun.pulled",
-  kill_timeout = "dockrun.kill_timeout", definition = "dockrun.definition", alloc_dir = "dockrun.alloc_dir",
+  spec = "dockrun.spec", runtime = "dockrun.runtime", ports = "dockrun.ports",
+  kill_timeout = "dockrun.kill_timeout", state = "dockrun.state", definition = "dockrun.definition", alloc_dir = "dockrun.alloc_dir",
 }
 
 --- Network modes in which the container has no ports of its own to publish.
@@ -23,6 +23,7 @@ M.unpublished = { host = true, none = true }
 ---@field task table
 ---@field alloc { id: string, index: integer }
 ---@field ip string      the node's address (NOMAD_IP)
+---@field state_id? string  the state that knows the container
 ---@field bind_ip string address that ports are bound on, "" for all
 ---@field ports { label: string, ip: string, host_port: integer, container_port: integer, protocols: string[] }[]
 ---@field env table<string, string>
@@ -113,8 +114,8 @@ local function labels_of(context)
   labels[M.labels.spec] = M.spec_hash(task)
   labels[M.labels.runtime] = "dockrun/" .. runtime.version
   labels[M.labels.ports] = json.encode(json.array(context.ports))
-  labels[M.labels.pulled] = tostring(context.image ~= nil and context.image.pulled)
   labels[M.labels.kill_timeout] = tostring(task.kill_timeout)
+  labels[M.labels.state] = context.state_id
   labels[M.labels.definition] = M.definition(context.spec or task, context.meta)
   labels[M.labels.alloc_dir] = context.dirs and context.dirs.root
   return labels
@@ -161,7 +162,7 @@ function M.image(images, context, opts)
   local read, file = files.open_archive(context.dirs, wanted.load)
   if not read then return nil, file end
   local _ <close> = file
-  return images:load(wanted.image, read)
+  return images:load(wanted.image, read, opts.owner)
 end
 
 -- A container of this name is there already. Ours is a leftover and goes; another's stays, and the name is taken.

@@ -34,15 +34,46 @@ end
 ---@class ImagePuller
 ---@field engine table
 ---@field options table<string, any>
+---@field state Store                   which images dockrun pulled
 ---@field flights table<string, table>  pulls under way, by reference
----@field pulled table<string, boolean> references that this process brought to the host
+---@field pulled table<string, boolean> references that this process used, and that dockrun brought to the host
 local Puller = {}
 Puller.__index = Puller
 
 ---@param engine table
 ---@param options table<string, any>
+---@param state Store
 ---@return ImagePuller
-function M.new(engine, options) return setmetatable({ engine = engine, options = options, flights = {}, pulled = {} }, Puller) end
+function M.new(engine, options, state)
+  return setmetatable({ engine = engine, options = options, state = state, flights = {}, pulled = {} }, Puller)
+end
+
+-- Whether dockrun, whichever process of it, brought the image that a reference names now.
+local function is_ours(self, reference, here)
+  local row = self.state:image(reference)
+  return row ~= nil and row.id == here.Id
+end
+
+-- Notes before a pull what it will bring, and after it what it brought: a process that is killed in between leaves the
+-- note, by which the next one knows (recovery.lua).
+local function begin_to_bring(self, reference, owner)
+  owner = owner or { alloc = "", task = "" }
+  return self.state:intend(owner.alloc, owner.task, "pull", { reference = reference.full })
+end
+
+-- `before` is the image of dockrun's that had the reference until now: without a name it still takes its room.
+local function brought(self, intent, reference, image, before)
+  local nameless = before and before.Id ~= image.Id and before.Id or nil
+  local ok, err = self.state:transaction(function()
+    self.state:put_image { reference = reference.full, id = image.Id }
+    if nameless then self.state:put_image { reference = nameless, id = nameless } end
+    self.state:done(intent)
+  end)
+  if not ok then return nil, err end
+  self.pulled[reference.full] = true
+  if nameless then self.pulled[nameless] = true end
+  return true
+end
 
 -- Adds up the layers' progress; docker tells of each layer for itself.
 local function add_up(layers, message)
@@ -131,21 +162,20 @@ local function join_pull(self, reference, auth, progress, patience)
   return flight.result[1], flight.result[2]
 end
 
--- The containers that were made from a reference, of whomever.
-local function users(engine, reference, labels)
-  local containers, err = engine:container_list { all = true, filters = { label = labels } }
+-- Whether anybody uses a reference: a container, of whomever, or a task that has not come to its container yet.
+local function is_used(self, reference)
+  local containers, err = self.engine:container_list { all = true }
   if not containers then return nil, err end
-  local found = {}
   for _, container in ipairs(containers) do
-    if container.Image == reference then found[#found + 1] = container end
+    if container.Image == reference or container.ImageID == reference then return true end
   end
-  return found
+  return self.state:uses_image(reference)
 end
 
 --- Makes sure that an image is on the host. `latest` is looked for anew each time, any other tag only if it is missing.
 --- Where a newer `latest` cannot be had but one is here, that one serves, and `warn` is told why.
 ---@param text string  the reference as the job has it
----@param opts? { force?: boolean, auth?: table, auth_soft_fail?: boolean, timeout?: number, pulling?: fun(), warn?: fun(message: string),
+---@param opts? { owner?: { alloc: string, task: string }, force?: boolean, auth?: table, auth_soft_fail?: boolean, timeout?: number, pulling?: fun(), warn?: fun(message: string),
 ---  progress?: fun(current: integer, total: integer) }  force: pull in any case; timeout: instead of docker.pull_timeout
 ---@return { id: string, reference: Reference, pulled: boolean }? image  pulled: it was not on the host before
 ---@return table? err  kind "pull" (`final`: another try will not help), "auth", "invalid", "unreachable" or "engine"
@@ -156,10 +186,7 @@ function Puller:ensure(text, opts)
   local here
   here, err = self.engine:image_inspect(reference.full)
   if not here and err.status ~= 404 then return nil, err end
-  if here and not self.pulled[reference.full] then  -- another dockrun may have brought it: its containers say so
-    local theirs = users(self.engine, reference.full, { "dockrun.pulled=true" })
-    self.pulled[reference.full] = theirs and #theirs > 0 or nil
-  end
+  if here then self.pulled[reference.full] = is_ours(self, reference.full, here) or nil end
   if here and reference.tag ~= "latest" and not opts.force then
     return { id = here.Id, reference = reference, pulled = self.pulled[reference.full] or false }
   end
@@ -168,6 +195,12 @@ function Puller:ensure(text, opts)
   auth, err = credentials.find(reference.name, opts.auth, self.options)
   if err and not opts.auth_soft_fail then return nil, err end
   if err and opts.warn then opts.warn(("%s; pulling without"):format(err)) end
+  local intent
+  if not here or self.pulled[reference.full] then
+    intent, err = begin_to_bring(self, reference, opts.owner)
+    if not intent then return nil, err end
+  end
+  local ended <close> = setmetatable({}, { __close = function() if intent then self.state:done(intent) end end })
   local ok
   ok, err = join_pull(self, reference, auth, opts.progress, opts.timeout)
   if not ok then
@@ -178,19 +211,30 @@ function Puller:ensure(text, opts)
   local image
   image, err = self.engine:image_inspect(reference.full)
   if not image then return nil, pull_error(reference, tostring(err)) end
-  if not here then self.pulled[reference.full] = true end
+  if intent then
+    ok, err = brought(self, intent, reference, image, here)
+    if not ok then return nil, err end
+    intent = nil
+  end
   return { id = image.Id, reference = reference, pulled = self.pulled[reference.full] or false }
 end
 
 --- Loads an image from an archive, as `docker save` makes them, instead of pulling it.
 ---@param text string  the reference as the job has it: the archive must hold it
 ---@param read fun(): string?  gives the archive piece by piece
+---@param owner? { alloc: string, task: string }
 ---@return { id: string, reference: Reference, pulled: boolean }? image  pulled: it was not on the host before
 ---@return table? err  kind "pull", "invalid", "unreachable" or "engine"
-function Puller:load(text, read)
+function Puller:load(text, read, owner)
   local reference, err = M.parse(text)
   if not reference then return nil, err end
   local before = self.engine:image_inspect(reference.full)
+  local intent
+  if not before then
+    intent, err = begin_to_bring(self, reference, owner)
+    if not intent then return nil, err end
+  end
+  local ended <close> = setmetatable({}, { __close = function() if intent then self.state:done(intent) end end })
   local lines <close>, why = self.engine:image_load { body = read }
   if not lines then return nil, why end
   local held = {}
@@ -202,26 +246,37 @@ function Puller:load(text, read)
   if not image then
     return nil, runtime.error("pull", ("the archive does not hold %s, but %s"):format(reference.full, table.concat(held, ", ")))
   end
-  if not before then self.pulled[reference.full] = true end
+  if intent then
+    local ok
+    ok, err = brought(self, intent, reference, image)
+    if not ok then return nil, err end
+    intent = nil
+  end
   return { id = image.Id, reference = reference, pulled = self.pulled[reference.full] or false }
 end
 
---- Removes an image, unless a container uses it. (The engine refuses only where the last name of the image would go.)
+--- Whether dockrun brought the image that a reference names.
+---@param reference string
+---@return boolean
+function Puller:is_ours(reference)
+  local here = self.engine:image_inspect(reference)
+  return here ~= nil and is_ours(self, reference, here)
+end
+
+--- Removes an image, unless somebody uses it. (The engine refuses only where the last name of the image would go.)
 ---@param reference string
 ---@return boolean removed
 ---@return table? err  why not, where it is neither in use nor gone already
 function Puller:remove(reference)
-  local containers, err = users(self.engine, reference)
-  if not containers then return false, err end
-  if #containers > 0 then return false end
+  local used, err = is_used(self, reference)
+  if err or used then return false, err end
   local ok
   ok, err = self.engine:image_remove(reference)
-  if ok then
-    self.pulled[reference] = nil
-    return true
-  end
-  if err.status == 409 or err.status == 404 then return false end
-  return false, err
+  if not ok and err.status == 409 then return false end
+  if not ok and err.status ~= 404 then return false, err end
+  self.pulled[reference] = nil
+  local _, why = self.state:forget_image(reference)
+  return ok and true or false, why
 end
 
 return M

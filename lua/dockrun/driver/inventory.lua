@@ -11,7 +11,7 @@ local M = {}
 ---@field alloc string
 ---@field index integer
 ---@field state "pending"|"running"|"dead"|"failed"
----@field container_id string
+---@field container_id? string  nil only for what recovery.lua adds
 ---@field image string
 ---@field ports PortMapping[]
 ---@field exit_code? integer
@@ -19,11 +19,13 @@ local M = {}
 ---@field started_at? string
 ---@field finished_at? string
 ---@field tty boolean
----@field pulled boolean   its image came with it
+---@field created string    RFC 3339
+---@field state_id? string  the state that knows it, see store.lua
 ---@field kill_timeout number
 ---@field alloc_dir? string  its directories on this host
 ---@field definition? table  the task as it was when the container was made, see driver/docker.lua
----@field limits table       what it may use now: the engine's HostConfig
+---@field row? table         what the state knows of it, see recovery.lua
+---@field limits? table      what it may use now: the engine's HostConfig
 
 local states = { created = "pending", running = "running", paused = "running", restarting = "running" }
 
@@ -40,7 +42,7 @@ local function record(found)
     exit_code = ended and state.ExitCode or nil, restarts = found.RestartCount or 0,
     started_at = state.StartedAt and not state.StartedAt:find "^0001" and state.StartedAt or nil,
     finished_at = ended and state.FinishedAt or nil,
-    tty = found.Config.Tty or false, pulled = labels[at.pulled] == "true",
+    tty = found.Config.Tty or false, created = found.Created, state_id = labels[at.state],
     kill_timeout = tonumber(labels[at.kill_timeout]) or 5, alloc_dir = labels[at.alloc_dir],
     definition = json.decode(labels[at.definition] or ""), limits = found.HostConfig,
   }

@@ -1,7 +1,6 @@
 --- Ends and removes tasks by what the engine knows of them: for a process that did not start them.
 local again = require "dockrun.driver.again".again
 local dirs = require "dockrun.driver.dirs"
-local image = require "dockrun.driver.image"
 
 local M = {}
 
@@ -48,15 +47,14 @@ function M.directories(records)
 end
 
 --- Removes the images that dockrun pulled for these tasks and that nothing uses any more.
----@param engine table
+---@param images ImagePuller
 ---@param emitter Emitter
 ---@param records TaskRecord[]
 ---@param options table<string, any>
-function M.images(engine, emitter, records, options)
+function M.images(images, emitter, records, options)
   if not options["docker.cleanup.image"] then return end
-  local images = image.new(engine, options)
   for _, record in ipairs(records) do
-    if record.pulled and images:remove(record.image) then
+    if record.image and images:is_ours(record.image) and images:remove(record.image) then
       emitter:emit(identity(record), "image_removed", { message = record.image })
     end
   end

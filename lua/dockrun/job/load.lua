@@ -65,12 +65,16 @@ function M.string(text, format, name, opts)
   return job
 end
 
---- Reads a job file. Its ending tells the format.
+---@class JobSource
+---@field format string  a key of `readers`
+---@field name string    the file's path
+---@field text string
+
+--- The text of a job file. Its ending tells the format.
 ---@param path string
----@param opts? LoadOptions
----@return table? job
+---@return JobSource? source
 ---@return SpecError? err
-function M.file(path, opts)
+function M.read(path)
   local format = path:match "%.(%w+)$"
   if not readers[format] then return fail(path, "not a job file by its ending; known: " .. formats()) end
   local file, why = io.open(path, "r")
@@ -79,7 +83,18 @@ function M.file(path, opts)
   text, why = file:read(LONGEST + 1)
   file:close()
   if not text and why then return fail(path, "cannot read the job: " .. why) end
-  return M.string(text or "", format, path, opts)
+  return { format = format, name = path, text = text or "" }
+end
+
+--- Reads a job file.
+---@param path string
+---@param opts? LoadOptions
+---@return table? job
+---@return SpecError? err
+function M.file(path, opts)
+  local source, err = M.read(path)
+  if not source then return nil, err end
+  return M.string(source.text, source.format, path, opts)
 end
 
 return M

@@ -7,17 +7,19 @@ local M = {}
 
 local POLL = 0.1  -- seconds between two looks at whether anything was written; a look reads no more than a page
 
---- Adds an event, and drops the oldest beyond `keep_events`.
+--- Adds an event, and drops the oldest beyond `keep_events`. It is there for every process at once; a loss of power may
+--- take the last ones (synchronous = NORMAL), for nothing is decided by them.
 ---@param event table  see events.lua; goes through JSON
 ---@return integer? id  grows with each event
 ---@return table? err
 function M:add_event(event)
-  return self.db:transaction(function()
-    local id, err = self.db:value(
+  local db = self.db.inside and self.db or self.log  -- within a transaction it is a part of that
+  return db:transaction(function()
+    local id, err = db:value(
       [[INSERT INTO events (time, job, "group", task, alloc, event, json) VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id]],
       event.time, event.job, event.group, event.task, event.alloc, event.event, json.encode(event))
     if not id then return nil, err end
-    self.db:run("DELETE FROM events WHERE id <= ?", id - self.keep_events)
+    db:run("DELETE FROM events WHERE id <= ?", id - self.keep_events)
     return id
   end)
 end

@@ -117,7 +117,7 @@ function M:reclaim_leases(held, is_alive)
     if not held(lease) then
       -- Only if nobody has taken it over meanwhile.
       local gone
-      gone, err = rows.remove(self.db, "DELETE FROM leases WHERE port = ? AND ip = ? AND alloc = ? AND task = ? AND owner = ?",
+      gone, err = rows.affect(self.db, "DELETE FROM leases WHERE port = ? AND ip = ? AND alloc = ? AND task = ? AND owner = ?",
         lease.port, lease.ip, lease.alloc, lease.task, process.format(lease.owner))
       if err then return nil, err end
       if gone then released[#released + 1] = lease end

@@ -44,6 +44,13 @@ local steps = {
   ALTER TABLE tasks ADD COLUMN restart_count INTEGER;
   ALTER TABLE tasks ADD COLUMN restart_since REAL;
   ]],
+  -- Which state a container belongs to; on which engine a job runs, and the text that it was read from.
+  [[
+  CREATE TABLE identity (id TEXT NOT NULL) STRICT;
+  INSERT INTO identity VALUES (lower(hex(randomblob(16))));
+  ALTER TABLE jobs ADD COLUMN endpoint TEXT;
+  ALTER TABLE jobs ADD COLUMN source TEXT;
+  ]],
 }
 
 --- The version of the schema that this dockrun writes.

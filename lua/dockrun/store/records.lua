@@ -8,7 +8,7 @@ local rows = require "dockrun.store.rows"
 ---@class Store
 local M = {}
 
-local job_shape = rows.shape("jobs", { "name" }, { "definition", "status", "submitted_at" })
+local job_shape = rows.shape("jobs", { "name" }, { "definition", "status", "submitted_at", "endpoint", "source" })
 local alloc_shape = rows.shape("allocations", { "id" }, { "job", "group", "index", "meta", "owner" })
 local task_shape = rows.shape("tasks", { "alloc", "task" }, {
   "state", "container_id", "image", "image_id", "ports", "exit_code", "signal", "oom", "restarts", "restart_count",
@@ -31,6 +31,8 @@ end
 ---@field definition table      normalised, without functions
 ---@field status string
 ---@field submitted_at? string  now where left out
+---@field endpoint? string      the engine that it runs on
+---@field source? table         what it was read from, see job/load.lua
 
 --- Puts a job whole, in the place of the one of that name.
 ---@param job JobRecord
@@ -51,7 +53,16 @@ function M:job(name) return rows.one(self.db, "SELECT * FROM jobs WHERE name = ?
 ---@param name string
 ---@return boolean? removed  false where there was none
 ---@return table? err
-function M:remove_job(name) return rows.remove(self.db, "DELETE FROM jobs WHERE name = ?", name) end
+function M:remove_job(name) return rows.affect(self.db, "DELETE FROM jobs WHERE name = ?", name) end
+
+--- Notes how a job fares.
+---@param name string
+---@param status string
+---@return boolean? found
+---@return table? err
+function M:set_job_status(name, status)
+  return rows.affect(self.db, "UPDATE jobs SET status = ? WHERE name = ?", status, name)
+end
 
 -- ---- allocations ------------------------------------------------------------------------------
 
@@ -86,11 +97,20 @@ end
 ---@return table? err
 function M:alloc(id) return rows.one(self.db, "SELECT * FROM allocations WHERE id = ?", id) end
 
+--- Removes the allocations at a place whose tasks have all ended.
+---@param place { job: string, group: string, index: integer }
+---@return boolean? removed
+---@return table? err
+function M:remove_ended(place)
+  return rows.affect(self.db, [[DELETE FROM allocations WHERE job = ? AND "group" = ? AND "index" = ? AND NOT EXISTS (
+    SELECT 1 FROM tasks WHERE alloc = allocations.id AND state NOT IN ('dead', 'failed'))]], place.job, place.group, place.index)
+end
+
 --- Removes an allocation with its tasks.
 ---@param id string
 ---@return boolean? removed
 ---@return table? err
-function M:remove_alloc(id) return rows.remove(self.db, "DELETE FROM allocations WHERE id = ?", id) end
+function M:remove_alloc(id) return rows.affect(self.db, "DELETE FROM allocations WHERE id = ?", id) end
 
 -- ---- tasks ------------------------------------------------------------------------------------
 
@@ -144,7 +164,7 @@ function M:task(alloc, task) return rows.one(self.db, TASKS .. "WHERE alloc = ? 
 ---@return boolean? removed
 ---@return table? err
 function M:remove_task(alloc, task)
-  return rows.remove(self.db, "DELETE FROM tasks WHERE alloc = ? AND task = ?", alloc, task)
+  return rows.affect(self.db, "DELETE FROM tasks WHERE alloc = ? AND task = ?", alloc, task)
 end
 
 -- ---- what was begun ---------------------------------------------------------------------------
@@ -175,8 +195,9 @@ end
 ---@param id integer
 ---@return boolean? removed  false where it was already
 ---@return table? err
-function M:done(id) return rows.remove(self.db, "DELETE FROM intents WHERE id = ?", id) end
+function M:done(id) return rows.affect(self.db, "DELETE FROM intents WHERE id = ?", id) end
 
+--- What was begun and not done. Whose owner lives is under way.
 ---@return Intent[]? intents  the oldest first
 ---@return table? err
 function M:intents() return rows.list(self.db, "SELECT * FROM intents ORDER BY id") end
@@ -203,8 +224,30 @@ end
 function M:images() return rows.list(self.db, "SELECT * FROM images ORDER BY reference") end
 
 ---@param reference string
+---@return ImageRecord? image  nil, nil where dockrun has not pulled it
+---@return table? err
+function M:image(reference) return rows.one(self.db, "SELECT * FROM images WHERE reference = ?", reference) end
+
+--- An image is in use now: it is to stay for a while.
+---@param reference string
+---@return boolean? found
+---@return table? err
+function M:touch_image(reference)
+  return rows.affect(self.db, "UPDATE images SET last_used_at = ? WHERE reference = ?", events.timestamp(), reference)
+end
+
+--- Whether a task that has not ended wants an image.
+---@param reference string
+---@return boolean? used
+---@return table? err
+function M:uses_image(reference)
+  local count, err = self.db:value("SELECT count(*) FROM tasks WHERE image = ? AND state NOT IN ('dead', 'failed')", reference)
+  return count and count > 0, err
+end
+
+---@param reference string
 ---@return boolean? removed
 ---@return table? err
-function M:forget_image(reference) return rows.remove(self.db, "DELETE FROM images WHERE reference = ?", reference) end
+function M:forget_image(reference) return rows.affect(self.db, "DELETE FROM images WHERE reference = ?", reference) end
 
 return M

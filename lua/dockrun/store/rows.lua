@@ -5,7 +5,7 @@ local process = require "dockrun.store.process"
 local M = {}
 
 -- Columns that are not what they hold, by their names.
-local JSON = { "definition", "ports", "detail", "meta", "data" }
+local JSON = { "definition", "ports", "detail", "meta", "data", "source" }
 local BOOLEAN = { "oom" }
 
 local encode = {}
@@ -87,13 +87,13 @@ function M.one(db, sql, ...)
   return records and records[1], err
 end
 
---- Whether a statement removed something.
+--- Whether a statement removed or changed something.
 ---@param db Database
 ---@param sql string
 ---@param ... any
----@return boolean? removed
+---@return boolean? affected
 ---@return table? err
-function M.remove(db, sql, ...)
+function M.affect(db, sql, ...)
   local changes, err = db:run(sql, ...)
   if not changes then return nil, err end
   return changes > 0

@@ -16,14 +16,30 @@ local M = {}
 ---@field tasks Task[]
 ---@field stopping? string  why, from the moment that it is to end
 ---@field began boolean     a container of it has run
+---@field job string
+---@field group string
+---@field created number    seconds since 1970
 local Alloc = {}
 Alloc.__index = Alloc
 
----@param id string
----@param index integer
+---@param agent Agent
+---@param which { id: string, job: string, group: string, index: integer, created: number }
 ---@return Alloc
-function M.new(id, index)
-  return setmetatable({ id = id, index = index, tasks = {}, waiting = {}, began = false }, Alloc)
+function M.new(agent, which)
+  return setmetatable({
+    agent = agent, id = which.id, index = which.index, job = which.job, group = which.group, created = which.created,
+    tasks = {}, waiting = {}, began = false,
+  }, Alloc)
+end
+
+--- Writes it down. A transaction of the store's is the caller's.
+---@return true? ok
+---@return table? err
+function Alloc:save()
+  return self.agent.state:put_alloc {
+    id = self.id, job = self.job, group = self.group, index = self.index,
+    meta = { created = self.created, stopping = self.stopping },
+  }
 end
 
 local function stage(task) return task.context.spec.lifecycle and task.context.spec.lifecycle.hook or "main" end
@@ -133,11 +149,20 @@ local function end_lot(self, wanted, reason)
   for _, task in ipairs(tasks) do join(task.coroutine) end
 end
 
+--- Notes that it is to end, so that another process would go on with that.
+---@param reason? string
+function Alloc:mark_stopping(reason)
+  if self.stopping then return end
+  self.stopping = reason or "stopped"
+  local ok, err = self:save()
+  if not ok then self.agent:warn(err) end
+end
+
 --- Stops its tasks as the job wants, the leader first, sidecars last. Returns once they have ended; poststop tasks run
 --- then. A second stop waits with the first.
 ---@param reason? string
 function Alloc:stop(reason)
-  self.stopping = self.stopping or reason or "stopped"
+  self:mark_stopping(reason)
   for _, wanted in ipairs(lots) do end_lot(self, wanted, reason) end
 end
 
@@ -168,17 +193,28 @@ function Alloc:changed(task)
   for _, woken in ipairs(waiting) do woken:push(true) end
 end
 
---- Takes its directories away, once its last task has ended and left no container.
+--- Of an allocation that another process left: what its tasks that have ended mean for the others, and, where it was
+--- being stopped, that goes on.
+function Alloc:resume()
+  for _, task in ipairs(self.tasks) do
+    if task:ended() then self:changed(task) end
+  end
+  if self.stopping then runtime.spawn(self.stop, self, self.stopping) end
+end
+
+--- A task has ended: with the last one, its directories go, unless a container was left that has them.
 ---@return true? ok
 ---@return table? err
-function Alloc:remove_dirs()
-  local root
+function Alloc:task_ended()
+  local root, kept
   for _, task in ipairs(self.tasks) do
-    if not task:ended() or task.container_id then return true end
-    root = root or task.context.dirs and task.context.dirs.root
+    if not task:ended() then return true end
+    root, kept = root or task.context.dirs and task.context.dirs.root, kept or task.container_id
   end
-  if not root then return true end
-  return dirs.remove(root)
+  local ok, err = true, nil
+  if root and not kept then ok, err = dirs.remove(root) end
+  self.agent:alloc_ended(self)
+  return ok, err
 end
 
 return M

@@ -20,10 +20,12 @@
 --- A stop takes a task off its way at once where it waits (for its turn, a pull, a hook, a delay). Where the engine is
 --- making or starting a container, that is seen to its end first, so that nothing is left that nobody knows of.
 local driver = require "dockrun.driver.docker"
+local events = require "dockrun.events"
 local health = require "dockrun.task.health"
 local hooks = require "dockrun.hooks"
 local oom = require "dockrun.task.oom"
 local queue = require "dockrun.core.queue"
+local record = require "dockrun.task.record"
 local restarts = require "dockrun.task.restarts"
 local runtime = require "dockrun.core.runtime"
 local steps = require "dockrun.task.steps"
@@ -35,7 +37,9 @@ local M = {}
 M.transitions = {
   { "received", "setup", by = "order" },
   { "received", "running", by = "recovery" },
-  { "received", "cleanup", by = "order task user" },
+  { "received", "exited", by = "recovery" },
+  { "received", "waiting", by = "recovery" },
+  { "received", "cleanup", by = "order task user recovery" },
   { "setup", "pulling", by = "task" },
   { "setup", "cleanup", by = "task user" },
   { "pulling", "creating", by = "task" },
@@ -103,6 +107,9 @@ local START_ATTEMPTS = 5
 ---@field stopping? table    the error that a stop raises, from the moment it was asked for
 ---@field killed boolean     it is to end at once
 ---@field detached boolean   leave the container alone from now on
+---@field recovered? TaskRecord  what another process left of it
+---@field wake_at? number    when a task that waits for its next attempt begins it, on the clock of runtime.now
+---@field started_at? string  RFC 3339: when its container last began to run
 local Task = {}
 Task.__index = Task
 
@@ -154,8 +161,21 @@ function Task:become(state, cause)
     error(("a task cannot go from %s to %s by %s"):format(from, state, cause))
   end
   self.state = state
+  self:save(state == "creating")
   if self.agent.on_transition then self.agent.on_transition(self, from, state, cause) end
   self.alloc:changed(self)
+end
+
+--- Writes down where the task stands. What runs already goes on where that fails; with `needed` it is raised, so that
+--- nothing is begun of which no other process could know.
+---@param needed? boolean
+function Task:save(needed)
+  local state = self.agent.state
+  -- As it is when its turn to write has come, which may be later.
+  local ok, err = state:transaction(function() return state:put_task(record.of(self)) end)
+  if ok then return end
+  if needed then error(err, 0) end
+  self.agent:warn(err)
 end
 
 -- ---- hooks, and what a stop may break off -----------------------------------------------------
@@ -276,7 +296,7 @@ local function watch_end(self)
   end)
   self.watching = false
   result.oom = result.oom or kernel:count() > 0
-  self.result = result
+  self.result, self.finished_at = result, events.timestamp()
   self:become("exited", "engine")
   self:emit("exited", {
     container_id = self.container_id, exit_code = result.exit_code, signal = result.signal, oom = result.oom,
@@ -295,7 +315,7 @@ local function run_once(self)
   end
   breakable(self, steps.pull, self)
   launch(self)
-  self.started = true
+  self.started, self.started_at = true, events.timestamp()
   self:become("running", "task")
   local handle = driver.handle(self.context.image.id, self.container_id)
   self:emit("started", {
@@ -310,40 +330,19 @@ local function run_once(self)
   watch_end(self)
 end
 
---- Takes over a container that runs already: it is watched from its first moment here.
----@param record TaskRecord
-function Task:adopt(record)
-  self.container_id, self.adopted = record.container_id, true
-  self.context.ports = record.ports
-end
-
 --- Counts as having done its work already: nothing of it begins.
 function Task:skip() self.state, self.succeeded = "dead", true end
 
--- What an adopted task would have from the steps that it skips.
-local function reattach(self)
-  local found, err = self.agent.engine:container_inspect(self.container_id)
-  if not found then error(err, 0) end
-  self.events = self.agent.watch:add(self.container_id)
-  self.events:push { action = "resync" }  -- it may have ended meanwhile
-  steps.adopt(self, found)
-  self.started = true
-  self:become("running", "recovery")
-  self:emit("reattached", {
-    container_id = self.container_id, image_id = found.Image, ports = self.context.ports,
-    message = driver.handle(found.Image, self.container_id),
-  })
-  if self.agent.on_log then self.logs = runtime.spawn(self.agent.on_log, self) end
-  watch_end(self)
-end
-
 -- ---- the whole life ---------------------------------------------------------------------------
 
--- Errors that the next attempt may not meet: the engine or the registry is away for now, or in trouble.
+-- Errors that the next attempt may not meet: the engine or the registry is away for now, or in trouble; the state cannot
+-- be written to.
+local passing = { unreachable = true, timeout = true, full = true, busy = true, readonly = true, store = true }
+
 local function may_pass(err)
   if type(err) ~= "table" then return false end
   if err.kind == "pull" then return not err.final end
-  return err.kind == "unreachable" or err.kind == "timeout" or (err.kind == "engine" and (err.status or 0) >= 500)
+  return passing[err.kind] or err.kind == "engine" and (err.status or 0) >= 500
 end
 
 -- Whether it begins anew, by the policy and by the `restart` hooks.
@@ -362,6 +361,12 @@ local function decide(self, err)
   return decision
 end
 
+local function await_attempt(self)
+  breakable(self, runtime.sleep, math.max(self.wake_at - runtime.now(), 0))
+  self.wake_at = nil
+  self:become("pulling", "policy")
+end
+
 -- Waits for the next attempt, or says that there is none.
 local function next_attempt(self, err)
   local decision = decide(self, err)
@@ -374,12 +379,85 @@ local function next_attempt(self, err)
     return false
   end
   self.restarts.total = self.restarts.total + 1
+  self.wake_at = runtime.now() + decision.delay
   self:become("waiting", "policy")
   local message = err and ("%s: %s"):format(decision.reason, err) or decision.reason
   self:emit("restarting", { message = message, delay = decision.delay, container_id = self.container_id })
-  breakable(self, runtime.sleep, decision.delay)
-  self:become("pulling", "policy")
+  await_attempt(self)
   return true
+end
+
+-- ---- where another process left off -------------------------------------------------------------
+
+-- How a task goes on, by where it was: each is the first run in the place of run_once.
+local resume = {}
+
+-- The container; nil where there is none. An engine that cannot be heard is waited for: to take the container for lost
+-- would start it twice.
+local function inspect(self)
+  local pause = 0.2
+  while true do
+    local found, err = self.agent.engine:container_inspect(self.container_id or driver.container_name(self.context))
+    if found or err.status == 404 then return found end
+    runtime.sleep(pause)
+    pause = math.min(pause * 2, 5)
+  end
+end
+
+-- Its container runs, or has ended since, or has vanished: what is so will be seen by who watches it.
+function resume.running(self)
+  local found = inspect(self)
+  self.events = self.agent.watch:add(self.container_id)
+  self.events:push { action = "resync" }
+  steps.restore(self, found)
+  self.started, self.started_at = true, self.recovered.started_at
+  self:become("running", "recovery")
+  self:emit("reattached", {
+    container_id = self.container_id, image_id = found and found.Image, ports = self.context.ports,
+    message = found and driver.handle(found.Image, self.container_id) or "its container is gone",
+  })
+  if self.agent.on_log and found then self.logs = runtime.spawn(self.agent.on_log, self) end
+  watch_end(self)
+end
+
+-- Its end was seen, but nothing was decided yet.
+function resume.exited(self)
+  steps.restore(self)
+  self:become("exited", "recovery")
+end
+
+function resume.waiting(self)
+  steps.restore(self)
+  self.wake_at = record.from_wall(self.recovered.row.detail.wake_at or 0)
+  self:become("waiting", "recovery")
+  await_attempt(self)
+  run_once(self)
+end
+
+local has_run = { running = true, healthy = true, unhealthy = true, stopping = true }
+
+-- Which of these it is; nil where it begins anew, because it had not come far enough.
+local function entry(found)
+  local state = found.row and found.row.state
+  if state == "cleanup" then return "cleanup" end
+  if found.state == "running" then return "running" end
+  if state == "exited" or state == "waiting" then return state end
+  if found.container_id and (found.started_at or has_run[state]) then return "running" end
+end
+
+--- Goes on where another process left it, by what that wrote down and what is on the engine. To be called before `run`.
+---@param found TaskRecord  see recovery.lua
+function Task:recover(found)
+  self.recovered, self.container_id, self.context.ports = found, found.container_id, found.ports
+  self.entry = entry(found)
+  local row = found.row
+  if not row then return end
+  local detail = row.detail
+  self.restarts:restore(row, record.from_wall(row.restart_since))
+  self.started, self.succeeded = detail.started, detail.succeeded
+  self.restart_wanted, self.result, self.finished_at = detail.restart_wanted, record.result(row), row.finished_at
+  self.stopping = self.entry == "cleanup" and detail.stopping and runtime.error("cancelled", detail.stopping) or nil
+  if public[row.state] == "dead" or public[row.state] == "failed" then self.state = row.state end
 end
 
 -- Its own turn, and what it keeps for its whole life.
@@ -394,16 +472,24 @@ local function begin(self)
 end
 
 local function live(self)
-  if not self.adopted then begin(self) end
+  local run = resume[self.entry] or run_once
+  if run == run_once then begin(self) end
   repeat
-    local ok, err = pcall(self.adopted and reattach or run_once, self)
-    self.adopted = false
+    local ok, err = pcall(run, self)
+    run = run_once
     if self.stopping or self.detached then
       if ok then return end
       error(err, 0)
     end
     if not ok and not may_pass(err) then error(err, 0) end
   until not next_attempt(self, not ok and err or nil)
+end
+
+local function cause_of_end(self, err)
+  if self.state == "received" and self.entry then return "recovery" end
+  if self.stopping then return "user" end
+  if type(err) == "table" and err.kind == "order" then return "order" end
+  return self.state == "exited" and "policy" or "task"
 end
 
 local function finish(self, err)
@@ -415,12 +501,11 @@ local function finish(self, err)
   -- A stop that came while it ran and lost its way since: an engine that failed between the two.
   if self:is_live() then self:halt "user" end
   if self.state == "stopping" then self:become("exited", "engine") end
-  local orderly = type(err) == "table" and err.kind == "order"
-  self:become("cleanup", self.stopping and "user" or orderly and "order" or self.state == "exited" and "policy" or "task")
+  self:become("cleanup", cause_of_end(self, err))
   self:late_hook("cleanup", { container_id = self.container_id })
   steps.cleanup(self)
   self:become((self.succeeded or self.stopping) and "dead" or "failed", "task")
-  local ok, why = self.alloc:remove_dirs()
+  local ok, why = self.alloc:task_ended()
   if not ok then self:emit("failed", { message = "clean-up: " .. tostring(why) }) end
   if self.stopping then self:late_hook("stopped", self.result) end
 end
@@ -428,7 +513,8 @@ end
 --- The whole life. Returns when nothing of the task is left (or it was detached).
 function Task:run()
   if self:ended() then return end
-  local ok, err = pcall(live, self)
+  local ok, err = true, nil
+  if self.entry ~= "cleanup" then ok, err = pcall(live, self) end
   if not self.detached then finish(self, not ok and err or nil) end
 end
 

@@ -18,25 +18,53 @@ function M.release(allocator, bind_ip, mappings)
   for _, mapping in ipairs(mappings) do allocator:release(bind_ip, mapping.host_port) end
 end
 
---- Takes a host port for everything that a task asks for, or for nothing.
+-- A free port that the lease can be had of. Those that it cannot be had of are kept until the end, so that none is
+-- offered twice.
+local function pick(allocator, bind_ip, owner, label, lease)
+  local refused, port, err = {}, nil, nil
+  repeat
+    port, err = allocator:allocate(bind_ip, owner)
+    local ok, why = port and lease(port, label)
+    if port and not ok then
+      refused[#refused + 1] = port
+      err = why.kind ~= "taken" and why or nil
+      port = nil
+    end
+  until port or err
+  for _, one in ipairs(refused) do allocator:release(bind_ip, one) end
+  return port, err
+end
+
+-- Exactly this port.
+local function reserve(allocator, bind_ip, port, owner, label, lease)
+  local ok, err = allocator:reserve(bind_ip, port, owner)
+  if not ok then return nil, err end
+  ok, err = lease(port, label)
+  if ok then return port end
+  allocator:release(bind_ip, port)
+  return nil, err
+end
+
+--- Takes a host port for everything that a task asks for, or for nothing. Leases that were taken stay where one fails: the
+--- caller releases those of the whole task.
 ---@param allocator table
 ---@param bind_ip string   address that the ports will be bound on
 ---@param ip string        the node's address, as tasks see it
 ---@param asked { label: string, static?: integer, to?: integer }[]
 ---@param owner string     named when somebody else wants one of them
+---@param lease fun(port: integer, label: string): true?, table?  takes it among all processes; kind "taken": another has it
 ---@return PortMapping[]? mappings
----@return table? err  kind "taken" or "exhausted"
-function M.allocate(allocator, bind_ip, ip, asked, owner)
+---@return table? err  kind "taken" or "exhausted"; the lease's
+function M.allocate(allocator, bind_ip, ip, asked, owner, lease)
   local mappings = json.array {}
   for _, want in ipairs(asked) do
-    local port, ok, err = want.static
-    if port then
-      ok, err = allocator:reserve(bind_ip, port, owner)
+    local port, err
+    if want.static then
+      port, err = reserve(allocator, bind_ip, want.static, owner, want.label, lease)
     else
-      port, err = allocator:allocate(bind_ip, owner)
-      ok = port
+      port, err = pick(allocator, bind_ip, owner, want.label, lease)
     end
-    if not ok then
+    if not port then
       M.release(allocator, bind_ip, mappings)
       err.label = want.label
       return nil, err

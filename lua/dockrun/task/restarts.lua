@@ -68,4 +68,11 @@ function Restarts:decide(ended)
   }
 end
 
+--- Goes on counting where another process was cut off.
+---@param record { restarts?: integer, restart_count?: integer, restart_since?: number }
+---@param since number  restart_since, on this process's clock
+function Restarts:restore(record, since)
+  self.total, self.count, self.since = record.restarts or 0, record.restart_count or 0, since
+end
+
 return M

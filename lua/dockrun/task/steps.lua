@@ -4,6 +4,7 @@ local dirs = require "dockrun.driver.dirs"
 local driver = require "dockrun.driver.docker"
 local env = require "dockrun.task.env"
 local interpolate = require "dockrun.job.interpolate"
+local leases = require "dockrun.task.leases"
 local policy = require "dockrun.driver.policy"
 local ports = require "dockrun.task.ports"
 local runtime = require "dockrun.core.runtime"
@@ -31,21 +32,25 @@ local function name_holder(engine, err)
   end
 end
 
+local function owner_of(task) return ("%s.%s[%d].%s"):format(task.job, task.group, task.context.alloc.index, task.name) end
+
 local function take_ports(task)
   local agent, context = task.agent, task.context
-  local owner = ("%s.%s[%d].%s"):format(task.job, task.group, context.alloc.index, task.name)
   local asked = context.spec.resources.network.ports
-  local mappings, err = ports.allocate(agent.ports, agent.bind_ip, context.ip, asked, owner)
+  local mappings, err = ports.allocate(agent.ports, agent.bind_ip, context.ip, asked, owner_of(task), leases.taker(agent, task))
   if not mappings then
-    if err.kind == "taken" and err.port then name_holder(agent.engine, err) end
+    if err.kind == "taken" and err.port and not err.alloc then name_holder(agent.engine, err) end
     error(err, 0)
   end
   context.ports = mappings
 end
 
 local function release_ports(task)
-  ports.release(task.agent.ports, task.agent.bind_ip, task.context.ports)
+  local agent = task.agent
+  ports.release(agent.ports, agent.bind_ip, task.context.ports)
   task.context.ports = {}
+  local _, err = agent.state:release { alloc = task.alloc_id, task = task.name }
+  if err then agent:warn(err) end
 end
 
 -- On another host's engine there is nothing to make here.
@@ -79,15 +84,24 @@ function M.setup(task)
   task:emit("setup", { ports = task.context.ports })
 end
 
---- What setup would have given to a task whose container runs already.
+--- What setup gave to a task that another process left: its ports are its own still, whether or not its container has
+--- them just now.
 ---@param task Task
----@param container table  Engine API, ContainerInspect
-function M.adopt(task, container)
-  local context = task.context
+---@param container? table  Engine API, ContainerInspect; nil where there is none
+function M.restore(task, container)
+  local agent, context = task.agent, task.context
+  local root = container and container.Config.Labels[driver.labels.alloc_dir]
+  if root then context.dirs = dirs.of(root:match "^(.*)/alloc/[^/]+$", context.alloc.id, task.name) else make_dirs(task) end
+  for _, mapping in ipairs(context.ports) do
+    agent.ports:adopt(agent.bind_ip, mapping.host_port, owner_of(task))
+    local _, err = agent.state:lease { ip = agent.bind_ip, port = mapping.host_port, alloc = task.alloc_id, task = task.name,
+      label = mapping.label }
+    if err then agent:warn(err) end
+  end
   fill_in(task)
-  local root = container.Config.Labels[driver.labels.alloc_dir]
-  if root then context.dirs = dirs.of(root:match "^(.*)/alloc/[^/]+$", context.alloc.id, task.name) end
-  context.image = { id = container.Image, reference = { full = container.Config.Image }, pulled = false }
+  if container then
+    context.image = { id = container.Image, reference = { full = container.Config.Image }, pulled = false }
+  end
 end
 
 -- ---- pulling ----------------------------------------------------------------------------------
@@ -98,10 +112,12 @@ function M.pull(task)
   local context, agent = task.context, task.agent
   task:hook("pull", { image = context.task.config.image })
   context.image = must(driver.image(agent.images, context, {
+    owner = { alloc = task.alloc_id, task = task.name },
     pulling = function() task:emit("pulling", { message = context.task.config.image }) end,
     progress = agent.on_progress and function(...) agent.on_progress(task, ...) end,
     warn = function(message) task:emit("pulling", { message = message }) end,
   }))
+  task:save()  -- from here on the image is in use
   task:emit("pulled", { image_id = context.image.id, message = context.image.reference.full })
   task:hook("pulled", context.image)
 end
@@ -117,7 +133,9 @@ function M.create(task)
   task:hook("prestart", body)
   local id, err, warnings = driver.create(task.agent.engine, driver.container_name(context), body,
     context.task.config.container_exists_attempts)
+  if err and err.status == 404 then err.kind, err.final = "pull", false end  -- the image went meanwhile: it can be pulled again
   task.container_id = must(id, err)
+  task:save()
   task:emit("created", { container_id = id, image_id = context.image.id, message = warnings })
   task:hook("created", { id = task.container_id })
 end
@@ -135,7 +153,7 @@ function M.start(task)
   return nil, lost and (port or 0), err
 end
 
---- Other ports than those that were lost. Says so where one of them was reserved.
+--- Other ports than those that were lost.
 ---@param task Task
 ---@param lost integer
 function M.replace_ports(task, lost)
@@ -184,6 +202,7 @@ function M.cleanup(task)
   end
   task.agent.watch:remove(task.container_id or "")
   release_ports(task)
+  if task.context.image then task.agent.state:touch_image(task.context.image.reference.full) end
 end
 
 --- How a container ends that is killed.

@@ -1,0 +1,53 @@
+--- A task as the state keeps it: all that another process needs to go on where this one was cut off. It is written at
+--- every transition, before anything of the new state is done: "creating" is there before the engine is asked to create.
+local driver = require "dockrun.driver.docker"
+local json = require "dockrun.core.json"
+local runtime = require "dockrun.core.runtime"
+
+local M = {}
+
+local function wall()
+  local seconds, nanoseconds = runtime.clock()
+  return seconds + nanoseconds / 1e9
+end
+
+--- A moment of the clock that never steps back, as seconds since 1970, which other processes understand.
+---@param moment number  of runtime.now()
+---@return number
+function M.to_wall(moment) return wall() + moment - runtime.now() end
+
+--- And back.
+---@param seconds number  since 1970
+---@return number moment
+function M.from_wall(seconds) return runtime.now() + seconds - wall() end
+
+--- The record of a task as it is now.
+---@param task Task
+---@return table record  see store/records.lua, TaskRecord
+function M.of(task)
+  local context, result, restarts = task.context, task.result or {}, task.restarts
+  task.definition = task.definition or json.decode(driver.definition(context.spec, context.meta))
+  return {
+    alloc = task.alloc_id, task = task.name, state = task.state, container_id = task.container_id,
+    image = context.image and context.image.reference.full, image_id = context.image and context.image.id,
+    ports = json.array(context.ports), exit_code = result.exit_code, signal = result.signal, oom = result.oom,
+    restarts = restarts.total, restart_count = restarts.count, restart_since = M.to_wall(restarts.since),
+    started_at = task.started_at, finished_at = task.result and task.finished_at,
+    definition = task.definition,
+    detail = {
+      started = task.started, succeeded = task.succeeded, result_error = result.error,
+      stopping = task.stopping and tostring(task.stopping), restart_wanted = task.restart_wanted,
+      wake_at = task.wake_at and M.to_wall(task.wake_at), error = task.error and tostring(task.error),
+    },
+  }
+end
+
+--- How the last run ended, as it was recorded.
+---@param record table
+---@return TaskResult? result
+function M.result(record)
+  if not record.finished_at then return nil end
+  return { exit_code = record.exit_code, signal = record.signal, oom = record.oom or false, error = record.detail.result_error }
+end
+
+return M
