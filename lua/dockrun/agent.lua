@@ -172,9 +172,11 @@ end
 --- An allocation's last task has ended.
 ---@param alloc Alloc
 function Agent:alloc_ended(alloc)
-  local ok, err = true, nil
-  if alloc.replaced then ok, err = self.state:remove_alloc(alloc.id) end
-  if err then self:warn(err) end
+  local _, err
+  if alloc.replaced then
+    _, err = self.state:remove_alloc(alloc.id)
+    if err then self:warn(err) end
+  end
   local failed = false
   for _, task in ipairs(self.tasks) do
     if task.job == alloc.job then
@@ -182,8 +184,8 @@ function Agent:alloc_ended(alloc)
       failed = failed or task.state == "failed"
     end
   end
-  ok, err = self.state:set_job_status(alloc.job, failed and "failed" or "dead")
-  if not ok and err then self:warn(err) end
+  _, err = self.state:set_job_status(alloc.job, failed and "failed" or "dead")
+  if err then self:warn(err) end
 end
 
 --- What this host is, as plan.check asks.
@@ -199,6 +201,51 @@ function Agent:submit(job, source)
   for _, group in ipairs(job.groups) do
     for index = 0, group.count - 1 do self:start(job, group, index) end
   end
+end
+
+--- The allocation of this id that this process runs.
+---@param id? string
+---@return Alloc?
+function Agent:alloc(id)
+  for _, alloc in ipairs(self.allocs) do
+    if alloc.id == id then return alloc end
+  end
+end
+
+local function tasks_of(self, job)
+  local list = {}
+  for _, task in ipairs(self.tasks) do
+    if task.job == job then list[#list + 1] = task end
+  end
+  return list
+end
+
+---@param job string
+---@return boolean
+function Agent:job_has_ended(job)
+  for _, task in ipairs(tasks_of(self, job)) do
+    if not task:ended() then return false end
+  end
+  return true
+end
+
+--- Waits until every task of a job that is here now has ended.
+---@param job string
+function Agent:await_job(job)
+  for _, task in ipairs(tasks_of(self, job)) do task.coroutine:await() end
+end
+
+--- Forgets the tasks of a job that has ended.
+---@param job string
+function Agent:forget(job)
+  local tasks, kept = {}, {}
+  for _, task in ipairs(self.tasks) do
+    if task.job ~= job then tasks[#tasks + 1] = task end
+  end
+  for _, alloc in ipairs(self.allocs) do
+    if alloc.job ~= job then kept[#kept + 1] = alloc end
+  end
+  self.tasks, self.allocs = tasks, kept
 end
 
 -- Until every task has ended, those too that were started meanwhile.
@@ -249,19 +296,39 @@ function Agent:kill()
   await_all(self)
 end
 
+-- Until a task runs, or has ended. The turn of a poststop task comes later.
+local function await_running(task)
+  local last = task.context.spec.lifecycle and task.context.spec.lifecycle.hook == "poststop"
+  while not (last or task.watching or task:ended()) do runtime.sleep(0.02) end
+end
+
+--- Waits until every task of a job runs, or has ended.
+---@param job string
+---@return boolean ok  none has failed
+function Agent:await_running(job)
+  local ok = true
+  for _, task in ipairs(tasks_of(self, job)) do
+    await_running(task)
+    ok = ok and task.state ~= "failed"
+  end
+  return ok
+end
+
+--- Leaves all containers to themselves: nothing of any task happens here any more.
+function Agent:let_go()
+  for _, task in ipairs(self.tasks) do task:detach() end
+end
+
 --- Waits until every task runs, or has ended, then leaves the containers to themselves. Poststop tasks never run then:
 --- nobody is there to see their turn.
 ---@return boolean ok  none has failed
 function Agent:detach()
-  for _, task in ipairs(self.tasks) do
-    local last = task.context.spec.lifecycle and task.context.spec.lifecycle.hook == "poststop"
-    while not (last or task.watching or task:ended()) do runtime.sleep(0.02) end
-  end
   local ok = true
   for _, task in ipairs(self.tasks) do
+    await_running(task)
     ok = ok and task.state ~= "failed"
-    task:detach()
   end
+  self:let_go()
   return ok
 end
 

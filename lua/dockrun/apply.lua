@@ -35,6 +35,11 @@ end
 
 -- Goes on with what is there of an allocation; what nobody can go on with is taken away.
 local function adopt(agent, planned, job, group)
+  local here = agent:alloc(planned.alloc)
+  if here then
+    if planned.action == "keep" then here:redefine(job, group) end
+    return here
+  end
   local records, meta = {}, nil
   for _, record in ipairs(planned.records) do
     if record.goes_on then
@@ -228,16 +233,10 @@ local function by_alloc(records)
   return lists
 end
 
---- Ends a job that no process watches, as it wants to be ended, and waits until nothing of it is left.
----@param agent Agent
----@param name string  the caller holds the job, see claim.lua
----@return boolean? found  false where there is nothing of it
----@return table? err
-function M.stop(agent, name, reason)
-  local records, err = look(agent, name)
-  if not records then return nil, err end
-  local known = agent.state:job(name)
-  if #records == 0 then return known ~= nil end
+-- Goes on with everything of a job as it was started.
+local function adopt_all(agent, name, records)
+  local known, err = agent.state:job(name)
+  if err then return nil, err end
   local job = known and known.definition or { name = name, type = "service" }
   if not known then
     local ok
@@ -248,6 +247,37 @@ function M.stop(agent, name, reason)
     local old_job, old_group = former(job, planned.records)
     adopt(agent, planned, old_job, old_group)
   end
+  return true
+end
+
+--- Goes on with a job of which there is no text, by what the state and its containers tell.
+---@param agent Agent
+---@param name string  the caller holds the job, see claim.lua
+---@return true? ok
+---@return table? err
+function M.take_over(agent, name)
+  local records, err = look(agent, name)
+  if not records then return nil, err end
+  return adopt_all(agent, name, records)
+end
+
+--- Ends a job that no process watches, as it wants to be ended, and waits until nothing of it is left.
+---@param agent Agent
+---@param name string  the caller holds the job, see claim.lua
+---@param reason? string
+---@return boolean? found  false where there is nothing of it
+---@return table? err
+function M.stop(agent, name, reason)
+  local records, err = look(agent, name)
+  if not records then return nil, err end
+  if #records == 0 then
+    local known
+    known, err = agent.state:job(name)
+    return not err and known ~= nil or nil, err
+  end
+  local ok
+  ok, err = adopt_all(agent, name, records)
+  if not ok then return nil, err end
   agent:stop_job(name, reason)
   removal.images(agent.images, agent.emitter, records, agent.options)
   return true

@@ -1,5 +1,6 @@
---- One process watches a job. It holds the job by a socket in the state directory, which is also where others ask it to
---- stop. A socket whose process has died answers nobody and is taken over.
+--- One process watches a job. It holds the job by a socket in the state directory, which is also where others ask it for
+--- something: to stop the job, or, of the agent, to take one over. A socket whose process has died answers nobody and is
+--- taken over.
 local json = require "dockrun.core.json"
 local queue = require "dockrun.core.queue"
 local runtime = require "dockrun.core.runtime"
@@ -52,13 +53,14 @@ end
 local Claim = {}
 Claim.__index = Claim
 
-local function serve(pipe, on_stop)
+local function serve(pipe, on_request)
   local client = uv.new_pipe()
   pipe:accept(client)
-  local asked = json.decode(read_line(client) or "")
-  if type(asked) == "table" then
-    on_stop(asked.reason)
-    client:write("done\n", function() client:close() end)
+  local request = json.decode(read_line(client) or "")
+  if type(request) == "table" then
+    local ok, answer = pcall(on_request, request)
+    if not ok then answer = { error = { kind = type(answer) == "table" and answer.kind or "internal", message = tostring(answer) } } end
+    client:write(json.encode(answer or {}) .. "\n", function() client:close() end)
   else
     client:close()
   end
@@ -68,10 +70,10 @@ end
 ---@param state_dir string
 ---@param endpoint string
 ---@param job string
----@param on_stop fun(reason?: string)  somebody wants the job to stop; returns when it has
+---@param on_request fun(request: table): table?  what somebody asks, and the answer; may wait
 ---@return Claim? claim  until it is closed
 ---@return table? err    kind "taken": another process watches the job; or "system"
-function M.hold(state_dir, endpoint, job, on_stop)
+function M.hold(state_dir, endpoint, job, on_request)
   local path = path_of(state_dir, endpoint, job)
   if #path > LONGEST then
     return nil, runtime.error("system", ("the path of the state directory is too long for a socket: %s"):format(state_dir))
@@ -91,7 +93,7 @@ function M.hold(state_dir, endpoint, job, on_stop)
     uv.fs_unlink(path)
     ok, why = pipe:bind(path)
   end
-  if ok then ok, why = pipe:listen(16, function() serve(pipe, on_stop) end) end
+  if ok then ok, why = pipe:listen(16, function() serve(pipe, on_request) end) end
   if not ok then
     pipe:close()
     return nil, runtime.error("system", ("cannot hold job '%s' by %s: %s"):format(job, path, why))
@@ -109,20 +111,26 @@ end
 
 Claim.__close = Claim.close
 
---- Asks the process that watches a job to stop it, and waits until it has.
+--- The name under which the agent is held: no job is called so.
+M.agent = ""
+
+--- Asks the process that watches a job for something, and waits for its answer.
 ---@param state_dir string
 ---@param endpoint string
 ---@param job string
----@param reason? string
----@return boolean asked  false where no process watches it
-function M.ask_to_stop(state_dir, endpoint, job, reason)
+---@param request table
+---@return table? answer  nil where no process watches it, or it ended meanwhile
+---@return table? err     of the other process
+function M.ask(state_dir, endpoint, job, request)
   local path = path_of(state_dir, endpoint, job)
   local pipe = #path <= LONGEST and uv.fs_stat(path) and connect(path)
-  if not pipe then return false end
-  pipe:write(json.encode { reason = reason } .. "\n")
-  read_line(pipe)
+  if not pipe then return nil end
+  pipe:write(json.encode(request) .. "\n")
+  local answer = json.decode(read_line(pipe) or "")
   if not pipe:is_closing() then pipe:close() end
-  return true
+  if type(answer) ~= "table" then return nil end
+  if answer.error then return nil, runtime.error(answer.error.kind, answer.error.message) end
+  return answer
 end
 
 return M

@@ -1,6 +1,7 @@
 -- What an operator can set for a whole process: one table of names, types, defaults and meanings.
 -- They come from `--config FILE` and `--set NAME=VALUE`; a few have a flag of their own.
 local capabilities = require "dockrun.driver.capabilities"
+local duration = require "dockrun.job.duration"
 local runtime = require "dockrun.core.runtime"
 local uv = require "luv"
 
@@ -8,7 +9,8 @@ local M = {}
 
 ---@class OptionRow
 ---@field name string
----@field type "string"|"boolean"|"number"|"path"|"list"  a list is given as a table, or as text with commas
+---@field type "string"|"boolean"|"number"|"duration"|"path"|"list"  a list is given as a table, or as text with commas; a
+---  duration in seconds, or as Go writes it
 ---@field default any
 ---@field doc string
 
@@ -21,8 +23,13 @@ M.rows = {
   { name = "docker.bind_ip", type = "string", default = "", doc = "address that ports are bound on; empty means all" },
   { name = "docker.cleanup.container", type = "boolean", default = true, doc = "remove the container of a stopped task" },
   { name = "docker.cleanup.image", type = "boolean", default = true, doc = "remove an image that dockrun pulled once nothing uses it" },
-  { name = "docker.pull_timeout", type = "number", default = 300, doc = "seconds that a pull may take in all" },
-  { name = "docker.pull_activity_timeout", type = "number", default = 120, doc = "seconds that a pull may go without progress" },
+  { name = "docker.cleanup.image_delay", type = "duration", default = 180,
+    doc = "how long an image that nothing uses stays; none at the end of `run` and `stop`" },
+  { name = "gc.period", type = "duration", default = 300, doc = "how often `dockrun agent` looks for what no job owns; 0: never" },
+  { name = "gc.creation_grace", type = "duration", default = 300, doc = "age below which nothing is taken for left over" },
+  { name = "gc.job_threshold", type = "duration", default = 14400, doc = "how long a job that has ended is remembered" },
+  { name = "docker.pull_timeout", type = "duration", default = 300, doc = "seconds that a pull may take in all" },
+  { name = "docker.pull_activity_timeout", type = "duration", default = 120, doc = "seconds that a pull may go without progress" },
   { name = "docker.auth.config", type = "path", default = "", doc = "a config.json of Docker's with credentials for registries" },
   { name = "docker.auth.helper", type = "string", default = "", doc = "NAME of a docker-credential-NAME that knows credentials" },
   { name = "docker.allow_privileged", type = "boolean", default = false, doc = "tasks may be privileged" },
@@ -40,7 +47,7 @@ M.rows = {
   { name = "docker.oom_score_adj", type = "number", default = 0, doc = "the least that a task can ask for, and what it has if not" },
   { name = "ports.from", type = "number", default = 20000, doc = "first host port for dynamic_ports" },
   { name = "ports.to", type = "number", default = 60000, doc = "last host port for dynamic_ports" },
-  { name = "hook_timeout", type = "number", default = 30, doc = "seconds that a hook may take" },
+  { name = "hook_timeout", type = "duration", default = 30, doc = "seconds that a hook may take" },
   { name = "hook_instructions", type = "number", default = 50000000, doc = "instructions of Lua that a hook may run" },
   { name = "hooks", type = "path", default = "", doc = "Lua file with the operator's hooks" },
   { name = "state_dir", type = "path", doc = "directory for state and for the allocations' directories",
@@ -63,6 +70,7 @@ local readers = {
     local number = tonumber(text)
     return number and number >= 0 and number or nil
   end,
+  duration = function(text) return duration.parse(text) end,
   list = function(value)
     local list = {}
     if type(value) == "table" then

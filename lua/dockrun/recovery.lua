@@ -85,7 +85,7 @@ end
 ---@return table? err
 function M.find(engine, state, job)
   -- The state first: what another process starts meanwhile has a row before it has a container.
-  local rows, allocs, err = {}, {}, nil
+  local rows, allocs, err = {}, {}
   if state then
     rows, err = state:tasks { job = job }
     if not rows then return nil, err end
@@ -119,8 +119,11 @@ function M.standing(found)
   return list
 end
 
--- What the engine did with a pull that its process did not see the end of.
-local function finish_pulls(agent)
+--- Notes what the engine did with pulls that their processes did not see the end of.
+---@param agent Agent
+---@return true? ok
+---@return table? err
+function M.finish_pulls(agent)
   local intents, err = agent.state:intents()
   if not intents then return nil, err end
   for _, intent in ipairs(intents) do
@@ -161,7 +164,7 @@ end
 ---@return true? ok
 ---@return table? err
 function M.finish(agent, found)
-  local ok, err = finish_pulls(agent)
+  local ok, err = M.finish_pulls(agent)
   if not ok then return nil, err end
   for _, record in ipairs(found.surplus) do
     ok, err = agent.engine:container_remove(record.container_id, { force = true, v = true })

@@ -137,7 +137,8 @@ function M.open(dir, opts)
     return nil, err
   end
   return setmetatable({
-    db = db, log = log, path = path, id = id, owner = opts.owner or process.this(), keep_events = opts.keep_events or KEEP_EVENTS, closed = false,
+    db = db, log = log, path = path, id = id, owner = opts.owner or process.this(),
+    keep_events = opts.keep_events or KEEP_EVENTS, closed = false,
   }, Store)
 end
 

@@ -1,5 +1,6 @@
 -- Every arrow of the state machine, gone on a real engine: the last example counts them against the table.
 local agents = require "dockrun.agent"
+local apply = require "dockrun.apply"
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"
@@ -166,28 +167,72 @@ describe("the state machine of a task", function()
       (run(job_of { command = "exec sleep 600" }, {}, { ["starting>running"] = stop })))
   end)
 
-  it("is watched from where another process left it", function()
-    local job = job_of { command = "while ! test -e /local/go; do sleep 0.05; done" }
-    local first = new_agent()
-    first:submit(job)
-    assert.is_true(first:detach())
-    local task = first.tasks[1]
-    first:close()
-    local agent, way = new_agent(), {}
-    agent.on_transition = function(_, from, to)
+  -- A job whose process goes away when `at` (an arrow of its task) was gone, and another one that takes over. Returns the
+  -- second one's arrows, and its agent.
+  local function hand_over(job, at, between)
+    local way = {}
+    local function note(_, from, to)
       way[#way + 1] = from .. ">" .. to
       gone[way[#way]] = true
     end
-    agent:start(job, job.groups[1], 0, {
-      id = task.alloc_id, running = { task = { container_id = task.container_id, ports = task.context.ports } },
-    })
-    while not agent.tasks[1].watching do dockrun.sleep(0.02) end
-    assert(io.open(task.context.dirs.task .. "/go", "w")):close()
-    assert.is_true(agent:wait())
-    agent:close()
-    assert.equal("received>running running>exited exited>cleanup cleanup>dead", table.concat(way, " "))
-    assert.same({}, jobs.containers(engine, job.name))
-    assert.is_nil((uv.fs_stat(task.context.dirs.root)))
+    local first, left = new_agent(), dockrun.queue()
+    first.on_transition = function(task, from, to)
+      note(task, from, to)
+      if from .. ">" .. to == at then
+        first:let_go()
+        left:push(task)
+        dockrun.queue():pop()  -- as a killed process: nothing of it happens any more
+      end
+    end
+    assert(apply.run(first, job))
+    local task = left:pop(20)
+    if between then between(task) end
+    way = {}
+    local agent = new_agent()
+    agent.on_transition = note
+    assert(apply.run(agent, job))
+    return function()
+      agent:wait()
+      agent:close()
+      assert.same({}, jobs.containers(engine, job.name))
+      assert.is_nil((uv.fs_stat(task.context.dirs.root)))
+      return table.concat(way, " ")
+    end, task
+  end
+
+  local function let_end(task) assert(io.open(task.context.dirs.task .. "/go", "w")):close() end
+
+  it("is watched from where another process left it", function()
+    local ended, task = hand_over(job_of { command = "while ! test -e /local/go; do sleep 0.05; done" }, "starting>running")
+    let_end(task)
+    assert.equal("received>running running>exited exited>cleanup cleanup>dead", ended())
+  end)
+
+  it("tells the true end of what ended while nobody watched", function()
+    local ended = hand_over(job_of { command = "exit 7" }, "starting>running", function(task)
+      while assert(engine:container_inspect(task.container_id)).State.Running do dockrun.sleep(0.02) end
+    end)
+    assert.equal("received>running running>exited exited>cleanup cleanup>failed", ended())
+  end)
+
+  it("decides what another process saw, and had not decided", function()
+    local ended = hand_over(job_of { command = "exit 7" }, "running>exited")
+    assert.equal("received>exited exited>cleanup cleanup>failed", ended())
+  end)
+
+  it("waits on for the restart that another process had decided", function()
+    local ended = hand_over(job_of { command = "exit 7", restart = [[attempts = 1, delay = "200ms", interval = "1h"]] }, "exited>waiting")
+    assert.matches("^received>waiting waiting>pulling pulling>creating .*running>exited exited>cleanup cleanup>failed$", ended())
+  end)
+
+  it("tidies up on where another process left off", function()
+    local ended = hand_over(job_of {}, "exited>cleanup")
+    assert.equal("received>cleanup cleanup>dead", ended())
+  end)
+
+  it("begins anew where another process had not come far enough", function()
+    local ended = hand_over(job_of {}, "creating>starting")
+    assert.matches("^received>setup setup>pulling .* cleanup>dead$", ended())
   end)
 
   it("has no arrow that none of these has gone", function()

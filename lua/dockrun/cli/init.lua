@@ -5,7 +5,8 @@ local options = require "dockrun.options"
 local output = require "dockrun.cli.output"
 
 -- In the order of the help.
-local commands = { "run", "plan", "validate", "status", "logs", "exec", "stop", "stats", "fingerprint", "version", "help" }
+local commands = { "run", "plan", "validate", "status", "logs", "exec", "stop", "stats", "events", "fingerprint", "gc", "agent", "version",
+  "help" }
 
 -- Global options: they stand before or after the command's name. `option` is what they set in dockrun.options.
 local globals = {
@@ -23,7 +24,7 @@ local globals = {
 -- Exit codes by the kind of an error (contract §9).
 local exit_codes = {
   spec = 2, invalid = 2, usage = 2, unreachable = 3, timeout = 3, protocol = 3, engine = 1, failed = 1,
-  constraint = 1, taken = 1, system = 1, cancelled = 130,
+  constraint = 1, taken = 1, system = 1, cancelled = 130, corrupt = 1, full = 1, readonly = 1, busy = 1, store = 1, missing = 1,
 }
 
 local function fail(err)

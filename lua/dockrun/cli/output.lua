@@ -72,6 +72,28 @@ function M.columns(head, rows)
   end
 end
 
+--- How much of a matter an event is.
+M.levels = {
+  received = "debug", setup = "debug", pulling = "info", pulled = "debug", created = "debug", started = "info",
+  exited = "info", killing = "info", killed = "debug", removed = "debug", image_removed = "debug", oom = "warn",
+  hook_failed = "error", failed = "error", restarting = "warn", not_restarting = "warn", healthy = "info", unhealthy = "warn",
+  updated = "info", reattached = "info",
+}
+
+--- An event for people, without its time.
+---@param event table
+---@return string
+function M.event(event)
+  local parts = { event.event }
+  if event.ports then parts[#parts + 1] = M.ports(event.ports) end
+  if event.message then parts[#parts + 1] = event.message end
+  return ("%s.%s.%s: %s"):format(event.job, event.group, event.task, table.concat(parts, "  "))
+end
+
+--- Says an event on stderr, at its level.
+---@param event table
+function M.say_event(event) M.say(M.levels[event.event] or "info", M.event(event)) end
+
 --- Seconds for people: 42s, 3m10s, 2h05m, 4d03h.
 ---@param seconds number
 ---@return string

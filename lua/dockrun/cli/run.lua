@@ -7,21 +7,6 @@ local loglines = require "dockrun.cli.loglines"
 local output = require "dockrun.cli.output"
 local plans = require "dockrun.plan"
 
--- What of an event is worth a line on stderr, and at which level.
-local levels = {
-  received = "debug", setup = "debug", pulling = "info", pulled = "debug", created = "debug", started = "info",
-  exited = "info", killing = "info", killed = "debug", removed = "debug", image_removed = "debug", oom = "warn",
-  hook_failed = "error", failed = "error", restarting = "warn", not_restarting = "warn", healthy = "info", unhealthy = "warn",
-  updated = "info", reattached = "info",
-}
-
-local function describe(event)
-  local parts = { event.event }
-  if event.ports then parts[#parts + 1] = output.ports(event.ports) end
-  if event.message then parts[#parts + 1] = event.message end
-  return ("%s.%s.%s: %s"):format(event.job, event.group, event.task, table.concat(parts, "  "))
-end
-
 local palette = { "32", "33", "34", "35", "36", "92", "93", "94", "95", "96" }
 
 -- Shows a task's output, each line with the task's name before it.
@@ -49,12 +34,13 @@ local function listen(agent, args)
     agent.emitter:listen(output.json)
     return
   end
-  agent.emitter:listen(function(event) output.say(levels[event.event] or "info", describe(event)) end)
+  agent.emitter:listen(output.say_event)
   agent.on_log = log_follower(agent)
   if output.is_terminal(2) then agent.on_progress = progress_bar end
 end
 
--- Brings the job to what it should be, then waits for the end. The first Ctrl-C stops the job as it wants to be stopped, the second kills it.
+-- Brings the job to what it should be, then waits for the end. The first Ctrl-C stops the job as it wants to be stopped,
+-- the second kills it.
 local function foreground(agent, job, source)
   local failure
   local ok, result = pcall(function()
@@ -100,8 +86,14 @@ return {
     local ok
     ok, err = plans.check(job, agent:host())
     if not ok then return nil, err end
-    local held <close>, why = claim.hold(dockrun.options.state_dir, agent.engine:endpoint(), job.name, function(reason)
-      agent:stop(reason)
+    if args.detach then
+      local answer
+      answer, err = claim.ask(dockrun.options.state_dir, agent.engine:endpoint(), claim.agent, { source = source })
+      if err then return nil, err end
+      if answer then return answer.running and 0 or 1 end
+    end
+    local held <close>, why = claim.hold(dockrun.options.state_dir, agent.engine:endpoint(), job.name, function(request)
+      agent:stop(request.reason)
     end)
     if not held then return nil, why end
     agent.on_warning = function(text) output.say("warn", text) end

@@ -15,10 +15,9 @@ return {
     local agent, err = agents.new(dockrun.options)
     if not agent then return nil, err end
     agent.on_warning = function(text) output.say("warn", text) end
-    agent.emitter:listen(args.json and output.json or function(event)
-      output.say("info", ("%s.%s.%s: %s"):format(event.job, event.group, event.task, event.event))
-    end)
-    local asked = claim.ask_to_stop(dockrun.options.state_dir, agent.engine:endpoint(), args.job, "dockrun stop")
+    agent.emitter:listen(args.json and output.json or output.say_event)
+    local asked, problem = claim.ask(dockrun.options.state_dir, agent.engine:endpoint(), args.job, { reason = "dockrun stop" })
+    if problem then return nil, problem end
     local held <close>, why = claim.hold(dockrun.options.state_dir, agent.engine:endpoint(), args.job, function() end)
     if not held then return nil, why end
     local found
@@ -26,7 +25,7 @@ return {
     if err then return nil, err end
     if not found and not asked then return nil, dockrun.error("failed", ("no job '%s' on this engine"):format(args.job)) end
     if args.purge then
-      local _, problem = agent.state:remove_job(args.job)
+      problem = select(2, agent.state:remove_job(args.job))
       if problem then return nil, problem end
     end
     agent:close()

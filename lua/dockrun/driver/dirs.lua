@@ -64,6 +64,19 @@ function M.mounts(dirs)
   }
 end
 
+--- The allocations that have directories here.
+---@param state_dir string
+---@return string[] ids
+function M.list(state_dir)
+  local ids, entries = {}, uv.fs_scandir(state_dir .. "/alloc")
+  while entries do
+    local name = uv.fs_scandir_next(entries)
+    if not name then break end
+    if name:find "^[%x-]+$" then ids[#ids + 1] = name end
+  end
+  return ids
+end
+
 -- A container could have left symbolic links here: they go, what they point to stays.
 local function remove(path)
   local stat = uv.fs_lstat(path)

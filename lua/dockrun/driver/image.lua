@@ -162,8 +162,11 @@ local function join_pull(self, reference, auth, progress, patience)
   return flight.result[1], flight.result[2]
 end
 
--- Whether anybody uses a reference: a container, of whomever, or a task that has not come to its container yet.
-local function is_used(self, reference)
+--- Whether anybody uses a reference: a container, of whomever, or a task that has not come to its container yet.
+---@param reference string
+---@return boolean? used
+---@return table? err
+function Puller:is_used(reference)
   local containers, err = self.engine:container_list { all = true }
   if not containers then return nil, err end
   for _, container in ipairs(containers) do
@@ -175,7 +178,8 @@ end
 --- Makes sure that an image is on the host. `latest` is looked for anew each time, any other tag only if it is missing.
 --- Where a newer `latest` cannot be had but one is here, that one serves, and `warn` is told why.
 ---@param text string  the reference as the job has it
----@param opts? { owner?: { alloc: string, task: string }, force?: boolean, auth?: table, auth_soft_fail?: boolean, timeout?: number, pulling?: fun(), warn?: fun(message: string),
+---@param opts? { owner?: { alloc: string, task: string },
+---  force?: boolean, auth?: table, auth_soft_fail?: boolean, timeout?: number, pulling?: fun(), warn?: fun(message: string),
 ---  progress?: fun(current: integer, total: integer) }  force: pull in any case; timeout: instead of docker.pull_timeout
 ---@return { id: string, reference: Reference, pulled: boolean }? image  pulled: it was not on the host before
 ---@return table? err  kind "pull" (`final`: another try will not help), "auth", "invalid", "unreachable" or "engine"
@@ -200,7 +204,7 @@ function Puller:ensure(text, opts)
     intent, err = begin_to_bring(self, reference, opts.owner)
     if not intent then return nil, err end
   end
-  local ended <close> = setmetatable({}, { __close = function() if intent then self.state:done(intent) end end })
+  local _ <close> = setmetatable({}, { __close = function() if intent then self.state:done(intent) end end })
   local ok
   ok, err = join_pull(self, reference, auth, opts.progress, opts.timeout)
   if not ok then
@@ -234,7 +238,7 @@ function Puller:load(text, read, owner)
     intent, err = begin_to_bring(self, reference, owner)
     if not intent then return nil, err end
   end
-  local ended <close> = setmetatable({}, { __close = function() if intent then self.state:done(intent) end end })
+  local _ <close> = setmetatable({}, { __close = function() if intent then self.state:done(intent) end end })
   local lines <close>, why = self.engine:image_load { body = read }
   if not lines then return nil, why end
   local held = {}
@@ -268,7 +272,7 @@ end
 ---@return boolean removed
 ---@return table? err  why not, where it is neither in use nor gone already
 function Puller:remove(reference)
-  local used, err = is_used(self, reference)
+  local used, err = self:is_used(reference)
   if err or used then return false, err end
   local ok
   ok, err = self.engine:image_remove(reference)

@@ -193,6 +193,18 @@ function Alloc:changed(task)
   for _, woken in ipairs(waiting) do woken:push(true) end
 end
 
+--- Takes over what has changed in the job of an allocation that stays: what its tasks are from their next start on, and
+--- what their watcher does at once.
+---@param job table
+---@param group table
+function Alloc:redefine(job, group)
+  for _, task in ipairs(self.tasks) do
+    for _, spec in ipairs(group.tasks) do
+      if spec.name == task.name then task:redefine(job, group, spec) end
+    end
+  end
+end
+
 --- Of an allocation that another process left: what its tasks that have ended mean for the others, and, where it was
 --- being stopped, that goes on.
 function Alloc:resume()

@@ -396,12 +396,13 @@ local resume = {}
 -- would start it twice.
 local function inspect(self)
   local pause = 0.2
-  while true do
+  while not self.killed do
     local found, err = self.agent.engine:container_inspect(self.container_id or driver.container_name(self.context))
     if found or err.status == 404 then return found end
     runtime.sleep(pause)
     pause = math.min(pause * 2, 5)
   end
+  error(self.stopping, 0)
 end
 
 -- Its container runs, or has ended since, or has vanished: what is so will be seen by who watches it.
@@ -578,6 +579,18 @@ function Task:kill()
   for part in pairs(self.late) do part:cancel "killed" end
   if self.stopping then break_off(self) else self:stop "killed" end
   if self.state == "stopping" then steps.end_container(self, steps.at_once) end
+end
+
+--- Another text of the same task, which needs no other container.
+---@param job table
+---@param group table
+---@param spec table
+function Task:redefine(job, group, spec)
+  local context = self.context
+  context.job, context.group, context.spec, context.task = job, group, spec, spec
+  self.restarts.policy, self.definition = spec.restart, nil
+  if self.state ~= "received" then steps.fill_in(self) end
+  self:save()
 end
 
 --- Leaves a container that runs to itself: nothing of the task happens any more.

@@ -18,21 +18,21 @@ function M.release(allocator, bind_ip, mappings)
   for _, mapping in ipairs(mappings) do allocator:release(bind_ip, mapping.host_port) end
 end
 
--- A free port that the lease can be had of. Those that it cannot be had of are kept until the end, so that none is
--- offered twice.
+-- A free port of which the lease can be had. Those of which it cannot are kept until the end, so that none is offered
+-- twice.
 local function pick(allocator, bind_ip, owner, label, lease)
-  local refused, port, err = {}, nil, nil
-  repeat
-    port, err = allocator:allocate(bind_ip, owner)
-    local ok, why = port and lease(port, label)
-    if port and not ok then
-      refused[#refused + 1] = port
-      err = why.kind ~= "taken" and why or nil
-      port = nil
-    end
-  until port or err
-  for _, one in ipairs(refused) do allocator:release(bind_ip, one) end
-  return port, err
+  local refused <close> = setmetatable({}, { __close = function(list)
+    for _, port in ipairs(list) do allocator:release(bind_ip, port) end
+  end })
+  while true do
+    local port, err = allocator:allocate(bind_ip, owner)
+    if not port then return nil, err end
+    local ok
+    ok, err = lease(port, label)
+    if ok then return port end
+    refused[#refused + 1] = port
+    if err.kind ~= "taken" then return nil, err end
+  end
 end
 
 -- Exactly this port.

@@ -61,8 +61,9 @@ local function make_dirs(task)
   must(dirs.make(context.dirs))
 end
 
--- The environment, and the task's strings with everything filled in.
-local function fill_in(task)
+--- The environment, and the task's strings with everything filled in.
+---@param task Task
+function M.fill_in(task)
   local context = task.context
   context.task = context.spec
   context.env = env.build(context)
@@ -79,7 +80,7 @@ function M.setup(task)
   make_dirs(task)
   take_ports(task)
   task:hook("ports", task.context.ports)
-  fill_in(task)
+  M.fill_in(task)
   must(policy.check(task.context.task, task.agent.options, { dirs = task.context.dirs }))
   task:emit("setup", { ports = task.context.ports })
 end
@@ -98,7 +99,7 @@ function M.restore(task, container)
       label = mapping.label }
     if err then agent:warn(err) end
   end
-  fill_in(task)
+  M.fill_in(task)
   if container then
     context.image = { id = container.Image, reference = { full = container.Config.Image }, pulled = false }
   end
@@ -160,7 +161,7 @@ function M.replace_ports(task, lost)
   release_ports(task)
   runtime.sleep(0.05)
   take_ports(task)
-  fill_in(task)
+  M.fill_in(task)
   task:emit("setup", { message = ("port %d was taken by somebody else meanwhile; starting again"):format(lost) })
 end
 

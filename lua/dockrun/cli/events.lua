@@ -1,0 +1,43 @@
+local dockrun = require "dockrun"
+local output = require "dockrun.cli.output"
+local store = require "dockrun.store"
+
+local colors = { error = "31", warn = "33", info = "36", debug = "90" }
+
+local function show(args, event)
+  if args.json then
+    event.id = nil
+    output.json(event)
+  else
+    local level = output.levels[event.event] or "info"
+    output.result(("%s  %s"):format(event.time:sub(1, 23) .. "Z", output.paint(output.event(event), colors[level])))
+  end
+end
+
+return {
+  summary = "Print what happened to tasks.",
+  define = function(command)
+    command:argument("job", "Only of this job."):args "?"
+    command:flag("-f --follow", "Go on as more happens.")
+    command:option("--tail", "Only the last N."):argname "N":convert(tonumber)
+  end,
+  run = function(args)
+    local state <close>, err = store.open(dockrun.options.state_dir, { readonly = not args.follow })
+    if not state then
+      if err.kind == "missing" then return 0 end
+      return nil, err
+    end
+    local events
+    events, err = state:events { job = args.job, limit = args.tail }
+    if not events then return nil, err end
+    local last = 0
+    for _, event in ipairs(events) do
+      last = event.id
+      show(args, event)
+    end
+    if args.follow then
+      for event in state:follow(last, { job = args.job }) do show(args, event) end
+    end
+    return 0
+  end,
+}

@@ -1,0 +1,40 @@
+local agents = require "dockrun.agent"
+local dockrun = require "dockrun"
+local gc = require "dockrun.gc"
+local output = require "dockrun.cli.output"
+
+local function describe(one) return { kind = one.kind, name = one.name, reason = one.reason } end
+
+local function show(args, one, verb)
+  if not args.json then output.result(("%s %s %s (%s)"):format(verb, one.kind, one.name, one.reason)) end
+end
+
+return {
+  summary = "Remove what no job owns any more.",
+  define = function(command) command:flag("--dry-run", "Only say what would go.") end,
+  run = function(args)
+    local agent, err = agents.new(dockrun.options)
+    if not agent then return nil, err end
+    local list
+    list, err = gc.find(agent)
+    if not list then return nil, err end
+    local told, ok = dockrun.json.array {}, true
+    if args.dry_run then
+      for i, one in ipairs(list) do
+        told[i] = describe(one)
+        show(args, one, "would remove")
+      end
+    else
+      ok, err = gc.collect(agent, list, function(one, why)
+        local row = describe(one)
+        row.error = why and tostring(why)
+        told[#told + 1] = row
+        if why then output.say("error", ("cannot remove %s %s: %s"):format(one.kind, one.name, why)) else show(args, one, "removed") end
+      end)
+    end
+    if args.json then output.json { garbage = told, dry_run = args.dry_run or false } end
+    agent:close()
+    if not ok then return nil, err end
+    return 0
+  end,
+}

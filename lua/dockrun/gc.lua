@@ -1,0 +1,181 @@
+--- What no job owns any more: containers, networks, directories, images, leases and records that a killed process left, or
+--- whose time is over. Only what carries this state's name is ever looked at: what another tool made, or a dockrun with
+--- another state directory, is none of ours.
+local dirs = require "dockrun.driver.dirs"
+local driver = require "dockrun.driver.docker"
+local leases = require "dockrun.task.leases"
+local recovery = require "dockrun.recovery"
+local runtime = require "dockrun.core.runtime"
+local timestamp = require "dockrun.timestamp"
+local uv = require "luv"
+
+local M = {}
+
+---@class Garbage
+---@field kind "container"|"network"|"directory"|"image"|"job"
+---@field name string
+---@field reason string
+---@field remove fun(): true?, table?
+
+local function age_of(moment) return (runtime.clock()) - timestamp.seconds(moment) end
+
+-- Gone already, or somebody else is at it: as good as removed.
+local function removed(ok, err)
+  if ok or err.status == 404 or err.status == 409 then return true end
+  return nil, err
+end
+
+local function why_dangling(agent, found, record)
+  if record.state_id ~= agent.state.id then return nil end
+  local alloc = found.allocs[record.alloc]
+  if not alloc then return "no job owns it" end
+  if record.row and recovery.has_ended(record.row) and agent.options["docker.cleanup.container"] then return "its task has ended" end
+end
+
+local function add_containers(agent, found, list)
+  local function add(record, reason)
+    if not reason or age_of(record.created) < agent.options["gc.creation_grace"] then return end
+    list[#list + 1] = {
+      kind = "container", name = ("%s-%s"):format(record.task, record.alloc), reason = reason,
+      remove = function() return removed(agent.engine:container_remove(record.container_id, { force = true, v = true })) end,
+    }
+  end
+  for _, record in ipairs(found.records) do
+    if record.container_id then add(record, why_dangling(agent, found, record)) end
+  end
+  for _, record in ipairs(found.surplus) do
+    if record.state_id == agent.state.id then add(record, "its task has another container") end
+  end
+end
+
+-- Scripts and hooks may make networks for an allocation, labelled as its containers are.
+local function add_networks(agent, found, list)
+  local label = ("%s=%s"):format(driver.labels.state, agent.state.id)
+  local networks, err = agent.engine:network_list { filters = { label = { label } } }
+  if not networks then return nil, err end
+  for _, network in ipairs(networks) do
+    local alloc = found.allocs[network.Labels[driver.labels.alloc] or ""]
+    if not (alloc and alloc.live) and age_of(network.Created) >= agent.options["gc.creation_grace"] then
+      list[#list + 1] = {
+        kind = "network", name = network.Name, reason = "no job owns it",
+        remove = function()
+          local ok, why = agent.engine:network_remove(network.Id)
+          if not ok and why.status == 403 then return true end  -- a container of somebody else's is in it
+          return removed(ok, why)
+        end,
+      }
+    end
+  end
+  return true
+end
+
+local function add_directories(agent, found, list)
+  local held = {}
+  for _, record in ipairs(found.records) do held[record.alloc] = held[record.alloc] or record.container_id ~= nil end
+  for _, id in ipairs(dirs.list(agent.options.state_dir)) do
+    local root = dirs.of(agent.options.state_dir, id, "").root
+    local alloc, stat = found.allocs[id], uv.fs_stat(root)
+    local fresh = stat and (runtime.clock()) - stat.mtime.sec < agent.options["gc.creation_grace"]
+    if stat and not held[id] and not (alloc and alloc.live) and not fresh then
+      list[#list + 1] = { kind = "directory", name = root, reason = "no job owns it", remove = function() return dirs.remove(root) end }
+    end
+  end
+end
+
+local function add_images(agent, list)
+  if not agent.options["docker.cleanup.image"] then return true end
+  local images, err = agent.state:images()
+  if not images then return nil, err end
+  for _, image in ipairs(images) do
+    local used, why = agent.images:is_used(image.reference)
+    if why then return nil, why end
+    if not used and age_of(image.last_used_at) >= agent.options["docker.cleanup.image_delay"] then
+      list[#list + 1] = {
+        kind = "image", name = image.reference, reason = "dockrun pulled it, and nothing uses it",
+        remove = function()
+          local _, problem = agent.images:remove(image.reference)
+          return not problem or nil, problem
+        end,
+      }
+    end
+  end
+  return true
+end
+
+-- Jobs whose last task ended long ago.
+local function add_jobs(agent, found, list)
+  local jobs, err = agent.state:jobs()
+  if not jobs then return nil, err end
+  local live, last = {}, {}
+  for _, record in ipairs(found.records) do
+    local alloc = found.allocs[record.alloc]
+    live[record.job] = live[record.job] or alloc and alloc.live or record.container_id ~= nil
+    local at = record.row and record.row.finished_at
+    if at and at > (last[record.job] or "") then last[record.job] = at end
+  end
+  for _, job in ipairs(jobs) do
+    if not live[job.name] and age_of(last[job.name] or job.submitted_at) >= agent.options["gc.job_threshold"] then
+      list[#list + 1] = {
+        kind = "job", name = job.name, reason = "it has ended", remove = function()
+          local _, problem = agent.state:remove_job(job.name)
+          return not problem or nil, problem
+        end,
+      }
+    end
+  end
+  return true
+end
+
+--- All that is garbage now. Finishes, on the way, what a killed process left half done in the state itself.
+---@param agent Agent
+---@return Garbage[]? list
+---@return table? err
+function M.find(agent)
+  local ok, err = recovery.finish_pulls(agent)
+  if not ok then return nil, err end
+  local found
+  found, err = recovery.find(agent.engine, agent.state)
+  if not found then return nil, err end
+  local list = {}
+  add_containers(agent, found, list)
+  add_directories(agent, found, list)
+  for _, add in ipairs { add_networks, add_jobs } do
+    ok, err = add(agent, found, list)
+    if not ok then return nil, err end
+  end
+  ok, err = add_images(agent, list)
+  if not ok then return nil, err end
+  return list
+end
+
+--- Removes what was found, and takes back the leases of processes that have ended.
+---@param agent Agent
+---@param list Garbage[]
+---@param told? fun(one: Garbage, err?: table)  of each, once it is gone or could not go
+---@return true? ok
+---@return table? err  the first
+function M.collect(agent, list, told)
+  local first
+  for _, one in ipairs(list) do
+    local ok, err = one.remove()
+    first = first or not ok and err or nil
+    if told then told(one, not ok and err or nil) end
+  end
+  local _, err = leases.reclaim(agent)
+  first = first or err
+  if first then return nil, first end
+  return true
+end
+
+--- Looks again and again, every `gc.period`, until it is cancelled.
+---@param agent Agent
+function M.run(agent)
+  while agent.options["gc.period"] > 0 do
+    runtime.sleep(agent.options["gc.period"])
+    local list, err = M.find(agent)
+    if list then err = select(2, M.collect(agent, list)) end
+    if err then agent:warn(err) end
+  end
+end
+
+return M

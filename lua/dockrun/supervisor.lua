@@ -1,0 +1,126 @@
+--- The agent that goes on by itself: it takes over every job of the state that nobody watches, takes new ones from `dockrun
+--- run -d`, and tidies up. Its own end leaves the tasks running, for the next one to take over.
+local apply = require "dockrun.apply"
+local claim = require "dockrun.claim"
+local gc = require "dockrun.gc"
+local load = require "dockrun.job.load"
+local plans = require "dockrun.plan"
+local queue = require "dockrun.core.queue"
+local runtime = require "dockrun.core.runtime"
+
+local M = {}
+
+local RETRY = 5  -- seconds before a job that cannot be had just now is tried again
+
+---@class Supervisor
+---@field agent Agent
+---@field jobs table<string, true>      those under way here
+---@field changing table<string, true>  those that are being made what a new text of theirs wants
+---@field dockrun table  what hooks of job files find as `dockrun`
+local Supervisor = {}
+Supervisor.__index = Supervisor
+
+local function raise_unless(ok, err)
+  if not ok then error(err, 0) end
+  return ok
+end
+
+local function read(self, source)
+  return raise_unless(load.string(source.text, source.format, source.name, { vars = source.vars, runtime = self.dockrun }))
+end
+
+-- Holds a job from here to its end, however often it is submitted anew meanwhile. Between two allocations of a change
+-- nothing may run for a moment: that is no end.
+local function watch(self, name, ready, first)
+  local agent = self.agent
+  local held <close>, err = claim.hold(agent.options.state_dir, agent.engine:endpoint(), name, function(request)
+    agent:stop_job(name, request.reason)
+  end)
+  if not held then
+    ready:push { nil, err }
+    return
+  end
+  self.jobs[name] = true
+  local _ <close> = setmetatable({}, { __close = function() self.jobs[name] = nil end })
+  local done, ok, why = pcall(first)
+  if not done then ok, why = nil, ok end
+  ready:push { ok, why }
+  repeat
+    agent:await_job(name)
+    runtime.sleep(0.05)
+  until not self.changing[name] and agent:job_has_ended(name)
+  agent:forget(name)
+end
+
+-- Starts watching; returns once the job is as it should be, or cannot be.
+local function start(self, name, first)
+  local ready = queue.new()
+  runtime.spawn(watch, self, name, ready, first)
+  local answer = ready:pop()
+  return answer[1], answer[2]
+end
+
+local function busy(name)
+  return runtime.error("taken", ("job '%s' is being changed just now; try again once that is done"):format(name))
+end
+
+-- What `dockrun run -d` asks for.
+local function submit(self, source)
+  local job = read(self, source)
+  raise_unless(plans.check(job, self.agent:host()))
+  local function change() return apply.run(self.agent, job, source) end
+  if self.jobs[job.name] then
+    if self.changing[job.name] then raise_unless(nil, busy(job.name)) end
+    self.changing[job.name] = true
+    local _ <close> = setmetatable({}, { __close = function() self.changing[job.name] = nil end })
+    raise_unless(change())
+  else
+    raise_unless(start(self, job.name, change))
+  end
+  return { running = self.agent:await_running(job.name) }
+end
+
+-- A job of the state, by the text that it was read from; without one, by what its containers carry.
+local function recover(self, known)
+  return start(self, known.name, function()
+    if not known.source then return apply.take_over(self.agent, known.name) end
+    return apply.run(self.agent, read(self, known.source), known.source)
+  end)
+end
+
+-- Every job that should run here and that nobody watches.
+local function take_over(self)
+  local agent = self.agent
+  local jobs, err = agent.state:jobs()
+  if not jobs then
+    agent:warn(err)
+    return
+  end
+  for _, known in ipairs(jobs) do
+    if known.status == "running" and known.endpoint == agent.engine:endpoint() and not self.jobs[known.name] then
+      local ok, why = recover(self, known)
+      if not ok and why.kind ~= "taken" then agent:warn(why) end
+    end
+  end
+end
+
+--- Runs until it is cancelled, then lets go of its tasks.
+---@param agent Agent
+---@param dockrun table  what hooks of job files find as `dockrun`
+---@return nil
+---@return table? err  kind "taken": there is an agent already
+function M.run(agent, dockrun)
+  local self = setmetatable({ agent = agent, jobs = {}, changing = {}, dockrun = dockrun }, Supervisor)
+  local held <close>, err = claim.hold(agent.options.state_dir, agent.engine:endpoint(), claim.agent, function(request)
+    return submit(self, request.source)
+  end)
+  if not held then return nil, err end
+  local _ <close> = runtime.spawn(gc.run, agent)
+  local _ <close> = setmetatable({}, { __close = function() agent:let_go() end })
+  while true do
+    take_over(self)
+    runtime.sleep(RETRY)
+  end
+end
+
+return M
