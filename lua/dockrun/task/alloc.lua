@@ -224,7 +224,7 @@ function Alloc:task_ended()
     root, kept = root or task.context.dirs and task.context.dirs.root, kept or task.container_id
   end
   local ok, err = true, nil
-  if root and not kept then ok, err = dirs.remove(root) end
+  if not kept then ok, err = dirs.remove(root or dirs.of(self.agent.options.state_dir, self.id, "").root) end
   self.agent:alloc_ended(self)
   return ok, err
 end
