@@ -5,6 +5,14 @@ local jobs = require "spec.jobs"
 local process = require "spec.process"
 local uv = require "luv"
 
+-- Brings the busybox to a registry, and leaves it under that name there alone.
+local function push(engine, ref)
+  local repo, tag = ref:match "^(.+):([^:]+)$"
+  assert(engine:image_tag("busybox:1", { repo = repo, tag = tag }))
+  for line in assert(engine:image_push(repo, { tag = tag })) do assert(not line.error, line.error) end
+  assert(engine:image_remove(ref))
+end
+
 describe("a task that cannot be as asked", function()
   local engine, endpoint, registry
 
@@ -15,13 +23,6 @@ describe("a task that cannot be as asked", function()
     engines.image(shared, "busybox:1")
     registry = engines.registry().address
   end)
-
-  local function push(e, ref)
-    local repo, tag = ref:match "^(.+):([^:]+)$"
-    assert(e:image_tag("busybox:1", { repo = repo, tag = tag }))
-    for line in assert(e:image_push(repo, { tag = tag })) do assert(not line.error, line.error) end
-    assert(e:image_remove(ref))
-  end
 
   -- Errors of the specification: found before anything happens.
   for _, case in ipairs {
@@ -204,45 +205,73 @@ describe("a task that cannot be as asked", function()
   end)
 end)
 
+-- A way to a registry that gives so many bytes of it and then no more. Returns its address and a queue that tells when.
+local function stalling_proxy(registry, bytes)
+  local host, port = registry:match "^(.+):(%d+)$"
+  local server, stalled, sockets = uv.new_tcp(), dockrun.queue(), {}
+  sockets[1] = server
+  assert(server:bind("127.0.0.1", 0))
+  assert(server:listen(16, function()
+    local client, upstream = uv.new_tcp(), uv.new_tcp()
+    table.move({ client, upstream }, 1, 2, #sockets + 1, sockets)
+    server:accept(client)
+    upstream:connect(host, tonumber(port), function()
+      client:read_start(function(_, data)
+        if data then upstream:write(data) end
+      end)
+      upstream:read_start(function(_, data)
+        bytes = bytes - #(data or "")
+        if data and bytes > 0 then client:write(data) elseif bytes <= 0 then stalled:push(true) end
+      end)
+    end)
+  end))
+  local closing = setmetatable({}, { __close = function()
+    for _, socket in ipairs(sockets) do socket:close() end
+  end })
+  return ("127.0.0.1:%d"):format(server:getsockname().port), stalled, closing
+end
+
 describe("an engine that dies", function()
   it("in mid-pull is an error of the pull, and the next run works", function()
     local e <close> = engines.start()
     local direct = assert(dockrun.connect { endpoint = e.endpoint })
     engines.image(e, "busybox:1")
-    -- A registry that begins to answer and never ends: the pull hangs where we want it.
-    local server = uv.new_tcp()
-    local clients = { server }
-    local _ <close> = setmetatable({}, { __close = function() for _, one in ipairs(clients) do one:close() end end })
-    assert(server:bind("127.0.0.1", 0))
-    assert(server:listen(16, function()
-      local client = uv.new_tcp()
-      server:accept(client)
-      clients[#clients + 1] = client
-      client:read_start(function() end)
-    end))
-    local image = ("127.0.0.1:%d/slow:1"):format(server:getsockname().port)
-    local child <close> = jobs.start(e.endpoint, jobs.text { name = jobs.unique "dies", image = image, command = "true" })
+    local registry = engines.registry().address
+    push(direct, registry .. "/slow:1")
+    assert(direct:image_remove "busybox:1")  -- or its layer need not be fetched
+    local address, stalled, closing = stalling_proxy(registry, 200000)
+    local _ <close> = closing
+    local child <close> = jobs.start(e.endpoint, jobs.text {
+      name = jobs.unique "dies", image = address .. "/slow:1", command = "true",
+    })
     local _ <close> = child.file
-    child:event "pulling"
-    dockrun.sleep(0.2)
+    assert(stalled:pop(30), "the pull never got to its layer")
     e:kill()
     local result = child:wait()
     assert.equal(1, result.code)
     assert.truthy(child:event("failed").message:find "the Docker engine at", result.stdout)
     e:restart()
-    local again = jobs.run(e.endpoint, jobs.text { name = jobs.unique "again", image = "busybox:1", command = "true" })
+    local again = jobs.run(e.endpoint, jobs.text { name = jobs.unique "again", image = registry .. "/slow:1", command = "true" })
     assert.equal(0, again.code)
     assert.same({}, assert(direct:container_list { all = true }))
+    assert.same({}, assert(direct:image_list { all = true }))
   end)
 
   it("and comes back has its task's end told, with the true exit code", function()
     local e <close> = engines.start { args = { "--live-restore" } }
+    local direct = assert(dockrun.connect { endpoint = e.endpoint })
     engines.image(e, "busybox:1")
-    local child <close> = jobs.start(e.endpoint, jobs.text { name = jobs.unique "back", image = "busybox:1", command = "sleep 3; exit 9" })
+    local child <close> = jobs.start(e.endpoint, jobs.text {
+      name = jobs.unique "back", image = "busybox:1", command = "trap 'exit 9' TERM; while :; do sleep 0.1; done",
+    })
     local _ <close> = child.file
-    child:event "started"
+    local pid = assert(direct:container_inspect(child:event("started").container_id)).State.Pid
     e:kill()
-    dockrun.sleep(0.5)
+    assert(uv.kill(pid, "sigterm"))
+    for _ = 1, 500 do
+      if not uv.fs_stat(("/proc/%d/exe"):format(pid)) then break end
+      dockrun.sleep(0.02)
+    end
     e:restart()
     assert.equal(1, child:wait().code)
     assert.equal(9, child:event("exited").exit_code)

@@ -18,108 +18,15 @@ describe("dockrun run", function()
     assert(engine:image_remove(repo .. ":7"))
   end)
 
-  -- The contract's example, with an image from the registry and a count of one.
-  local function example(name, command)
-    return ([[
-return job %q {
-  type = "service",
-  meta = { owner = "platform" },
-  constraint = { attribute = "$attr.kernel.name", value = "linux" },
-  group "redis" {
-    count = 1,
-    task "redis" {
-      driver = "docker",
-      config = { image = %q, command = "sh", args = { "-c", %q }, network_mode = "bridge" },
-      env = { LEVEL = "info" },
-      kill_timeout = 1,
-      resources = { cpu = 500, memory = 64, network = { mbits = 10, dynamic_ports = { 6379, "admin" } } },
-      hooks = { prestart = function(task, container) container.Labels.team = "x" end },
-    },
-  },
-}]]):format(name, registry .. "/redis:7", command)
-  end
-
-  it("takes the contract's example from its file to a running container and back to nothing", function()
-    local name = jobs.unique "cache"
-    local serve = "mkdir /www; env > /www/index.html; httpd -p 6379 -h /www; httpd -p $NOMAD_PORT_admin -h /www; "
-      .. "nc -u -l -p 6379 -e cat & trap 'exit 7' TERM; while :; do sleep 0.1; done"
-    local child <close> = jobs.start(endpoint, example(name, serve))
-    local _ <close> = child.file
-    local started = child:event "started"
-
-    local container = assert(engine:container_inspect(started.container_id))
-    local host = container.HostConfig
-    assert.same({ 64 * 1024 * 1024, 64 * 1024 * 1024, 500 }, { host.Memory, host.MemorySwap, host.CpuShares })
-    assert.equal("x", container.Config.Labels.team)
-    assert.equal("redis-" .. started.alloc, container.Name:sub(2))
-    for _, label in ipairs { "job", "group", "task", "alloc", "spec", "runtime" } do
-      assert.truthy(container.Config.Labels["dockrun." .. label], label)
-    end
-
-    -- Both ports, tcp and udp, on the host.
-    local by_label = {}
-    for _, port in ipairs(started.ports) do by_label[port.label] = port end
-    local redis, admin = by_label["6379"], by_label.admin
-    assert.equal(6379, redis.container_port)
-    assert.equal(admin.host_port, admin.container_port)
-    for _, port in ipairs(started.ports) do
-      assert.same({ "tcp", "udp" }, port.protocols)
-      for _, protocol in ipairs(port.protocols) do
-        local bound = container.NetworkSettings.Ports[("%d/%s"):format(port.container_port, protocol)]
-        assert.equal(tostring(port.host_port), bound and bound[1].HostPort)
-      end
-      local taken, err = dockrun.ports.probe("0.0.0.0", port.host_port)
-      assert.is_nil(taken)
-      assert.equal("taken", err.kind)
-    end
-
-    -- The application's own view, over the mapped ports.
-    local page
-    for _ = 1, 50 do
-      page = dockrun.http.request { url = ("http://127.0.0.1:%d/"):format(redis.host_port), timeout = 2 }
-      if page and page.status == 200 then break end
-      dockrun.sleep(0.1)
-    end
-    assert.equal(200, page.status)
-    local env = {}
-    for line in page.body:gmatch "[^\n]+" do env[line:match "^(.-)="] = line:match "=(.*)$" end
-    assert.equal(redis.ip, env.NOMAD_IP)
-    assert.equal(tostring(redis.host_port), env.NOMAD_PORT_6379)
-    assert.equal(tostring(admin.host_port), env.NOMAD_PORT_admin)
-    assert.equal(tostring(admin.host_port), env.NOMAD_PORT_ADMIN)
-    assert.equal(("%s:%d"):format(admin.ip, admin.host_port), env.NOMAD_ADDR_admin)
-    assert.same({ "64", "500", "platform", "info" },
-      { env.NOMAD_MEMORY_LIMIT, env.NOMAD_CPU_LIMIT, env.NOMAD_META_OWNER, env.LEVEL })
-    assert.same({ started.alloc, name .. ".redis[0]", "0", name, "redis", "redis" }, {
-      env.NOMAD_ALLOC_ID, env.NOMAD_ALLOC_NAME, env.NOMAD_ALLOC_INDEX, env.NOMAD_JOB_NAME, env.NOMAD_GROUP_NAME,
-      env.NOMAD_TASK_NAME,
-    })
-    local other = dockrun.http.request { url = ("http://127.0.0.1:%d/"):format(admin.host_port), timeout = 2 }
-    assert.equal(200, other and other.status)
-
-    -- The kernel's view of the limits.
-    local stat = assert(dockrun.cgroup.read(container.State.Pid))
-    assert.equal(64 * 1024 * 1024, stat.memory.limit)
-    if stat.version == 1 then assert.equal(500, stat.cpu.shares) end
-
-    child:kill "SIGTERM"
-    local result = child:wait()
-    assert.equal(130, result.code)
-    assert.equal(7, child:event("exited").exit_code)
-    assert.same({}, jobs.containers(engine, name))
-    assert.is_nil((engine:image_inspect(registry .. "/redis:7")), "the image that dockrun pulled is still there")
-    for _, port in ipairs(started.ports) do assert(dockrun.ports.probe("0.0.0.0", port.host_port)) end
-  end)
-
   it("tells each step as an event, in order", function()
     local name = jobs.unique "steps"
-    local result = jobs.run(endpoint, (example(name, "exit 0"):gsub('"service"', '"batch"')))
+    local result = jobs.run(endpoint, jobs.text { name = name, image = registry .. "/redis:7", command = "exit 0" })
     local names = {}
     for i, event in ipairs(result.events) do names[i] = event.event end
     assert.same({ "received", "setup", "pulling", "pulled", "created", "started", "exited", "removed", "image_removed" }, names)
     for _, event in ipairs(result.events) do
       assert.truthy(event.time:match "^%d%d%d%d%-%d%d%-%d%dT%d%d:%d%d:%d%d%.%d%d%d%d%d%d%d%d%dZ$", event.time)
-      assert.same({ name, "redis", "redis" }, { event.job, event.group, event.task })
+      assert.same({ name, "group", "task" }, { event.job, event.group, event.task })
     end
     assert.equal(0, result.code)
     local handle = require("dockrun.driver.docker").parse_handle(result.by.started.message)
@@ -160,7 +67,6 @@ return job %q {
     child:event "started"
     child:kill "SIGINT"
     child:event "killing"
-    dockrun.sleep(0.3)
     child:kill "SIGINT"
     assert.equal(130, child:wait(20).code)
     assert.same({}, jobs.containers(engine, name))
