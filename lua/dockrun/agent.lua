@@ -304,14 +304,14 @@ end
 
 --- Waits until every task of a job runs, or has ended.
 ---@param job string
----@return boolean ok  none has failed
+---@return string[] failures  why a task failed
 function Agent:await_running(job)
-  local ok = true
+  local failures = {}
   for _, task in ipairs(tasks_of(self, job)) do
     await_running(task)
-    ok = ok and task.state ~= "failed"
+    if task.state == "failed" then failures[#failures + 1] = ("%s.%s: %s"):format(task.group, task.name, task.error or "it failed") end
   end
-  return ok
+  return failures
 end
 
 --- Leaves all containers to themselves: nothing of any task happens here any more.

@@ -77,7 +77,7 @@ local function submit(self, source)
   else
     raise_unless(start(self, job.name, change))
   end
-  return { running = self.agent:await_running(job.name) }
+  return { failures = self.agent:await_running(job.name) }
 end
 
 -- A job of the state, by the text that it was read from; without one, by what its containers carry.
@@ -114,6 +114,7 @@ function M.run(agent, dockrun)
   local held <close>, err = claim.hold(agent.options.state_dir, agent.engine:endpoint(), claim.agent, function(request)
     return submit(self, request.source)
   end)
+  if not held and err.kind == "taken" then err.message = "an agent with this state and this engine runs already" end
   if not held then return nil, err end
   local _ <close> = runtime.spawn(gc.run, agent)
   local _ <close> = setmetatable({}, { __close = function() agent:let_go() end })

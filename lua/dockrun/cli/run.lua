@@ -90,7 +90,8 @@ return {
       local answer
       answer, err = claim.ask(dockrun.options.state_dir, agent.engine:endpoint(), claim.agent, { source = source })
       if err then return nil, err end
-      if answer then return answer.running and 0 or 1 end
+      for _, why in ipairs(answer and answer.failures or {}) do output.say("error", why) end
+      if answer then return #answer.failures == 0 and 0 or 1 end
     end
     local held <close>, why = claim.hold(dockrun.options.state_dir, agent.engine:endpoint(), job.name, function(request)
       agent:stop(request.reason)

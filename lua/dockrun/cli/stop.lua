@@ -18,12 +18,14 @@ return {
     agent.emitter:listen(args.json and output.json or output.say_event)
     local asked, problem = claim.ask(dockrun.options.state_dir, agent.engine:endpoint(), args.job, { reason = "dockrun stop" })
     if problem then return nil, problem end
-    local held <close>, why = claim.hold(dockrun.options.state_dir, agent.engine:endpoint(), args.job, function() end)
-    if not held then return nil, why end
-    local found
-    found, err = apply.stop(agent, args.job, "dockrun stop")
-    if err then return nil, err end
-    if not found and not asked then return nil, dockrun.error("failed", ("no job '%s' on this engine"):format(args.job)) end
+    if not asked then
+      local held <close>, why = claim.hold(dockrun.options.state_dir, agent.engine:endpoint(), args.job, function() end)
+      if not held then return nil, why end
+      local found
+      found, err = apply.stop(agent, args.job, "dockrun stop")
+      if err then return nil, err end
+      if not found then return nil, dockrun.error("failed", ("no job '%s' on this engine"):format(args.job)) end
+    end
     if args.purge then
       problem = select(2, agent.state:remove_job(args.job))
       if problem then return nil, problem end

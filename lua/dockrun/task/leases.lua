@@ -8,8 +8,8 @@ local M = {}
 -- engine that cannot be asked may have one.
 local function holder(engine)
   return function(lease)
-    local found, err = engine:container_list { filters = { label = { driver.labels.alloc .. "=" .. lease.alloc } } }
-    return err ~= nil or #found > 0
+    local found = engine:container_list { filters = { label = { driver.labels.alloc .. "=" .. lease.alloc } } }
+    return not found or #found > 0
   end
 end
 

@@ -1,0 +1,215 @@
+-- A dockrun that is killed, and the next one: on a real engine. An operator's hook is where it is killed, so that each
+-- place on a task's way has its turn.
+local dockrun = require "dockrun"
+local engines = require "spec.engine"
+local hooks = require "dockrun.hooks"
+local jobs = require "spec.jobs"
+local process = require "spec.process"
+local states = require "spec.states"
+local store = require "dockrun.store"
+local uv = require "luv"
+
+describe("a dockrun that was killed", function()
+  local engine, endpoint, name
+
+  setup(function()
+    local shared = engines.shared()
+    endpoint = shared.endpoint
+    engine = assert(dockrun.connect { endpoint = endpoint })
+    engines.image(shared, "busybox:1")
+  end)
+
+  before_each(function()
+    states.begin()
+    name = jobs.unique "killed"
+  end)
+  after_each(function()
+    process.run({ "stop", "--purge", "--endpoint", endpoint, "--state-dir", states.dir, name }, { timeout = 60 })
+    local left = jobs.containers(engine, name)
+    for _, container in ipairs(left) do engine:container_remove(container.Id, { force = true, v = true }) end
+    states.finish()
+    assert.same({}, left)
+  end)
+
+  local function words(args)
+    local all = { "--endpoint", endpoint, "--state-dir", states.dir }
+    return table.move(args, 1, #args, #all + 1, all)
+  end
+
+  local function dockrun_with(...) return process.run(words { ... }, { timeout = 60 }) end
+
+  local function events_of(text)
+    local list, by = {}, {}
+    for line in text:gmatch "([^\n]+)\n" do
+      local event = dockrun.json.decode(line)
+      list[#list + 1], by[event.event] = event, event
+    end
+    return by, list
+  end
+
+  local function write(text)
+    local path, file = jobs.write(text)
+    return path, file
+  end
+
+  -- A hook file whose hook kills its own dockrun, the first time that it runs.
+  local function killer(hook)
+    return write(([[
+      return { %s = function()
+        local mark = %q
+        if io.open(mark) then return end
+        io.open(mark, "w"):close()
+        require("luv").kill(require("luv").os_getpid(), "sigkill")
+      end }]]):format(hook, states.dir .. "/mark"))
+  end
+
+  -- What of the job is left, of whatever kind.
+  local function left_over()
+    local left = {}
+    for _, container in ipairs(jobs.containers(engine, name)) do left[#left + 1] = "container " .. container.Id end
+    local state <close> = assert(store.open(states.dir, { readonly = true }))
+    for _, lease in ipairs(assert(state:leases())) do left[#left + 1] = "lease of port " .. lease.port end
+    for _, intent in ipairs(assert(state:intents())) do left[#left + 1] = "intent " .. intent.action end
+    local entries = uv.fs_scandir(states.dir .. "/alloc")
+    while entries do
+      local entry = uv.fs_scandir_next(entries)
+      if not entry then break end
+      left[#left + 1] = "directory " .. entry
+    end
+    return left
+  end
+
+  -- Those that a task which ends by itself comes by.
+  local on_the_way = {}
+  for _, hook in ipairs(hooks.names) do on_the_way[hook] = true end
+  for _, hook in ipairs { "healthy", "unhealthy", "oom", "kill", "killed", "stopped", "failed" } do on_the_way[hook] = nil end
+
+  for _, hook in ipairs(hooks.names) do
+    if on_the_way[hook] then
+      it(("at '%s' loses nothing, doubles nothing and leaves nothing"):format(hook), function()
+        local path, file = write(jobs.text {
+          name = name, image = "busybox:1", resources = "memory = 32, network = { dynamic_ports = { \"web\" } }",
+          restart = [[attempts = 1, delay = "100ms", interval = "1h"]],
+          command = "echo run >>/alloc/data/runs; test $(wc -l </alloc/data/runs) = 2 && exit 0; exit 3",
+        })
+        local _ <close> = file
+        local own_hooks, hook_file = killer(hook)
+        local _ <close> = hook_file
+        local first = dockrun_with("run", "--json", "--hooks", own_hooks, path)
+        assert.equal("SIGKILL", first.signal, first.stderr)
+        local before = jobs.containers(engine, name)
+        assert.is_true(#before <= 1)
+
+        local second = dockrun_with("run", "--json", "--hooks", own_hooks, path)
+        local by, list = events_of(second.stdout)
+        -- Failed once with 3, began again, and then ended well: counted over both processes.
+        assert.equal(0, second.code, first.stdout .. second.stdout .. second.stderr)
+        local runs = {}
+        for _, event in ipairs(select(2, events_of(first.stdout))) do list[#list + 1] = event end
+        for _, event in ipairs(list) do
+          if event.event == "started" or event.event == "reattached" then runs[event.container_id] = true end
+        end
+        local count = 0
+        for _ in pairs(runs) do count = count + 1 end
+        assert.is_true(count <= 2, first.stdout .. second.stdout)
+        assert.is_true(by.exited == nil or by.exited.exit_code == 0)
+        assert.same({}, left_over())
+        local told = assert(dockrun.json.decode(dockrun_with("status", "--json", name).stdout)).jobs[1].tasks[1]
+        assert.same({ "dead", 0, 1 }, { told.state, told.exit_code, told.restarts })
+      end)
+    end
+  end
+
+  for _, hook in ipairs { "kill", "killed", "stopped" } do
+    it(("while it stopped a job, at '%s', is followed by one that finishes the stop"):format(hook), function()
+      local path, file = write(jobs.text { name = name, image = "busybox:1", command = "trap 'exit 4' TERM; while :; do sleep 0.1; done" })
+      local _ <close> = file
+      local own_hooks, hook_file = killer(hook)
+      local _ <close> = hook_file
+      local child <close> = process.start(words { "run", "--json", "--hooks", own_hooks, path }, { timeout = 60 })
+      child:wait_for '"event":"started"'
+      child:kill "SIGINT"
+      assert.equal("SIGKILL", child:wait().signal)
+      local stopped = dockrun_with("stop", "--json", name)
+      assert.equal(0, stopped.code, stopped.stderr)
+      assert.same({}, left_over())
+    end)
+  end
+
+  it("is followed by one that begins anew what was being stopped", function()
+    local path, file = write(jobs.text { name = name, image = "busybox:1", command = "exec sleep 600", task = [[kill_timeout = "1s",]] })
+    local _ <close> = file
+    local own_hooks, hook_file = killer "kill"
+    local _ <close> = hook_file
+    local child <close> = process.start(words { "run", "--json", "--hooks", own_hooks, path }, { timeout = 60 })
+    child:wait_for '"event":"started"'
+    local old = jobs.containers(engine, name)[1].Id
+    child:kill "SIGINT"
+    assert.equal("SIGKILL", child:wait().signal)
+    assert.equal(0, dockrun_with("run", "-d", path).code)
+    local now = jobs.containers(engine, name)
+    assert.equal(1, #now)
+    assert.not_equal(old, now[1].Id)
+    assert.equal("running", now[1].State)
+  end)
+
+  it("has its restarts counted on, and their delay kept", function()
+    local path, file = write(jobs.text {
+      name = name, image = "busybox:1", command = "exit 3", restart = [[attempts = 2, delay = "300ms", interval = "1h", mode = "fail"]],
+    })
+    local _ <close> = file
+    local restarts = 0
+    for _ = 1, 2 do  -- killed at each restart but the last
+      local own_hooks, hook_file = killer "exited"
+      local _ <close> = hook_file
+      os.remove(states.dir .. "/mark")
+      local result = dockrun_with("run", "--json", "--hooks", own_hooks, path)
+      for _, event in ipairs(select(2, events_of(result.stdout))) do restarts = restarts + (event.event == "restarting" and 1 or 0) end
+      assert.equal("SIGKILL", result.signal)
+    end
+    local last = dockrun_with("run", "--json", path)
+    for _, event in ipairs(select(2, events_of(last.stdout))) do restarts = restarts + (event.event == "restarting" and 1 or 0) end
+    assert.equal(1, last.code)
+    assert.equal(2, restarts)
+    assert.matches("more than 2 restarts", last.stdout)
+    assert.same({}, left_over())
+  end)
+
+  it("has its tasks told by `status`, and their ends by `events`", function()
+    local path, file = write(jobs.text { name = name, image = "busybox:1", command = "exec sleep 600" })
+    local _ <close> = file
+    local child <close> = process.start(words { "run", "--json", path }, { timeout = 60 })
+    child:wait_for '"event":"started"'
+    local function state() return assert(dockrun.json.decode(dockrun_with("status", "--json").stdout)).jobs[1].tasks[1].state end
+    assert.equal("running", state())  -- while it is watched
+    child:kill "SIGKILL"
+    child:wait()
+    assert.equal("running", state())  -- and while it is not
+    local told = dockrun_with("events", "--json", name)
+    local by = events_of(told.stdout)
+    assert.truthy(by.received and by.created and by.started)
+    local following <close> = process.start(words { "events", "-f", "--json", "--tail", "1", name }, { timeout = 60 })
+    following:wait_for '"event":"started"'
+    assert.equal(0, dockrun_with("stop", name).code)
+    following:wait_for '"event":"removed"'
+  end)
+
+  it("leaves a job alone that cannot be read from a damaged state, and says what to do", function()
+    local path, file = write(jobs.text { name = name, image = "busybox:1", command = "exec sleep 600" })
+    local _ <close> = file
+    assert.equal(0, dockrun_with("run", "-d", path).code)
+    local damaged = assert(io.open(states.path, "r+b"))
+    damaged:seek("set", 100)
+    damaged:write(("\255"):rep(4000))
+    damaged:close()
+    for _, suffix in ipairs { "-wal", "-shm" } do os.remove(states.path .. suffix) end
+    for _, command in ipairs { { "run", path }, { "stop", name }, { "gc" } } do
+      local result = dockrun_with(table.unpack(command))
+      assert.equal(1, result.code, result.stderr)
+      assert.matches("it is left as it is: .*move it away", result.stderr)
+    end
+    assert.equal("running", jobs.containers(engine, name)[1].State)
+    assert.equal(0, dockrun_with("status", name).code)  -- by its containers alone
+    for _, suffix in ipairs { "", "-wal", "-shm" } do os.remove(states.path .. suffix) end
+  end)
+end)
