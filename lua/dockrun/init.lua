@@ -78,6 +78,17 @@ function M.load_job(path, opts)
   return require("dockrun.job.load").file(path, { vars = opts and opts.vars, runtime = M })
 end
 
+--- Tasks by their handles. See driver/handle.lua.
+---@param engine? table  of `connect`, which is asked where left out
+---@return Driver? driver  `driver:open(handle)`
+---@return table? err
+function M.driver(engine)
+  local err
+  if not engine then engine, err = M.connect() end
+  if not engine then return nil, err end
+  return require("dockrun.driver.handle").new(engine)
+end
+
 --- An agent: what runs jobs on an engine. See agent.lua.
 ---@param opts? { trace?: fun(call: table) }
 ---@return Agent? agent

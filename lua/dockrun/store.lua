@@ -61,7 +61,7 @@ end
 
 -- Nothing is changed before all that is there has been looked at.
 local function check(db)
-  local verdict, err = db:value "PRAGMA quick_check(1)"
+  local verdict, err = db:value "PRAGMA integrity_check(1)"
   if err then return nil, err end
   if verdict ~= "ok" then
     return nil, database.error("corrupt", ("%s is damaged (%s)"):format(db.path, verdict:gsub("%s+", " ")))

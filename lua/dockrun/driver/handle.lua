@@ -1,0 +1,93 @@
+--- Tasks by their handles alone: for a script or a host program that kept what `started` told, and wants the task again.
+---
+---   local driver <close> = require("dockrun").driver()
+---   local task = assert(driver:open(handle))
+---   print(task:wait().exit_code)
+local docker = require "dockrun.driver.docker"
+local queue = require "dockrun.core.queue"
+local runtime = require "dockrun.core.runtime"
+local watch = require "dockrun.driver.watch"
+
+local M = {}
+
+---@class Driver
+---@field engine table
+---@field watch? Watch  one for all handles, from the first on
+local Driver = {}
+Driver.__index = Driver
+
+---@param engine table
+---@return Driver
+function M.new(engine) return setmetatable({ engine = engine }, Driver) end
+
+---@class Handle
+---@field container_id string
+---@field image_id string
+local Handle = {}
+Handle.__index = Handle
+
+--- Attaches to the container that a handle stands for.
+---@param handle string  DOCKER:{"ImageID":"…","ContainerID":"…"}
+---@return Handle? task
+---@return table? err  kind "invalid"; "engine" with status 404 where there is no such container any more; "unreachable"
+function Driver:open(handle)
+  local ids, err = docker.parse_handle(handle)
+  if not ids then return nil, err end
+  local found
+  found, err = self.engine:container_inspect(ids.container_id)
+  if not found then return nil, err end
+  if not self.watch then
+    local watching = watch.new(self.engine)
+    local ok
+    ok, err = watching:start()
+    if not ok then return nil, err end
+    self.watch = watching
+  end
+  return setmetatable({
+    driver = self, engine = self.engine, container_id = found.Id, image_id = found.Image, events = self.watch:add(found.Id),
+  }, Handle)
+end
+
+--- Ends the watching. The containers run on.
+function Driver:close()
+  if self.watch then self.watch:stop() end
+  self.watch = nil
+end
+
+Driver.__close = Driver.close
+
+--- Waits until the container has ended, or for `timeout` seconds. May be asked again.
+---@param timeout? number
+---@return TaskResult? result  exit code, signal, oom flag, error text
+---@return table? err  kind "timeout"
+function Handle:wait(timeout)
+  if self.result then return self.result end
+  self.events:push { action = "resync" }  -- it may have ended long ago
+  local done = queue.new()
+  local _ <close> = runtime.spawn(function()
+    self.result = docker.wait(self.engine, self.container_id, self.events)
+    done:push(true)
+  end)
+  local err = select(2, done:pop(timeout))
+  return self.result, not self.result and err or nil
+end
+
+--- Sends a signal.
+---@param signal? string  "SIGKILL" if left out
+---@return true? ok
+---@return table? err
+function Handle:kill(signal) return self.engine:container_kill(self.container_id, { signal = signal }) end
+
+--- Ends it: its stop signal, and SIGKILL after so many seconds.
+---@param timeout? number  5
+---@return true? ok
+---@return table? err
+function Handle:stop(timeout)
+  timeout = math.ceil(timeout or 5)
+  return self.engine:container_stop(self.container_id, { t = timeout, timeout = timeout + 60 })
+end
+
+--- The handle again, as text.
+function Handle:__tostring() return docker.handle(self.image_id, self.container_id) end
+
+return M
