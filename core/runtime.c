@@ -102,9 +102,9 @@ static void on_signal(int signal) {
   if (rt) {
     rt->signal = signal;
     uv_async_send(&rt->signal_async);
-    // As lua.c does: setting a hook is the one thing that may be done to a running state from here.
-    if (rt->running)
-      lua_sethook(rt->running, on_signal_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
+    // As lua.c does: setting a hook is the one thing that may be done to a running state from here. Not for lines: Lua
+    // would call the hook that on_signal_hook leaves behind for the line of the same instruction, at once.
+    if (rt->running) lua_sethook(rt->running, on_signal_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
   }
   errno = saved;
 }

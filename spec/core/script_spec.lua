@@ -217,6 +217,38 @@ describe("dockrun as an interpreter", function()
       assert.equal(130, result.code, result.stderr)
     end)
 
+    it("a signal while another task runs, in the script alone", function()
+      local child <close> = process.start { "-e", [[
+        local dockrun = require "dockrun"
+        io.stdout:setvbuf "no"
+        local round = 0
+        local worker = dockrun.spawn(function()
+          local told, sum = 0, 0
+          while round < 10 or told < round do
+            if told < round then
+              told = round
+              print("ready " .. round)
+            end
+            for i = 1, 300000 do
+              sum = sum + 1
+              sum = sum - 1
+            end
+            dockrun.sleep(0)
+          end
+          return "undisturbed"
+        end)
+        for i = 1, 10 do
+          round = i
+          pcall(dockrun.sleep, 60)
+        end
+        print(worker:await())]] }
+      for i = 1, 10 do
+        child:wait_for("ready " .. i .. "\n")
+        child:kill "SIGINT"
+      end
+      assert.same({ "undisturbed\n", "", 0 }, { child:wait().stdout:match "[^\n]*\n$", child.stderr, child.result.code })
+    end)
+
     it("a second signal, which ends the clean-up", function()
       local child <close> = process.start { "-e", [[
         local dockrun = require "dockrun"
