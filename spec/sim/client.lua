@@ -1,144 +1,206 @@
 -- A process's connection to the simulated engine: dockrun.core.docker, with a network in between that is slow and fails.
-local engines = require "spec.sim.engine"
+local api = require "spec.sim.api"
 local json = require "dockrun.core.json"
 local runtime = require "dockrun.core.runtime"
+local streams = require "spec.sim.stream"
 
 local M = {}
 
-local function unreachable(what) return nil, runtime.error("unreachable", "cannot reach tcp://sim:2375: " .. what) end
+local TIMEOUT = 60  -- seconds that a call may take, as core/docker.c has it
 
--- ---- calls --------------------------------------------------------------------------------------
+local function unreachable(what) return nil, runtime.error("unreachable", "cannot reach the engine: " .. what) end
 
--- The request is on its way; what happens to it does so whether or not somebody still waits.
-local function call(self, name, ...)
+---@class SimClient
+---@field sched Scheduler
+---@field engine SimEngine
+---@field faults Faults
+---@field process table
+local Client = {}
+Client.__index = Client
+
+-- A connection that lasts until `close` is called; `on_reset` is told where it breaks.
+local function connect(self, on_reset)
+  local engine = self.engine
+  local connection = { reset = on_reset, process = self.process }
+  table.insert(engine.connections, connection)
+  return connection, function()
+    for i, one in ipairs(engine.connections) do
+      if one == connection then return table.remove(engine.connections, i) end
+    end
+  end
+end
+
+-- Sends a request. `serve(answer)` does it at the engine, and calls `answer` with what it comes to.
+local function exchange(self, timeout, serve)
   local sched, engine, faults = self.sched, self.engine, self.faults
-  local arguments, answer, waiting = table.pack(...), nil, nil
+  local answer, waiting, close
   local function done(...)
-    answer = answer or table.pack(...)
+    if answer then return end
+    answer = table.pack(...)
+    close()
     if waiting then sched:wake(waiting, "woken") end
   end
-  local fault = faults:of_call(name)
-  sched:after(faults:latency(), function()
+  local connection
+  connection, close = connect(self, function() done(unreachable "connection reset by peer") end)
+  local fault = faults:of_call()
+  local delay = fault == "slow" and faults.random() * 8 or 0
+  local function fail(...)
+    local err = table.pack(...)
+    sched:after(faults:latency(), function() done(table.unpack(err, 1, err.n)) end)
+  end
+  -- Whether the caller still lives or waits does not matter to a request that has left.
+  connection.request = sched:after(faults:latency() + delay * faults.random(2) / 2, function()
+    connection.request = nil
     if engine.down then return done(unreachable "connection refused") end
-    if fault == "lost before" then return done(unreachable "connection reset by peer") end
-    if fault == "error" then return done(nil, runtime.error("engine", "a failure of the simulation", { status = 500 })) end
-    local function answered(...)
-      local values = table.pack(...)
-      sched:after(faults:latency(), function()
-        if fault == "lost after" then return done(unreachable "connection reset by peer") end
-        done(table.unpack(values, 1, values.n))
+    if answer then return end  -- the connection broke first
+    if fault == "lost before" then return fail(unreachable "connection reset by peer") end
+    if fault == "error before" then return fail(nil, runtime.error("engine", "a failure of the simulation", { status = 500 })) end
+    serve(function(value, err)
+      sched:after(faults:latency() + (delay > 4 and delay or 0), function()
+        if fault == "silent" then return end
+        if fault == "lost after" then return done(unreachable "unexpected end of the answer") end
+        if fault == "error after" then return done(nil, runtime.error("engine", "a failure of the simulation", { status = 500 })) end
+        done(value, value ~= nil and 200 or err)  -- a call gives the HTTP status too
       end)
-    end
-    local options = arguments
-    local results = table.pack(engines.calls[name](engine, options[1], options[2] or {}, answered))
-    if results[1] ~= engines.later then answered(table.unpack(results, 1, results.n)) end
+    end)
   end)
-  if not answer then sched:wait(nil, function(wait) waiting = wait end) end
+  self.process:point()
+  if not answer then
+    local ok, why = pcall(sched.wait, sched, timeout, function(wait) waiting = wait end)
+    close()
+    if not ok then error(why, 0) end
+  end
+  if not answer then
+    answer = table.pack(nil, runtime.error("timeout", ("no answer within %g s"):format(timeout)))
+  end
+  self.process:point()
   return table.unpack(answer, 1, answer.n)
+end
+
+local function call(self, name, ...)
+  local arguments = table.pack(...)
+  local options = type(arguments[arguments.n]) == "table" and arguments[arguments.n] or {}
+  local id = type(arguments[1]) == "string" and arguments[1] or nil
+  local timeout = options.timeout or (name ~= "container_wait" and TIMEOUT + (options.t or 0) or nil)
+  if self.sched.trace then self.sched.trace(("  %s %s"):format(name, id and id:sub(1, 12) or "")) end
+  return exchange(self, timeout, function(answer)
+    local function run(...)
+      local results = table.pack(api.calls[name](self.engine, ...))
+      if results[1] ~= api.later then answer(table.unpack(results, 1, results.n)) end
+    end
+    if id then run(id, options, answer) else run(options, answer) end
+  end)
 end
 
 -- ---- streams ------------------------------------------------------------------------------------
 
-local Stream = {}
-Stream.__index = Stream
-
-local function new_stream(self) return setmetatable({ sched = self.sched, items = {} }, Stream) end
-
-function Stream:offer(item)
-  if self.broken or self.closed then return end
-  self.items[#self.items + 1] = item
-  if self.wait then self.sched:wake(self.wait, "woken") end
-end
-
-function Stream:break_off()
-  self.broken = true
-  if self.wait then self.sched:wake(self.wait, "woken") end
-end
-
-function Stream:read(timeout)
-  local deadline = timeout and self.sched.time + timeout
-  while #self.items == 0 do
-    if self.broken then return unreachable "the stream broke off" end
-    if self.ended then return nil end
-    if deadline and self.sched.time >= deadline then return nil, runtime.error("timeout", "nothing came in time") end
-    self.sched:wait(deadline and deadline - self.sched.time, function(wait) self.wait = wait end)
-    self.wait = nil
+-- Opens one: `begin(stream, connection)` at the engine gives true, or nil and an error.
+local function open(self, timeout, begin)
+  local stream
+  local connection, close = connect(self, function() if stream then stream:break_off() end end)
+  stream = streams.new(self.sched, close)
+  local ok, err = exchange(self, timeout, function(answer) answer(begin(stream, connection)) end)
+  if not ok then
+    close()
+    return nil, err
   end
-  local item = table.remove(self.items, 1)
-  return item, item.text
+  return stream
 end
 
-Stream.__call = Stream.read
-function Stream:close() self.closed = true end
-Stream.__close = Stream.close
-
-local function open_events(self, options)
-  local ok, err = call(self, "system_ping")
-  if not ok then return nil, err end
-  local stream, sched, faults = new_stream(self), self.sched, self.faults
+-- "health_status: healthy" is asked for by its first half.
+local function wants(options)
   local wanted = {}
   for _, action in ipairs(options.filters.event) do wanted[action] = true end
-  -- What the network does to an event: nothing, or it comes late, twice, or not at all.
-  local feed = {}
-  function feed.offer(_, event)
-    if feed.gone or stream.closed or stream.broken or not wanted[event.Action] then return end
-    local times, delay = faults:of_event()
-    for _ = 1, times do sched:after(faults:latency() + delay, function() stream:offer(event) end) end
-  end
-  function feed.break_off()
-    feed.gone = true
-    stream:break_off()
-  end
-  for _, event in ipairs(self.engine.log) do
-    if options.since and event.at >= options.since then feed:offer(event) end
-  end
-  table.insert(self.engine.streams, feed)
-  self.process.feeds[#self.process.feeds + 1] = feed
-  return stream
+  return function(event) return wanted[event.Action:match "^[%w_]+"] end
 end
 
+-- Events come in order, but for those that the network keeps back.
+local function open_events(self, options)
+  local sched, faults, engine, wanted = self.sched, self.faults, self.engine, wants(options)
+  return open(self, options.timeout or TIMEOUT, function(stream)
+    local last = 0
+    local feed = {}
+    function feed.offer(_, event)
+      if stream.broken or stream.closed or not wanted(event) then return end
+      local times, late = faults:of_event()
+      local at = sched.time + faults:latency()
+      if late then at = at + late else at, last = math.max(at, last), math.max(at, last) end
+      for _ = 1, times do sched:at(at, function() stream:offer(event, event.text) end) end
+    end
+    for _, event in ipairs(engine.log) do
+      if options.since and event.at >= options.since then feed:offer(event) end
+    end
+    table.insert(engine.feeds, feed)
+    stream.on_close = function()
+      for i, one in ipairs(engine.feeds) do
+        if one == feed then return table.remove(engine.feeds, i) end
+      end
+    end
+    return true
+  end)
+end
+
+local STEPS, STEP = 3, 0.2  -- of a pull, and the seconds that each takes
+
 local function open_pull(self, options)
-  local ref = options.fromImage .. ":" .. options.tag
-  local ok, err = call(self, "system_ping")
-  if not ok then return nil, err end
-  local engine, sched = self.engine, self.sched
-  if engine.registry_down then
-    return nil, runtime.error("engine", "Get http://registry.sim/v2/: dial tcp: connection refused", { status = 500 })
-  end
-  if not engine.registry[ref] then
-    return nil, runtime.error("engine", ("manifest for %s not found: manifest unknown"):format(ref), { status = 404 })
-  end
-  local stream = new_stream(self)
-  for step = 1, 3 do
-    sched:after(step * 0.2, function()
-      stream:offer { id = "layer", status = "Downloading", progressDetail = { current = step, total = 3 } }
-      if step < 3 then return end
-      engine.images[ref] = engine.images[ref] or ("sha256:%064x"):format(#ref)
-      stream.ended = true
-    end)
-  end
-  return stream
+  local sched, faults, engine = self.sched, self.faults, self.engine
+  local ref = options.fromImage .. (options.tag:find ":" and "@" or ":") .. options.tag
+  return open(self, options.timeout, function(stream)
+    local image, err = api.look_up(engine, ref)
+    if not image then return nil, err end
+    local trouble = faults:happens "stalled pull" and "stalled" or faults:happens "broken pull" and "broken"
+    local function step(number)
+      if stream.broken or stream.closed then return end  -- nobody wants it any more
+      if number == 2 and trouble == "stalled" then return end
+      if number == 2 and trouble == "broken" then
+        return stream:finish { error = "unexpected EOF", errorDetail = { message = "unexpected EOF" } }
+      end
+      stream:offer { id = "layer", status = "Downloading", progressDetail = { current = number, total = STEPS } }
+      if number < STEPS then return sched:after(STEP, function() step(number + 1) end) end
+      engine.images[ref] = image
+      engine.changes = engine.changes + 1
+      stream:finish { status = "Status: Downloaded newer image for " .. ref }
+    end
+    sched:after(STEP, function() step(1) end)
+    return true
+  end)
+end
+
+local function open_exec(self, id)
+  return open(self, nil, function(stream)
+    local ok, err = api.exec(self.engine, id)
+    if not ok then return nil, err end
+    stream:finish()
+    return true
+  end)
 end
 
 -- ---- the connection -----------------------------------------------------------------------------
 
+--- What `dockrun.core.docker` is for a process.
 ---@param sched Scheduler
 ---@param engine SimEngine
 ---@param faults Faults
----@param process table
----@return table docker  dockrun.core.docker
+---@param process table  { point = function }: told at every step at which it may be killed
+---@return table docker
 function M.new(sched, engine, faults, process)
-  local client = { sched = sched, engine = engine, faults = faults, process = process }
+  local client = setmetatable({ sched = sched, engine = engine, faults = faults, process = process }, Client)
   local methods = {
-    endpoint = function() return "tcp://sim:2375" end,
     api = function() return "1.41" end,
     events = function(_, options) return open_events(client, options) end,
     image_pull = function(_, options) return open_pull(client, options) end,
+    exec_start = function(_, id) return open_exec(client, id) end,
   }
-  for name in pairs(engines.calls) do
+  for name in pairs(api.calls) do
     methods[name] = function(_, ...) return call(client, name, ...) end
   end
-  return { connect = function() return setmetatable({}, { __index = methods }) end, json = json }
+  return {
+    json = json,
+    connect = function(options)
+      local endpoint = options.endpoint
+      return setmetatable({ endpoint = function() return endpoint end }, { __index = methods })
+    end,
+  }
 end
 
 return M

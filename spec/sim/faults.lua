@@ -1,41 +1,54 @@
--- What goes wrong in a world, by its seed: calls, events, the engine, the process itself.
+-- What goes wrong between a process and the engine, by a world's seed.
 local M = {}
+
+-- Of calls, in the order in which they are tried; of events; of pulls.
+local CALLS = { "lost before", "lost after", "error before", "error after", "silent", "slow" }
+local KINDS = { "drop", "twice", "late", "stalled pull", "broken pull", table.unpack(CALLS) }
 
 ---@class Faults
 ---@field random fun(n?: integer): number
 ---@field rates table<string, number>  chances, from 0 to 1
----@field quiet boolean                nothing goes wrong any more: the world is to come to rest
+---@field quiet boolean                nothing goes wrong (any more)
+---@field count integer                of what went wrong
 local Faults = {}
 Faults.__index = Faults
 
 --- Each world has some kinds of faults, and not others: a world with all of them hides what each alone does.
 ---@param random fun(n?: integer): number
+---@param severity number  0: nothing goes wrong
 ---@return Faults
-function M.new(random)
+function M.new(random, severity)
   local rates = {}
-  for _, kind in ipairs { "lost before", "lost after", "error", "drop", "delay", "twice" } do
-    rates[kind] = random(3) == 1 and random() * 0.15 or 0
-  end
-  return setmetatable({ random = random, rates = rates, quiet = false }, Faults)
+  for _, kind in ipairs(KINDS) do rates[kind] = random(3) == 1 and random() * severity or 0 end
+  rates.silent = rates.silent / 4  -- each costs a whole time-out
+  return setmetatable({ random = random, rates = rates, quiet = severity == 0, count = 0 }, Faults)
 end
 
-function Faults:happens(kind) return not self.quiet and self.rates[kind] > 0 and self.random() < self.rates[kind] end
+---@param kind string
+---@return boolean
+function Faults:happens(kind)
+  local happens = not self.quiet and self.rates[kind] > 0 and self.random() < self.rates[kind]
+  if happens then self.count = self.count + 1 end
+  return happens
+end
 
 --- Seconds that a message takes.
+---@return number
 function Faults:latency() return 0.0005 + self.random() * 0.004 end
 
----@return "lost before"|"lost after"|"error"|nil
+---@return string? kind  of CALLS
 function Faults:of_call()
-  for _, kind in ipairs { "lost before", "lost after", "error" } do
+  for _, kind in ipairs(CALLS) do
     if self:happens(kind) then return kind end
   end
 end
 
----@return integer times  that an event arrives
----@return number delay   seconds; other events overtake it
+--- What becomes of an event.
+---@return integer times  that it arrives
+---@return number? late   seconds by which others overtake it
 function Faults:of_event()
-  if self:happens "drop" then return 0, 0 end
-  return self:happens "twice" and 2 or 1, self:happens "delay" and self.random() * 3 or 0
+  if self:happens "drop" then return 0 end
+  return self:happens "twice" and 2 or 1, self:happens "late" and self.random() * 3 or nil
 end
 
 return M

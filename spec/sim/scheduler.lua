@@ -1,11 +1,14 @@
 -- Virtual time and a seeded choice of who runs next. Everything in a simulated world is a task of a process (the world's
 -- own have none); a process that is killed never runs again, and closes nothing.
+--
+-- Tasks are what core/task.c has: a cancel raises once, at the place where the task waits, or at its next wait.
 local runtime = require "dockrun.core.runtime"
 
 local M = {}
 
 ---@class SimTask
 ---@field state "new"|"running"|"waiting"|"done"|"failed"
+---@field observed boolean  somebody has seen, or caused, how it ended
 local Task = {}
 Task.__index = Task
 Task.__name = "task"
@@ -14,7 +17,9 @@ Task.__name = "task"
 ---@field time number      seconds since the world began
 ---@field random fun(n?: integer): number
 ---@field steps integer
----@field after_step? fun(task: SimTask)
+---@field current? SimTask
+---@field after_step? fun()
+---@field on_failure? fun(task: SimTask)  a task ended by an error
 local Scheduler = {}
 Scheduler.__index = Scheduler
 
@@ -24,10 +29,16 @@ function M.new(random)
   return setmetatable({ time = 0, random = random, ready = {}, timers = {}, steps = 0, numbers = 0 }, Scheduler)
 end
 
+local function runs(process) return not process or not process.dead end
+
 -- ---- timers: a binary heap by time, then by the order in which they were set --------------------
 
 local function before(a, b) return a.at < b.at or a.at == b.at and a.number < b.number end
 
+---@param time number
+---@param action fun()
+---@param process? table  with which it goes
+---@return table timer  without its `action` it does nothing
 function Scheduler:at(time, action, process)
   self.numbers = self.numbers + 1
   local heap, timer = self.timers, { at = time, number = self.numbers, action = action, process = process }
@@ -40,6 +51,10 @@ function Scheduler:at(time, action, process)
   return timer
 end
 
+---@param seconds number
+---@param action fun()
+---@param process? table
+---@return table timer
 function Scheduler:after(seconds, action, process) return self:at(self.time + seconds, action, process) end
 
 local function pop_timer(heap)
@@ -68,38 +83,71 @@ end
 
 local function cancelled() return runtime.error("cancelled", "cancelled") end
 
+-- An error that is a mere string is one of the program's: where it came from is what helps.
+local function with_traceback(err)
+  local task = coroutine.running()
+  return type(err) == "string" and { bug = debug.traceback(task, err, 2), text = err } or err
+end
+
+---@param process? table
+---@param fn fun(...): any
+---@return SimTask
 function Scheduler:spawn(process, fn, ...)
   self.numbers = self.numbers + 1
-  local task = setmetatable({ sched = self, process = process, state = "new", joins = {}, number = self.numbers }, Task)
+  local task = setmetatable({ sched = self, process = process, state = "new", joins = {}, number = self.numbers, observed = false }, Task)
   local arguments = table.pack(...)
   -- Protected at its bottom, so that an error closes its variables while it can still wait.
-  task.co = coroutine.create(function()
-    if task.cancel_pending then error(task.reason or cancelled(), 0) end
-    local results = table.pack(pcall(fn, table.unpack(arguments, 1, arguments.n)))
-    if not results[1] then error(results[2], 0) end
-    return table.unpack(results, 2, results.n)
-  end)
+  task.co = coroutine.create(function() return xpcall(fn, with_traceback, table.unpack(arguments, 1, arguments.n)) end)
+  if process then process.tasks[task.number] = task end
   make_ready(self, task)
   return task
 end
 
-local function resume(self, task)
-  local previous = self.current
-  self.current, task.state = task, "running"
-  local results = table.pack(coroutine.resume(task.co))
-  self.current = previous
-  if coroutine.status(task.co) ~= "dead" then
-    task.state = "waiting"
-    return
+local function finish(self, task, ok, ...)
+  if not ok and type((...)) == "table" and (...).bug then
+    task.bug = (...).bug
+    task.results = table.pack((...).text)
+  else
+    task.results = table.pack(...)
   end
-  task.state, task.results = results[1] and "done" or "failed", results
-  for _, wait in ipairs(task.joins) do self:wake(wait, "woken") end
-  task.joins = {}
+  task.state = ok and "done" or "failed"
+  if task.process then task.process.tasks[task.number] = nil end
+  for _, wait in ipairs(task.joins) do
+    task.observed = true
+    self:wake(wait, "woken")
+  end
+  task.joins = nil
+  if not ok and self.on_failure then self.on_failure(task) end
 end
 
+local function resumed(self, task, alive, ...)
+  if coroutine.status(task.co) ~= "dead" then
+    task.state = "waiting"
+  elseif alive then
+    finish(self, task, ...)
+  else
+    finish(self, task, false, ...)
+  end
+end
+
+local function resume(self, task)
+  local previous = self.current
+  self.current = task
+  if task.state == "new" and task.cancel_pending then
+    finish(self, task, false, task.reason or cancelled())
+  else
+    task.state = "running"
+    resumed(self, task, coroutine.resume(task.co))
+  end
+  self.current = previous
+end
+
+---@param wait table
+---@param outcome "woken"|"timeout"|"cancelled"
 function Scheduler:wake(wait, outcome)
   if wait.outcome then return end
   wait.outcome = outcome
+  if wait.timer then wait.timer.action = nil end
   make_ready(self, wait.task)
 end
 
@@ -115,16 +163,13 @@ function Scheduler:wait(timeout, arm)
   end
   local wait = { task = task }
   if arm then arm(wait) end
-  if timeout then self:after(timeout, function() self:wake(wait, "timeout") end, task.process) end
+  if timeout then wait.timer = self:after(timeout, function() self:wake(wait, "timeout") end, task.process) end
   task.wait = wait
-  if not wait.outcome then coroutine.yield() end
-  while not wait.outcome do coroutine.yield() end
+  repeat coroutine.yield() until wait.outcome
   task.wait = nil
   if wait.outcome == "cancelled" then error(task.reason or cancelled(), 0) end
   return wait.outcome
 end
-
-function Scheduler:sleep(seconds) self:wait(seconds) end
 
 function Task:status() return self.state end
 
@@ -133,58 +178,65 @@ function Task:ended() return self.state == "done" or self.state == "failed" end
 function Task:cancel(reason)
   if self:ended() then return false end
   if type(reason) == "string" then reason = runtime.error("cancelled", reason) end
-  self.reason = reason
+  self.reason, self.observed = reason, true
   if self.wait and not self.wait.outcome then self.sched:wake(self.wait, "cancelled") else self.cancel_pending = true end
   return true
 end
 
+local function join(self, timeout)
+  if self:ended() then return end
+  if self.sched.current == self then error("a task cannot wait for its own end", 0) end
+  self.sched:wait(timeout, function(wait) table.insert(self.joins, wait) end)
+end
+
 function Task:await(timeout)
-  if not self:ended() then
-    if self.sched.current == self then error "a task cannot wait for its own end" end
-    self.sched:wait(timeout, function(wait) table.insert(self.joins, wait) end)
-  end
+  join(self, timeout)
   if not self:ended() then return nil, runtime.error("timeout", "the task did not end in time") end
-  if self.state == "failed" then error(self.results[2], 0) end
-  return table.unpack(self.results, 2, self.results.n)
+  self.observed = true
+  if self.state == "failed" then error(self.results[1], 0) end
+  return table.unpack(self.results, 1, self.results.n)
 end
 
 function Task:__close()
-  if self:ended() then return end
   self:cancel()
-  self.sched:wait(nil, function(wait) table.insert(self.joins, wait) end)
+  self.observed = true
+  join(self)
 end
 
 Task.__tostring = function(self) return ("task %d (%s)"):format(self.number, self.state) end
 
 -- ---- the loop -----------------------------------------------------------------------------------
 
-local function runs(process) return not process or not process.dead end
-
 --- Runs until `done()` says so, nothing can happen any more, or the time is up.
----@param done fun(): boolean
+---@param done fun(): boolean?
 ---@param most number  seconds of the world
 ---@return "done"|"stuck"|"late"
 function Scheduler:run(done, most)
+  local ready, random = self.ready, self.random
   while not done() do
-    if self.time > most then return "late" end
-    local count = #self.ready
+    local count = #ready
     if count > 0 then
-      local at = self.random(count)
-      local task = self.ready[at]
-      self.ready[at] = self.ready[count]
-      self.ready[count] = nil
+      local at = random(count)
+      local task = ready[at]
+      ready[at] = ready[count]
+      ready[count] = nil
       task.queued = false
       if runs(task.process) and not task:ended() then
-        self.steps = self.steps + 1
-        resume(self, task)
-        if self.after_step then self.after_step(task) end
+        if task.process then task.process:point() end  -- which may be its last
+        if runs(task.process) then
+          self.steps = self.steps + 1
+          resume(self, task)
+        end
+        if self.after_step then self.after_step() end
       end
     else
       local timer = self.timers[1] and pop_timer(self.timers)
       if not timer then return "stuck" end
-      if runs(timer.process) then
+      if timer.action and runs(timer.process) then
         self.time = timer.at
+        if self.time > most then return "late" end
         timer.action()
+        if self.after_step then self.after_step() end
       end
     end
   end

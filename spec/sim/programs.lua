@@ -1,0 +1,69 @@
+-- What runs in the containers of the simulation: a shell script that a real engine can run too, told by its arguments.
+local M = {}
+
+---@class Program
+---@field run? number      seconds until it ends by itself; for ever where left out
+---@field exit? integer    its exit code then
+---@field term? integer    its exit code when a signal asks it to end: 128 + the signal where left out
+---@field ignore? integer  1: no signal but SIGKILL ends it
+---@field oom? integer     1: the kernel ends it when its time is over, for want of memory (simulated engine)
+---@field well? number     seconds from which on its checks pass: from the beginning where left out (simulated engine)
+---@field sick? number     seconds from which on they fail again (simulated engine)
+
+local KEYS = { "run", "exit", "term", "ignore", "oom", "well", "sick" }
+
+local SCRIPT = [[
+for option; do export "$option"; done
+for signal in 15=TERM 2=INT 3=QUIT; do
+  if [ "$ignore" ]; then trap "" ${signal#*=}; else trap "exit ${term:-$((128 + ${signal%=*}))}" ${signal#*=}; fi
+done
+if [ "$run" ]; then sleep "$run" & wait $!; exit "${exit:-0}"; fi
+while :; do sleep 3600 & wait $!; done]]
+
+--- The command of a container, as the engine and a job's `config` want it.
+---@param program Program
+---@return string[]
+function M.command(program)
+  local command = { "sh", "-c", SCRIPT, "sim" }
+  for _, key in ipairs(KEYS) do
+    if program[key] then command[#command + 1] = ("%s=%s"):format(key, program[key]) end
+  end
+  return command
+end
+
+--- The program of a command; nil where it is none of ours.
+---@param command? string[]
+---@return Program?
+function M.parse(command)
+  if not command or command[4] ~= "sim" then return nil end
+  local program = {}
+  for i = 5, #command do
+    local key, value = command[i]:match "^(%w+)=(.*)$"
+    program[key] = math.tointeger(tonumber(value)) or tonumber(value)
+  end
+  return program
+end
+
+local SIGNALS = { INT = 2, QUIT = 3, KILL = 9, TERM = 15 }
+
+--- What a signal does to a program.
+---@param program Program
+---@param signal string  "SIGTERM", "TERM" or "15"
+---@return integer number
+---@return integer? exit_code  nil where it goes on
+function M.signal(program, signal)
+  local number = math.tointeger(tonumber(signal)) or SIGNALS[signal:gsub("^SIG", "")]
+  if number == 9 then return 9, 137 end
+  if program.ignore then return number end
+  return number, program.term or 128 + number
+end
+
+--- Whether a program's checks pass.
+---@param program Program
+---@param age number  seconds that it has run
+---@return boolean
+function M.is_well(program, age)
+  return age >= (program.well or 0) and not (program.sick and age >= program.sick)
+end
+
+return M
