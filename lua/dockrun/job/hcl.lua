@@ -6,52 +6,74 @@ local tree = require "dockrun.job.tree"
 
 local M = {}
 
+---@class HclParser
+---@field lexer HclLexer
+---@field depth integer  of tables: a label is one too
+---@field shapes table<table, "object"|"objects">  what was written as { … }, and what holds nothing else
+---@field twice boolean  something is set twice
+local Parser = {}
+Parser.__index = Parser
+
+-- ---- where things stand -----------------------------------------------------------------------
+
+-- Nearly every file is right, and what is right needs no place. So a file is read without, and read again by this one
+-- where something turns out to be wrong.
+
 ---@class HclOpening      a '{' or '[' that waits for its other half
 ---@field kind "block"|"list"
----@field at integer      its byte
 ---@field line integer
 ---@field column integer
 ---@field indent integer  of its line
 
----@class HclParser
----@field lexer HclLexer
+---@class HclCarefulParser: HclParser
 ---@field open HclOpening[]
----@field depth integer    of tables: a label is one too
 ---@field suspect? HclOpening  a block whose '}' stands further left than itself: perhaps another's
----@field places table<table, table<any, integer>>  holder -> key -> line << 32 | column
----@field shapes table<table, "object"|"objects">   what was written as { … }, and what holds nothing else
----@field twice HclProblem[]
-local Parser = {}
-Parser.__index = Parser
+---@field places table<table, table<any, integer>>  holder -> key -> byte
+---@field problems HclProblem[]
+local Careful = setmetatable({}, { __index = Parser })
+Careful.__index = Careful
 
-local function pack(line, column) return line << 32 | column end
-local function unpack(place) return place >> 32, place & 0xffffffff end
+function Parser.note() end
 
--- ---- where things stand -----------------------------------------------------------------------
-
-function Parser:place() return pack(self.lexer:position(self.lexer.from)) end
-
-function Parser:note(holder, key, place)
+function Careful:note(holder, key, from)
   local places = self.places[holder]
   if not places then
     places = {}
     self.places[holder] = places
   end
-  places[key] = place
+  places[key] = from
+end
+
+-- Line and column of what stands under a key.
+function Careful:locate(holder, key)
+  local from = self.places[holder] and self.places[holder][key]
+  if not from then return nil end
+  local line, column = self.lexer:position(from)
+  return line, column
 end
 
 -- ---- what is wrong ----------------------------------------------------------------------------
 
-local function where(opening) return ("line %d, column %d"):format(opening.line, opening.column) end
+local function where(line, column) return ("line %d, column %d"):format(line, column) end
 
 local wrong_end = { list = "}", block = "]" }
 
+function Parser.unclosed() return "" end
+
 -- What is not closed, where that may be what is wrong.
-function Parser:unclosed()
+function Careful:unclosed()
   local kind, opening = self.lexer.kind, self.open[#self.open]
   if not opening or kind ~= "end" and kind ~= wrong_end[opening.kind] then return "" end
   if kind == "end" and self.suspect then opening = self.suspect end
-  return ("; the %s that begins at %s is not closed"):format(opening.kind, where(opening))
+  return ("; the %s that begins at %s is not closed"):format(opening.kind, where(opening.line, opening.column))
+end
+
+function Parser:set_twice() self.twice = true end
+
+function Careful:set_twice(holder, key, from)
+  local first = where(self:locate(holder, key))
+  local line, column = self.lexer:position(from)
+  table.insert(self.problems, { line = line, column = column, message = ("'%s' is set twice; the first time at %s"):format(key, first) })
 end
 
 function Parser:unexpected(expected)
@@ -68,30 +90,38 @@ function Parser:enter(levels)
   end
 end
 
-function Parser:begin(kind)
+function Parser:begin()
   self:enter(1)
-  local line, column = self.lexer:position(self.lexer.from)
-  table.insert(self.open, { kind = kind, line = line, column = column, indent = self.lexer:indent() })
   self.lexer:next()
 end
 
+function Careful:begin(kind)
+  local line, column, begin = self.lexer:position(self.lexer.from)
+  table.insert(self.open, { kind = kind, line = line, column = column, indent = self.lexer:indent(begin) })
+  Parser.begin(self)
+end
+
 function Parser:finish()
-  local opening, line, column = table.remove(self.open), self.lexer:position(self.lexer.from)
-  local indent = self.lexer:indent()
-  local first = column == indent + 1
-  if first and line > opening.line and indent < opening.indent then self.suspect = self.suspect or opening end
   self.depth = self.depth - 1
   self.lexer:next()
+end
+
+function Careful:finish()
+  local opening, line, column, begin = table.remove(self.open), self.lexer:position(self.lexer.from)
+  local indent = self.lexer:indent(begin)
+  local first = column == indent + 1
+  if first and line > opening.line and indent < opening.indent then self.suspect = self.suspect or opening end
+  Parser.finish(self)
 end
 
 function Parser:list()
   local list, objects = {}, true
   self:begin "list"
   while self.lexer.kind ~= "]" do
-    local place = self:place()
+    local from = self.lexer.from
     list[#list + 1] = self:value "a value or ']'"
     objects = objects and self.shapes[list[#list]] == "object"
-    self:note(list, #list, place)
+    self:note(list, #list, from)
     if self.lexer.kind == "," then
       self.lexer:next()
     elseif self.lexer.kind ~= "]" then
@@ -135,41 +165,48 @@ function Parser:extensible(holder, key)
   if self.shapes[value] == "objects" then return value end
   local list = { value }
   self.shapes[list] = "objects"
-  self:note(list, 1, self.places[holder][key])
+  self:note_first(list, holder, key)
   holder[key] = list
   return list
 end
 
+function Parser.note_first() end
+
+function Careful:note_first(list, holder, key) self:note(list, 1, self.places[holder][key]) end
+
+function Parser.note_item() end
+
+function Careful:note_item(list, value, i, from) self:note(list, #list, value and self.places[value][i] or from) end
+
 -- Puts a value under a key. A block may stand several times, which is the same as a list of them; all else only once.
-function Parser:put(holder, key, value, place)
+function Parser:put(holder, key, value, from)
   local shape, before = self.shapes[value], holder[key]
   if before == nil then
     holder[key] = value
-    self:note(holder, key, place)
+    self:note(holder, key, from)
   elseif not shape or not self.shapes[before] then
-    local line, column = unpack(place)
-    table.insert(self.twice, {
-      line = line, column = column,
-      message = ("'%s' is set twice; the first time at line %d, column %d"):format(key, unpack(self.places[holder][key])),
-    })
+    self:set_twice(holder, key, from)
   else
     local list = self:extensible(holder, key)
     for i, one in ipairs(shape == "object" and { value } or value) do
       list[#list + 1] = one
-      self:note(list, #list, shape == "object" and place or self.places[value][i])
+      self:note_item(list, shape == "objects" and value, i, from)
     end
   end
 end
 
--- The labels after a key, each with its place. They stand on its line: a word on the next one is a key whose
+-- The labels after a key, each with its byte. They stand on its line: a word on the next one is a key whose
 -- predecessor lacks its `=`.
-function Parser:labels(key, line)
-  local labels = {}
-  while self.lexer.kind == "name" or self.lexer.kind == "string" do
-    local place = self:place()
-    if unpack(place) > line then self:unexpected(("'=' or '{' after '%s' of line %d"):format(key, line)) end
-    labels[#labels + 1] = { name = self.lexer.value, place = place }
-    self.lexer:next()
+function Parser:labels(key, from)
+  local labels, lexer = nil, self.lexer
+  while lexer.kind == "name" or lexer.kind == "string" do
+    local newline = lexer.text:find("\n", from, true)
+    if newline and newline < lexer.from then
+      self:unexpected(("'=' or '{' after '%s' of line %d"):format(key, (lexer:position(from))))
+    end
+    labels = labels or {}
+    labels[#labels + 1] = { name = lexer.value, from = lexer.from }
+    lexer:next()
   end
   return labels
 end
@@ -179,24 +216,28 @@ function Parser:item(holder, expected)
   if lexer.kind ~= "name" and lexer.kind ~= "string" then
     self:unexpected(expected .. (lexer.kind == "number" and "; one that begins with a digit stands in double quotes" or ""))
   end
-  local key, place = lexer.value, self:place()
+  local key, from = lexer.value, lexer.from
   lexer:next()
-  local labels = self:labels(key, (unpack(place)))
-  if lexer.kind == "=" and #labels == 0 then
-    lexer:next()
-    return self:put(holder, key, self:value "a value", place)
+  local labels = self:labels(key, from)
+  if not labels then
+    if lexer.kind == "=" then
+      lexer:next()
+      return self:put(holder, key, self:value "a value", from)
+    end
+    if lexer.kind ~= "{" then self:unexpected "'=', '{' or a label" end
+    return self:put(holder, key, self:object(), from)
   end
-  if lexer.kind ~= "{" then self:unexpected(#labels == 0 and "'=', '{' or a label" or "'{' or a label") end
+  if lexer.kind ~= "{" then self:unexpected "'{' or a label" end
   self:enter(#labels)
   local value = self:object()
   for i = #labels, 1, -1 do
     local label = labels[i]
     value = { [label.name] = value }
     self.shapes[value] = "object"
-    self:note(value, label.name, label.place)
+    self:note(value, label.name, label.from)
   end
   self.depth = self.depth - #labels
-  self:put(holder, key, value, place)
+  self:put(holder, key, value, from)
 end
 
 -- What stands in a block or a file. Nomad's reader takes a comma after an item, and does without.
@@ -217,33 +258,38 @@ local function unreadable(text)
   if at then return "found a NUL byte", at end
 end
 
-local function parse(text)
+local function parse(text, class)
   local lexer = Lexer.new(text)
   local message, at = unreadable(text)
   if message then lexer:fail(at, message) end
-  local parser = setmetatable({ lexer = lexer:next(), open = {}, depth = 0, places = {}, shapes = {}, twice = {} }, Parser)
+  local parser = setmetatable({ lexer = lexer:next(), depth = 0, shapes = {}, open = {}, places = {}, problems = {} }, class)
   local root = {}
   parser:items(root, "end", "a key")
   return root, parser
 end
 
---- Reads a job file's text.
----@param text string
----@return table? raw
----@return (fun(holder: table, key: any): integer?, integer?)|HclProblem[] locate  of a key's value: where the key stands; of
----                                                                                a list's, where it stands itself
-function M.read(text)
-  text = text:gsub("^\xef\xbb\xbf", ""):gsub("\r\n", "\n")
-  local ok, root, parser = pcall(parse, text)
+-- The same tree, with all places, or all problems.
+local function parse_carefully(text)
+  local ok, root, parser = pcall(parse, text, Careful)
   if not ok then
     if type(root) ~= "table" then error(root, 0) end
     return nil, { root }
   end
-  if #parser.twice > 0 then return nil, parser.twice end
-  return root, function(holder, key)
-    local place = parser.places[holder] and parser.places[holder][key]
-    if place then return unpack(place) end
-  end
+  if #parser.problems > 0 then return nil, parser.problems end
+  return root, function(holder, key) return parser:locate(holder, key) end
+end
+
+---@alias HclLocate fun(holder: table, key: any): integer?, integer?  of a key's value: where the key stands; of a list's, where it stands itself
+
+--- Reads a job file's text.
+---@param text string
+---@return table? raw
+---@return (fun(): table, HclLocate)|HclProblem[] again  the same once more, with the places of its values
+function M.read(text)
+  text = text:gsub("^\xef\xbb\xbf", ""):gsub("\r\n", "\n")
+  local ok, root, parser = pcall(parse, text, Parser)
+  if not ok or parser.twice then return parse_carefully(text) end
+  return root, function() return parse_carefully(text) end
 end
 
 return M

@@ -8,7 +8,8 @@ local problems = require "dockrun.job.problems"
 
 local M = {}
 
--- Each has `read(text, name, opts) -> raw, locate? | nil, problems`, where `locate(table, key) -> line, column`.
+-- Each has `read(text, name, opts) -> raw, again? | nil, problems`, where `again() -> raw, locate` and
+-- `locate(table, key) -> line, column`: places cost more than all the rest, and only what is wrong needs them.
 local readers = {
   lua = "dockrun.job.lua", json = "dockrun.job.json", hcl = "dockrun.job.hcl", nomad = "dockrun.job.hcl",
 }
@@ -52,17 +53,20 @@ function M.string(text, format, name, opts)
   local module = readers[format]
   assert(module, ("no job format is called '%s'"):format(tostring(format)))
   if #text > LONGEST then return fail(name, ("a job file has at most %d bytes"):format(LONGEST)) end
-  local raw, locate = require(module).read(text, name or "job", opts or {})
+  local _ <close> = without_collector()
+  local raw, again = require(module).read(text, name or "job", opts or {})
   local found = problems.new(name)
   if not raw then
-    for _, problem in ipairs(locate) do found:add(problem.path, problem.message, problem.line, problem.column) end
+    for _, problem in ipairs(again) do found:add(problem.path, problem.message, problem.line, problem.column) end
     return nil, found:error()
   end
-  local _ <close> = without_collector()
-  local job = normalise.job(raw, found, locate)
-  local err = found:error()
-  if err then return nil, err end
-  return job
+  local job = normalise.job(raw, found)
+  if job or not again then return job, found:error() end
+  found = problems.new(name)
+  local locate
+  raw, locate = again()
+  normalise.job(raw, found, locate)
+  return nil, found:error()
 end
 
 ---@class JobSource

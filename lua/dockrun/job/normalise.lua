@@ -33,26 +33,35 @@ end
 ---@class RowIndex          what is asked of a list of rows for every block that is read by it
 ---@field known table<string, integer>  key -> which row
 ---@field always integer[]    rows to be read also where their key is not there
----@field defaults table<string, string|number|boolean>
+---@field new fun(): table      a block in which nothing is said
 ---@field used string[]       keys, for hints
 ---@field unused string[]
 
 -- By the rows; a schema's rows never change.
 local indexes = setmetatable({}, { __mode = "k" })
 
+-- A function that makes a table of these values: all at once, where one after the other would let it grow step by step.
+local function maker(values)
+  local parts = {}
+  for key, value in pairs(values) do parts[#parts + 1] = ("[%q]=%q"):format(key, value) end
+  return load("return {" .. table.concat(parts, ",") .. "}")
+end
+
 ---@return RowIndex
 local function index_of(rows)
   local index = indexes[rows]
   if index then return index end
-  index = { known = {}, always = {}, defaults = {}, used = {}, unused = {} }
+  index = { known = {}, always = {}, used = {}, unused = {} }
+  local defaults = {}
   for i, row in ipairs(rows) do
     if type(row.default) == "table" or row.required then table.insert(index.always, i) end
-    if type(row.default) ~= "table" then index.defaults[row.name] = row.default end
+    if type(row.default) ~= "table" then defaults[row.name] = row.default end
     for _, name in ipairs { row.name, row.also } do
       index.known[name] = i
       if not row.hidden then table.insert(row.unused and index.unused or index.used, name) end
     end
   end
+  index.new = maker(defaults)
   indexes[rows] = index
   return index
 end
@@ -170,7 +179,7 @@ end
 
 -- Both keys of a row, as one value.
 local function given(row, raw)
-  local value, other = raw[row.name], row.also and raw[row.also]
+  local value, other = raw[row.name], raw[row.also]
   if value ~= nil and other ~= nil then return { value, other }, row.name end
   if value == nil then return other, row.also end
   return value, row.name
@@ -193,11 +202,15 @@ local function complaint(row, value)
 end
 
 function Reading:value(row, raw, path)
-  local value, key = given(row, raw)
-  if value == nil and type(row.default) == "table" then value, key = row.default, row.name end
+  local key, value = row.name, nil
+  if row.also then value, key = given(row, raw) else value = raw[key] end
   if value == nil then
-    if row.required then self.problems:add(sub(path, row.name), "is required: " .. row.doc) end
-    return row.default
+    local default = row.default
+    if type(default) ~= "table" then
+      if row.required then self.problems:add(sub(path, row.name), "is required: " .. row.doc) end
+      return default
+    end
+    value, key = default, row.name
   end
   if row.unused and asks(value) and not self.noted[row] then
     self.noted[row] = true
@@ -205,7 +218,7 @@ function Reading:value(row, raw, path)
   end
   local read = readers[row.type]
   local at = (read or self.locate) and sub(path, key)  -- else only where it is needed: most values are right
-  self:place(at, raw, key)
+  if self.locate then self:place(at, raw, key) end
   if read then return read(self, row, value, at) end
   local scalar, why = types[row.type](value)
   if scalar ~= nil then why = complaint(row, scalar) end
@@ -213,26 +226,21 @@ function Reading:value(row, raw, path)
   self.problems:add(at or sub(path, key), why)
 end
 
--- The rows to read for a block, in their order: those that it has a key for, and those that want reading anyhow.
-local function rows_for(rows, index, raw, named)
-  local numbers, seen = {}, {}
-  local function want(number)
-    if not number or seen[number] then return end
-    seen[number] = true
-    numbers[#numbers + 1] = number
+-- Which rows to read for a block, in their order, some perhaps twice: those that it has a key for, and those that want
+-- reading anyhow; and whether it has a key that none knows.
+local function wanted_of(index, raw, named)
+  local known, always, stray = index.known, index.always, false
+  local numbers = table.move(always, 1, #always, 1, {})
+  for key in next, raw do
+    local number = known[key]
+    if number then numbers[#numbers + 1] = number else stray = true end
   end
-  for i = 1, #index.always do want(index.always[i]) end
-  for key in next, raw do want(index.known[key]) end
-  for key in next, named or {} do want(index.known[key]) end
+  for key in next, named or {} do numbers[#numbers + 1] = known[key] end
   table.sort(numbers)
-  for i = 1, #numbers do numbers[i] = rows[numbers[i]] end
-  return numbers
+  return numbers, stray
 end
 
-function Reading:unknown_keys(rows, raw, path)
-  local index, stray = index_of(rows), nil
-  for key in next, raw do stray = stray or not index.known[key] end
-  if not stray then return end
+function Reading:unknown_keys(index, raw, path)
   for _, key in ipairs(tree.keys(raw)) do
     local at = sub(path, key)
     if type(key) == "number" then
@@ -247,18 +255,24 @@ end
 --- Reads a block by its rows. Always gives a block, so that what is wrong around it can be found too.
 --- `named` holds the label that stands outside of it.
 function Reading:block(rows, raw, path, named)
-  local block = {}
+  local index = index_of(rows)
+  local block = index.new()
   self.paths[block] = path
   if type(raw) ~= "table" then
     self.problems:add(path, ("must be a block, not %s"):format(types.show(raw)))
     return block
   end
-  self:unknown_keys(rows, raw, path)
-  local index = index_of(rows)
-  for name, value in next, index.defaults do block[name] = value end
-  for _, row in ipairs(rows_for(rows, index, raw, named)) do
-    local outside = named and named[row.name] ~= nil
-    block[row.name] = self:value(row, outside and named or raw, path)
+  local wanted, stray = wanted_of(index, raw, named)
+  if stray then self:unknown_keys(index, raw, path) end
+  local last
+  for i = 1, #wanted do
+    local number = wanted[i]
+    if number ~= last then
+      local row = rows[number]
+      local outside = named and named[row.name] ~= nil
+      block[row.name] = self:value(row, outside and named or raw, path)
+      last = number
+    end
   end
   return block
 end

@@ -24,12 +24,20 @@ end
 ---@param value table
 ---@return (string|number)[]
 function M.keys(value)
-  local keys = {}
-  for key in next, value do keys[#keys + 1] = key end
-  table.sort(keys, function(a, b)
-    if type(a) == type(b) then return a < b end
-    return type(a) == "number"
-  end)
+  local keys, numbers, n = {}, 0, 0
+  for key in next, value do
+    n = n + 1
+    keys[n] = key
+    if type(key) == "number" then numbers = numbers + 1 end
+  end
+  if numbers == 0 or numbers == n then
+    table.sort(keys)  -- in C, as nearly all keys are text
+  else
+    table.sort(keys, function(a, b)
+      if type(a) == type(b) then return a < b end
+      return type(a) == "number"
+    end)
+  end
   return keys
 end
 

@@ -21,11 +21,14 @@ end
 local function wrong(what, value) return nil, ("must be %s, not %s"):format(what, M.show(value)) end
 
 function M.string(value)
-  if type(value) == "number" then return tostring(math.tointeger(value) or value) end
-  if type(value) == "boolean" then return tostring(value) end
-  if type(value) ~= "string" then return wrong("a string", value) end
-  if value:find("\0", 1, true) then return nil, "must not contain a NUL byte" end
-  return value
+  local kind = type(value)
+  if kind == "string" then
+    if value:find("\0", 1, true) then return nil, "must not contain a NUL byte" end
+    return value
+  end
+  if kind == "number" then return tostring(math.tointeger(value) or value) end
+  if kind == "boolean" then return tostring(value) end
+  return wrong("a string", value)
 end
 
 function M.integer(value)

@@ -14,6 +14,7 @@ local C, Cc, Cp, P, R, S = lpeg.C, lpeg.Cc, lpeg.Cp, lpeg.P, lpeg.R, lpeg.S
 
 ---@class HclLexer: HclToken   the token that was read last
 ---@field text string
+---@field marks HclMark[]      as far as a place was asked for
 local Lexer = {}
 Lexer.__index = Lexer
 
@@ -67,40 +68,49 @@ local escape = P "\\" * (
 ---@param text string  UTF-8, with "\n" at the end of lines
 ---@return HclLexer
 function Lexer.new(text)
-  local self = setmetatable({ text = text, after = 1 }, Lexer)
-  self:rewind()
-  return self
+  return setmetatable({ text = text, after = 1, marks = { { at = 1, line = 1, column = 1, begin = 1 } } }, Lexer)
 end
 
--- What position() knows: the byte it came to, and where that is.
-function Lexer:rewind()
-  self.seen, self.line, self.column, self.begin, self.newline = 1, 1, 1, 1, self.text:find("\n", 1, true)
+---@class HclMark          a byte that begins a character, and where it stands
+---@field at integer
+---@field line integer
+---@field column integer   in characters
+---@field begin integer    the first byte of its line
+
+---@param text string
+---@param mark HclMark
+---@param at integer  a later byte
+---@return HclMark
+local function advance(text, mark, at)
+  local line, column, begin, from = mark.line, mark.column, mark.begin, mark.at
+  local newline = text:find("\n", from, true)
+  while newline and newline < at do
+    line, column, begin, from = line + 1, 1, newline + 1, newline + 1
+    newline = text:find("\n", from, true)
+  end
+  return { at = at, line = line, column = column + utf8.len(text, from, at - 1), begin = begin }
 end
 
---- Line and column of a byte, in characters. Quick where it is called in the order of the file.
+local STEP = 1024  -- bytes from mark to mark, so that no place is far from one
+
+--- Line and column of a byte, in characters.
 ---@param offset integer
 ---@return integer line
 ---@return integer column
+---@return integer begin  the first byte of its line
 function Lexer:position(offset)
-  if offset < self.seen then self:rewind() end
-  while self.newline and self.newline < offset do
-    self.line, self.column, self.begin = self.line + 1, 1, self.newline + 1
-    self.seen = self.begin
-    self.newline = self.text:find("\n", self.seen, true)
+  local marks, wanted = self.marks, (offset - 1) // STEP + 1
+  while #marks < wanted do
+    marks[#marks + 1] = advance(self.text, marks[#marks], utf8.offset(self.text, 0, #marks * STEP + 1))
   end
-  self.column = self.column + utf8.len(self.text, self.seen, offset - 1)
-  self.seen = offset
-  return self.line, self.column
+  local found = advance(self.text, marks[wanted], offset)
+  return found.line, found.column, found.begin
 end
 
---- The blanks before the first thing on the line of the last position.
+--- The blanks before the first thing on the line that begins at a byte.
+---@param begin integer
 ---@return integer
-function Lexer:indent()
-  if self.indented ~= self.line then
-    self.indented, self.blanks = self.line, self.text:match("^[ \t]*()", self.begin) - self.begin
-  end
-  return self.blanks
-end
+function Lexer:indent(begin) return self.text:match("^[ \t]*()", begin) - begin end
 
 ---@class HclProblem  what a lexer and a parser raise
 ---@field message string
