@@ -26,7 +26,8 @@ describe("scripts/test", function()
     { "that one failed", 'it("is", function() end) it("is not", function() assert(false) end)', 1, "1 passed, 1 failed" },
     { "that one is pending", 'pending "later" it("is", function() end)', 0, "1 passed, 0 failed, 1 skipped" },
     { "that a spec cannot be read", 'it("is", function()', 1, "0 passed, 1 failed" },
-    { "that the specs died", 'it("dies", function() require("luv").kill(require("luv").os_getpid(), "sigkill") end)', 1, "0 passed, 1 failed" },
+    { "that the specs died", 'it("dies", function() require("luv").kill(require("luv").os_getpid(), "sigkill") end)', 1,
+      "0 passed, 1 failed" },
   } do
     local what, text, code, last = table.unpack(case)
     it("says on its last line " .. what, function()

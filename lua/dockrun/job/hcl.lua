@@ -279,7 +279,8 @@ local function parse_carefully(text)
   return root, function(holder, key) return parser:locate(holder, key) end
 end
 
----@alias HclLocate fun(holder: table, key: any): integer?, integer?  of a key's value: where the key stands; of a list's, where it stands itself
+-- Line and column: of a key's value where the key stands, of a list's where it stands itself.
+---@alias HclLocate fun(holder: table, key: any): integer?, integer?
 
 --- Reads a job file's text.
 ---@param text string

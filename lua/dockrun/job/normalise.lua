@@ -202,8 +202,8 @@ local function complaint(row, value)
 end
 
 function Reading:value(row, raw, path)
-  local key, value = row.name, nil
-  if row.also then value, key = given(row, raw) else value = raw[key] end
+  local key, value = row.name, raw[row.name]
+  if row.also then value, key = given(row, raw) end
   if value == nil then
     local default = row.default
     if type(default) ~= "table" then
