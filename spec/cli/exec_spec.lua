@@ -29,6 +29,21 @@ describe("a running task", function()
     assert.same({ 7, "out\n", "err\n" }, { result.code, result.stdout, result.stderr })
   end)
 
+  for command, code in pairs { ["/no/such"] = 127, ["/bin"] = 126 } do
+    it(("says why %s cannot be started, with exit code %d"):format(command, code), function()
+      for _, json in ipairs { false, true } do
+        local result = exec { json and "--json" or "-v", name, "--", command }
+        assert.same({ code, "" }, { result.code, result.stdout })
+        assert.matches("dockrun: error: .*" .. command, result.stderr)
+      end
+    end)
+  end
+
+  it("takes what a command says for its output, whatever it is", function()
+    local result = exec { name, "--", "echo", "OCI runtime exec failed: not at all" }
+    assert.same({ 0, "OCI runtime exec failed: not at all\n", "" }, { result.code, result.stdout, result.stderr })
+  end)
+
   it("gives the command our input with -i", function()
     local shell = ("printf 'one\\ntwo' | '%s' --endpoint %s exec -i %s -- wc -c"):format(process.program, endpoint, name)
     local result = process.run({ "-c", shell }, { program = "sh" })
@@ -53,6 +68,14 @@ describe("a running task", function()
     assert.same({ exit_code = 3, stdout = "x\n", stderr = "" }, dockrun.json.decode(result.stdout))
   end)
 
+  for _, value in ipairs { "0", "1.5", "x" } do
+    it("refuses to count to " .. value .. " for `stats`", function()
+      local result = process.run { "--endpoint", endpoint, "stats", "-n", value }
+      assert.equal(2, result.code)
+      assert.matches("--count takes a whole number", result.stderr, 1, true)
+    end)
+  end
+
   for _, case in ipairs {
     { "a job that is not there", { "nonesuch", "--", "true" }, 1, "nothing runs as 'nonesuch'" },
     { "-t without a terminal", { "-t", "x", "--", "true" }, 2, "needs a terminal" },
@@ -65,6 +88,23 @@ describe("a running task", function()
       assert.matches(message, result.stderr, 1, true)
     end)
   end
+
+  it("is not chosen for `exec` where the job has several", function()
+    local several = jobs.unique "several"
+    local path, file = jobs.write(([[return job %q { group "g" { count = 2,
+      task "a" { driver = "docker", kill_timeout = 0, config = { image = "busybox:1", command = "sleep", args = { "600" } } },
+      task "b" { driver = "docker", kill_timeout = 0, config = { image = "busybox:1", command = "sleep", args = { "600" } } },
+    } }]]):format(several))
+    local _ <close> = file
+    local _ <close> = setmetatable({}, { __close = function()
+      process.run { "stop", "--endpoint", endpoint, "--state-dir", jobs.state_dir, several }
+    end })
+    assert.equal(0, process.run({ "run", "-d", "--endpoint", endpoint, "--state-dir", jobs.state_dir, path }).code)
+    local result = exec { several, "--", "true" }
+    assert.equal(2, result.code)
+    assert.matches(("say which: %s/a, %s/b\n"):format(several, several), result.stderr, 1, true)
+    assert.equal(0, exec({ several .. "/b", "--", "true" }).code)
+  end)
 
   it("has its figures told by `stats`", function()
     local result = process.run { "--endpoint", endpoint, "--json", "stats", name }

@@ -115,7 +115,10 @@ describe("a task that cannot be as asked", function()
   it("cannot reach an engine that is not there: exit code 3", function()
     local path, file = jobs.write(jobs.text { name = "x", image = "busybox:1", command = "true" })
     local _ <close> = file
-    for _, command in ipairs { { "run", path }, { "status" }, { "stop", "x" }, { "logs", "x" } } do
+    for _, command in ipairs {
+      { "run", path }, { "run", "-d", path }, { "plan", path }, { "status" }, { "stop", "x" }, { "logs", "x" }, { "stats" },
+      { "exec", "x", "--", "true" },
+    } do
       local result = process.run { "--endpoint", "unix:///no/such.sock", table.unpack(command) }
       assert.equal(3, result.code)
       assert.truthy(result.stderr:find("unix:///no/such.sock", 1, true), result.stderr)

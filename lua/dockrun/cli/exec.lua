@@ -9,15 +9,16 @@ local function find(engine, target)
   job = job or target
   local records, err = inventory.list(engine, job, task)
   if not records then return nil, err end
-  local running, names = {}, {}
+  local running, names, named = {}, {}, {}
   for _, record in ipairs(records) do
     if record.state == "running" then
       running[#running + 1] = record
-      names[#names + 1] = job .. "/" .. record.task
+      if not named[record.task] then names[#names + 1] = job .. "/" .. record.task end
+      named[record.task] = true
     end
   end
   if #running == 0 then return nil, dockrun.error("failed", ("nothing runs as '%s' on this engine"):format(target)) end
-  if #running > 1 and not task then
+  if #names > 1 then
     return nil, dockrun.error("usage", ("'%s' has several tasks, say which: %s"):format(target, table.concat(names, ", ")))
   end
   return running[1]  -- of several allocations of one task, the first
@@ -67,11 +68,16 @@ local function forward(stream, input)
   stream:shutdown()
 end
 
--- Shows what the command writes, or keeps it for --json.
-local function show(stream, kept)
+-- What the engine says, as if the command had written it, where it cannot start the command.
+local NOT_STARTED = "^OCI runtime exec failed: "
+
+-- Shows what the command writes, or keeps it for --json. Gives back why the command was not started, or why the stream broke.
+local function show(engine, id, stream, kept)
   while true do
     local text, which = stream:read()
-    if text == nil then return which end
+    if text == nil then return nil, which end
+    local made = text:find(NOT_STARTED) and engine:exec_inspect(id)
+    if made and not made.Running and made.Pid == 0 then return (text:gsub("%s+$", "")) end
     if kept then
       kept[which or "stdout"] = (kept[which or "stdout"] or "") .. text
     else
@@ -117,10 +123,15 @@ return {
     local _ <close> = restore
     local forwarding = args.interactive and dockrun.spawn(forward, stream, input)
     local kept = args.json and {}
-    err = show(stream, kept)
+    local refused
+    refused, err = show(engine, made.Id, stream, kept)
     if forwarding then forwarding:cancel() end
     if input then input:close() end
     if err then return nil, err end
+    if refused then
+      output.say("error", refused)
+      return (refused:find "not found" or refused:find "no such file") and 127 or 126
+    end
     local ended
     ended, err = engine:exec_inspect(made.Id)
     if not ended then return nil, err end

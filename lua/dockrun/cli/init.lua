@@ -42,7 +42,15 @@ local function is_command(word)
   return false
 end
 
+local function add_command(parser, name)
+  local command = require("dockrun.cli." .. name)
+  local own = parser:command(name, command.summary)
+  command.define(own)
+  return own
+end
+
 -- A parser that knows the global options, and the command `word` in full; every command where it is not one of them.
+-- Then that of the command, where there is one.
 local function build_parser(word)
   local parser = require "argparse"("dockrun", "Runs and scripts containers on a Docker engine.")
     :epilog "dockrun SCRIPT.lua [ARG…], dockrun -e CODE and dockrun - run Lua on the same runtime."
@@ -51,11 +59,9 @@ local function build_parser(word)
     local option = row.argument and parser:option(row.flags, row.doc):argname(row.argument) or parser:flag(row.flags, row.doc)
     if row.many then option:count "*" end
   end
-  for _, name in ipairs(is_command(word) and word ~= "help" and { word } or commands) do
-    local command = require("dockrun.cli." .. name)
-    command.define(parser:command(name, command.summary))
-  end
-  return parser
+  if is_command(word) and word ~= "help" then return parser, add_command(parser, word) end
+  for _, name in ipairs(commands) do add_command(parser, name) end
+  return parser, parser
 end
 
 -- Puts the global options into dockrun.options. nil, err where one is wrong.
@@ -85,10 +91,10 @@ end
 local function with_traceback(err) return type(err) == "string" and debug.traceback(err, 2) or err end
 
 local function run_command(argv, word)
-  local parser = build_parser(word)
+  local parser, command = build_parser(word)
   local ok, args = parser:pparse(argv)
   if not ok then
-    io.stderr:write(parser:get_usage(), "\n")
+    io.stderr:write(command:get_usage(), "\n")
     output.say("error", args)
     return 2
   end
@@ -97,7 +103,7 @@ local function run_command(argv, word)
   local notice = endpoint.notice(dockrun.options)
   if notice then output.say("warn", notice) end
   local done, code, why = xpcall(require("dockrun.cli." .. args.command).run, with_traceback, args, parser)
-  if done and code ~= nil then return code end
+  if done and code ~= nil then return code == 0 and output.lost and 1 or code end
   return fail(done and why or code)
 end
 

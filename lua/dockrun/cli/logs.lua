@@ -3,12 +3,36 @@ local duration = require "dockrun.job.duration"
 local inventory = require "dockrun.driver.inventory"
 local loglines = require "dockrun.cli.loglines"
 local output = require "dockrun.cli.output"
+local timestamp = require "dockrun.timestamp"
 
--- "10m" is ten minutes ago; a number or a timestamp is left to the engine.
-local function since_of(text)
-  if not text then return nil end
-  local seconds = not tonumber(text) and duration.parse(text)
-  return seconds and tostring(os.time() - math.ceil(seconds)) or text
+-- A moment as the engine takes it, in seconds since 1970: "10m" is ten minutes ago.
+local function moment(text)
+  if text:find "^%d+%.?%d*$" then return text end
+  local at = timestamp.seconds(text)
+  if at then return at .. (text:match "%.%d+" or "") end
+  local ago = duration.parse(text)
+  if ago then return tostring(os.time() - math.ceil(ago)) end
+  return nil, "--since takes a duration (10m), a timestamp (2006-01-02T15:04:05Z) or a Unix time, not '" .. text .. "'"
+end
+
+local function lines(text)
+  if text == "all" or text:find "^%d+$" then return text end
+  return nil, "--tail takes a number of lines or 'all', not '" .. text .. "'"
+end
+
+local STAMP = "%d%d%d%d%-%d%d%-%d%dT%d%d:%d%d:%d%d%.%d+Z "
+local PIECE = 16384  -- bytes; the engine keeps a longer line in pieces, and stamps each of them
+
+-- A line of the engine's as its time and its text.
+local function take_apart(line)
+  local time, text = line:match "^(%S+) (.*)$"
+  local at = PIECE + 1
+  while text and #text > at do
+    local _, stop = text:find("^" .. STAMP, at)
+    if not stop then break end
+    text, at = text:sub(1, at - 1) .. text:sub(stop + 1), at + PIECE
+  end
+  return time, text
 end
 
 return {
@@ -16,8 +40,8 @@ return {
   define = function(command)
     command:argument("target", "JOB or JOB/TASK.")
     command:flag("-f --follow", "Go on as more is written.")
-    command:option("--tail", "Only the last N lines."):argname "N"
-    command:option("--since", "Only what is newer: 10m, or a Unix time."):argname "T"
+    command:option("--tail", "Only the last N lines."):argname "N":convert(lines)
+    command:option("--since", "Only what is newer: 10m, a timestamp, or a Unix time."):argname "T":convert(moment)
   end,
   run = function(args)
     local job, task = args.target:match "^([^/]+)/(.+)$"
@@ -34,7 +58,7 @@ return {
       local prefix = #records > 1 and ("%s[%d] | "):format(record.task, record.index) or ""
       local function show(text, stream)
         if args.json then
-          local time, line = text:match "^(%S+) (.*)$"
+          local time, line = take_apart(text)
           output.json {
             time = time, job = record.job, group = record.group, task = record.task, alloc = record.alloc,
             stream = stream, line = line,
@@ -47,7 +71,7 @@ return {
       end
       follow[i] = function()
         local ok, why = loglines.each(engine, record.container_id, {
-          follow = args.follow, tail = args.tail, since = since_of(args.since), tty = record.tty, timestamps = args.json,
+          follow = args.follow, tail = args.tail, since = args.since, tty = record.tty, timestamps = args.json,
         }, show)
         if not ok then failure = why end
       end

@@ -32,11 +32,17 @@ end
 ---@param fd? integer  1 by default
 function M.paint(text, code, fd) return M.has_color(fd or 1) and ("\27[%sm%s\27[0m"):format(code, text) or text end
 
+--- Whether a result could not be written, and that is told.
+M.lost = false
+
 --- A result. Once nobody reads them any more, results are dropped: tasks do not end because a pager did.
 ---@param text string
 function M.result(text)
-  io.stdout:write(text, "\n")
-  io.stdout:flush()
+  local ok, why = io.stdout:write(text, "\n")
+  if ok then ok, why = io.stdout:flush() end
+  if ok or M.lost or why:find "Broken pipe" then return end
+  M.lost = true
+  M.say("error", "cannot write the results: " .. why)
 end
 
 ---@param value any  one JSON document, one line
@@ -54,21 +60,45 @@ function M.say(level, text)
   end
 end
 
---- Rows as a table with a head, columns as wide as they must be; the last one is cut where the terminal ends.
+local SGR = "\27%[[%d;]*m"
+
+-- Columns that a text takes on a terminal, its colours aside.
+local function width_of(text)
+  text = text:gsub(SGR, "")
+  return utf8.len(text) or #text
+end
+
+-- A line as far as the terminal goes; its colours end where they would have.
+local function cut(line, limit)
+  if width_of(line) <= limit then return line end
+  local left, done = limit - 1, false
+  return (line:gsub("\27?[^\27]*", function(piece)
+    local color = piece:match("^" .. SGR) or ""
+    if done then return color end
+    local text = piece:sub(#color + 1)
+    local width = width_of(text)
+    if width <= left then
+      left = left - width
+      return nil
+    end
+    done = true
+    return color .. text:sub(1, (utf8.offset(text, left + 1) or 1) - 1) .. "…"
+  end))
+end
+
+--- Rows as a table with a head, columns as wide as they must be; what does not fit on the terminal is cut.
 ---@param head string[]
 ---@param rows string[][]
 function M.columns(head, rows)
   local widths = {}
   for _, row in ipairs { head, table.unpack(rows) } do
-    for i, cell in ipairs(row) do widths[i] = math.max(widths[i] or 0, utf8.len(cell) or #cell) end
+    for i, cell in ipairs(row) do widths[i] = math.max(widths[i] or 0, width_of(cell)) end
   end
   local limit = M.is_terminal(1) and M.width() or math.huge
   for _, row in ipairs { head, table.unpack(rows) } do
     local cells = {}
-    for i, cell in ipairs(row) do cells[i] = i < #row and cell .. (" "):rep(widths[i] - (utf8.len(cell) or #cell)) or cell end
-    local line = table.concat(cells, "  "):gsub("%s+$", "")
-    if utf8.len(line) and utf8.len(line) > limit then line = line:sub(1, utf8.offset(line, limit) - 1) .. "…" end
-    M.result(line)
+    for i, cell in ipairs(row) do cells[i] = i < #row and cell .. (" "):rep(widths[i] - width_of(cell)) or cell end
+    M.result(cut(table.concat(cells, "  "):gsub("%s+$", ""), limit))
   end
 end
 

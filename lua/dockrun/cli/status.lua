@@ -111,7 +111,7 @@ return {
       return 0
     end
     if args.job and #jobs == 0 then return nil, dockrun.error("failed", ("no job '%s' on this engine"):format(args.job)) end
-    output.columns({ "JOB", "TASK", "ALLOC", output.paint("STATE", "0"), "UPTIME", "RESTARTS", "LAST EVENT", "PORTS" }, rows_of(jobs))
+    output.columns({ "JOB", "TASK", "ALLOC", "STATE", "UPTIME", "RESTARTS", "LAST EVENT", "PORTS" }, rows_of(jobs))
     return 0
   end,
 }

@@ -1,0 +1,119 @@
+-- dockrun logs, on tasks that a detached run left running.
+local dockrun = require "dockrun"
+local engines = require "spec.engine"
+local jobs = require "spec.jobs"
+local process = require "spec.process"
+
+describe("dockrun logs", function()
+  local endpoint, name
+
+  -- "early", a long line, "late"; more for each signal.
+  local TALKS = [[
+    trap 'echo again' USR1
+    echo early; echo complaint >&2; head -c 40000 /dev/zero | tr '\0' x; echo; sleep 3; echo late
+    while :; do sleep 0.1; done]]
+
+  setup(function()
+    local shared = engines.shared()
+    endpoint = shared.endpoint
+    engines.image(shared, "busybox:1")
+    name = jobs.unique "logs"
+    local path, file = jobs.write(([[
+return job %q { group "g" {
+  task "talks" {
+    driver = "docker", kill_timeout = 0, config = { image = "busybox:1", command = "sh", args = { "-c", %q } },
+    resources = { memory = 32 },
+  },
+  task "terminal" {
+    driver = "docker", kill_timeout = 0,
+    config = { image = "busybox:1", tty = true, command = "sh", args = { "-c", "echo tty; exec sleep 600" } },
+    resources = { memory = 32 },
+  },
+} }]]):format(name, TALKS))
+    local _ <close> = file
+    local result = process.run { "run", "-d", "--endpoint", endpoint, "--state-dir", jobs.state_dir, path }
+    assert(result.code == 0, result.stderr)
+    local child <close> = process.start { "--endpoint", endpoint, "logs", "-f", name .. "/talks" }
+    child:wait_for "late"
+  end)
+
+  teardown(function() process.run { "stop", "--endpoint", endpoint, "--state-dir", jobs.state_dir, name } end)
+
+  local function logs(...) return process.run { "--endpoint", endpoint, "logs", ... } end
+
+  local long = ("x"):rep(40000)
+
+  it("prints all that a task wrote, each stream to its own", function()
+    local result = logs(name .. "/talks")
+    assert.same({ 0, "early\n" .. long .. "\nlate\n", "complaint\n" }, { result.code, result.stdout, result.stderr })
+  end)
+
+  it("names the task before each line, where there are several", function()
+    local lines = {}
+    for line in logs(name, "--tail", "1").stdout:gmatch "[^\n]+" do lines[#lines + 1] = line end
+    table.sort(lines)
+    assert.same({ "talks[0] | late", "terminal[0] | tty" }, lines)
+  end)
+
+  it("tells each line whole as JSON, however long", function()
+    local lines = {}
+    for line in logs("--json", name .. "/talks").stdout:gmatch "[^\n]+" do
+      local told = assert(dockrun.json.decode(line))
+      assert.same({ name, "g", "talks" }, { told.job, told.group, told.task })
+      assert.matches("^%d%d%d%d%-%d%d%-%d%dT%d%d:%d%d:%d%d%.%d+Z$", told.time)
+      if told.stream == "stdout" then lines[#lines + 1] = told.line end
+    end
+    assert.same({ "early", long, "late" }, lines)
+  end)
+
+  it("knows moments: as a timestamp, a Unix time, or so long ago", function()
+    local first, last
+    for line in logs("--json", name .. "/talks").stdout:gmatch "[^\n]+" do
+      local told = assert(dockrun.json.decode(line))
+      first, last = first or told.time, told.time
+    end
+    local unix = assert(require("dockrun.timestamp").seconds(last)) .. last:match "%.%d+"
+    for _, since in ipairs { last, unix, (last:gsub("Z$", "+00:00")) } do
+      assert.equal("late\n", logs("--since", since, name .. "/talks").stdout)
+    end
+    assert.matches("^early\n.*late\n$", logs("--since", first, name .. "/talks").stdout)
+    assert.matches("^early\n.*late\n$", logs("--since", "1h", name .. "/talks").stdout)
+    assert.equal("", logs("--since", "2099-01-01T00:00:00Z", name .. "/talks").stdout)
+  end)
+
+  it("follows what is written, until it is interrupted", function()
+    local child <close> = process.start { "--endpoint", endpoint, "logs", "-f", "--tail", "0", name .. "/talks" }
+    for _ = 1, 100 do  -- it follows from a moment that cannot be seen from here
+      process.run { "--endpoint", endpoint, "exec", name .. "/talks", "--", "kill", "-USR1", "1" }
+      if child.stdout:find "again" then break end
+      dockrun.sleep(0.1)
+    end
+    assert.matches("^again\n", child.stdout)
+    child:kill "SIGINT"
+    assert.equal(130, child:wait().code)
+  end)
+
+  it("follows until the task ends", function()
+    local text = jobs.text { name = jobs.unique "ends", image = "busybox:1", command = "echo one; sleep 1; echo two" }
+    local run <close> = jobs.start(endpoint, text)
+    local _ <close> = run.file
+    local result = logs("-f", run:event("started").job)
+    assert.equal("one\ntwo\n", result.stdout)
+    run:wait()
+  end)
+
+  for _, case in ipairs {
+    { "a job that is not there", { "nonesuch" }, 1, "nothing runs as 'nonesuch'" },
+    { "a number of lines that is none", { "--tail", "few", "x" }, 2, "--tail takes" },
+    { "a moment that is none", { "--since", "yesterday", "x" }, 2, "--since takes" },
+    { "no job", {}, 2, "'target'" },
+  } do
+    local what, args, code, message = table.unpack(case)
+    it("refuses " .. what, function()
+      local result = logs(table.unpack(args))
+      assert.equal(code, result.code)
+      assert.matches(message, result.stderr, 1, true)
+      assert.equal("", result.stdout)
+    end)
+  end
+end)
