@@ -175,6 +175,33 @@ describe("a dockrun that was killed", function()
     assert.same({}, left_over())
   end)
 
+  it("is followed by one that does not do again what was done", function()
+    local path, file = write(([[
+      return job %q { type = "batch", group "g" { count = 2, restart = { attempts = 0 },
+        task "t" { config = { image = "busybox:1", command = "sh", args = { "-c",
+          "echo run; test $NOMAD_ALLOC_INDEX = 0 && exit 5; exec sleep 600" } }, kill_timeout = "1s", resources = { memory = 32 } } } }
+      ]]):format(name))
+    local _ <close> = file
+    local child <close> = process.start(words { "run", "--json", path }, { timeout = 60 })
+    child:wait_for '"event":"started".*"event":"started"'
+    child:wait_for '"event":"removed"'
+    do
+      local state <close> = assert(store.open(states.dir, { readonly = true }))
+      repeat dockrun.sleep(0.02) until assert(state:tasks { job = name })[1].state == "failed"
+    end
+    child:kill "SIGKILL"
+    child:wait()
+    local second <close> = process.start(words { "run", "--json", path }, { timeout = 60 })
+    second:wait_for '"event":"reattached"'
+    assert(engine:container_kill(jobs.containers(engine, name)[1].Id))
+    assert.equal(1, second:wait().code)
+    assert.is_nil(second.stdout:find '"event":"started"')
+    local told = assert(dockrun.json.decode(dockrun_with("status", "--json", name).stdout)).jobs[1]
+    assert.equal("failed", told.status)
+    assert.same({ 5, 137 }, { told.tasks[1].exit_code, told.tasks[2].exit_code })
+    assert.same({}, left_over())
+  end)
+
   it("has its tasks told by `status`, and their ends by `events`", function()
     local path, file = write(jobs.text { name = name, image = "busybox:1", command = "exec sleep 600" })
     local _ <close> = file

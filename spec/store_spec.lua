@@ -296,6 +296,27 @@ describe("the state", function()
     end)
   end)
 
+  it("is opened, made and written by many processes at once", function()
+    local children = {}
+    for i = 1, 12 do
+      children[i] = process.start({ "-e", [[
+        local state = assert(require("dockrun.store").open(arg[1]))
+        for i = 1, 20 do
+          assert(state:put_job { name = arg[2] .. "-" .. i, definition = {}, status = "running" })
+          assert(state:add_event { time = "now", job = arg[2], event = "e" })
+        end
+        state:close()
+      ]], states.dir, "job" .. i }, { timeout = 90 })
+    end
+    for _, child in ipairs(children) do
+      local result = child:wait()
+      assert.equal(0, result.code, result.stderr)
+    end
+    local state = assert(states.open())
+    assert.same({ 240, 240 }, { #assert(state:jobs()), #assert(state:events()) })
+    assert.equal("ok", state.db:value "PRAGMA integrity_check")
+  end)
+
   describe("only to be read", function()
     it("is not made where there is none", function()
       local state, err = states.open { readonly = true }

@@ -104,17 +104,40 @@ function M.find(engine, state, job)
   return found
 end
 
---- Of what was found, that which a new run begins with: allocations that have not ended, and containers. Each has
---- `goes_on` where its task can be taken over, and `meta` of its allocation.
+-- Whether a run of the job was cut off: what has ended of it then is done, and is not begun again by who goes on with it.
+local function is_cut_off(found)
+  for _, alloc in pairs(found.allocs) do
+    if alloc.live and not (alloc.meta or {}).stopping then return true end
+  end
+  return false
+end
+
+--- Whether a job has allocations, and all of them have ended.
+---@param found Found  of one job
+---@return boolean ended
+---@return boolean failed
+function M.is_over(found)
+  local failed = false
+  for _, record in ipairs(found.records) do
+    if not record.row or not M.has_ended(record.row) then return false, false end
+    failed = failed or record.row.state == "failed"
+  end
+  return next(found.allocs) ~= nil, failed
+end
+
+--- Of what was found of a job, that which a run begins with: allocations that have not ended, those that have while
+--- others of the same run have not, and containers. Each has `goes_on` where its task is taken over as it is, and `meta`
+--- of its allocation.
 ---@param found Found
 ---@return TaskRecord[]
 function M.standing(found)
-  local list = {}
+  local list, cut_off = {}, is_cut_off(found)
   for _, record in ipairs(found.records) do
     local alloc = found.allocs[record.alloc] or {}
     record.meta = alloc.meta or {}
-    if record.row then record.goes_on = alloc.live or false else record.goes_on = record.state == "running" end
-    if record.container_id or alloc.live then list[#list + 1] = record end
+    local goes_on = alloc.live or cut_off and not record.meta.stopping
+    if record.row then record.goes_on = goes_on or false else record.goes_on = record.state == "running" end
+    if record.container_id or record.goes_on then list[#list + 1] = record end
   end
   return list
 end

@@ -6,6 +6,7 @@ local gc = require "dockrun.gc"
 local load = require "dockrun.job.load"
 local plans = require "dockrun.plan"
 local queue = require "dockrun.core.queue"
+local recovery = require "dockrun.recovery"
 local runtime = require "dockrun.core.runtime"
 
 local M = {}
@@ -82,6 +83,10 @@ end
 
 -- A job of the state, by the text that it was read from; without one, by what its containers carry.
 local function recover(self, known)
+  local found, err = recovery.find(self.agent.engine, self.agent.state, known.name)
+  if not found then return nil, err end
+  local over, failed = recovery.is_over(found)  -- it was killed before it could say so
+  if over then return self.agent.state:set_job_status(known.name, failed and "failed" or "dead") end
   return start(self, known.name, function()
     if not known.source then return apply.take_over(self.agent, known.name) end
     return apply.run(self.agent, read(self, known.source), known.source)

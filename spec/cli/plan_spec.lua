@@ -21,7 +21,7 @@ return job %q {
   meta = { tier = var.tier or "gold" },
   group "g" {
     count = tonumber(var.count or "1"),
-    update = var.update and { min_healthy_time = "200ms", healthy_deadline = "4s", auto_revert = var.update == "revert" } or nil,
+    update = var.update and { min_healthy_time = "1s", healthy_deadline = "20s", auto_revert = var.update == "revert" } or nil,
     restart = { attempts = 0 },
     task "t" {
       config = { image = "busybox:1", command = "sh", args = { "-c", var.command or "exec sleep 600" } },
