@@ -97,13 +97,14 @@ end
 ---@return table? err
 function M:alloc(id) return rows.one(self.db, "SELECT * FROM allocations WHERE id = ?", id) end
 
---- Removes the allocations at a place whose tasks have all ended.
----@param place { job: string, group: string, index: integer }
+--- Removes the allocations at the place of another one whose tasks have all ended.
+---@param place { id: string, job: string, group: string, index: integer }
 ---@return boolean? removed
 ---@return table? err
 function M:remove_ended(place)
-  return rows.affect(self.db, [[DELETE FROM allocations WHERE job = ? AND "group" = ? AND "index" = ? AND NOT EXISTS (
-    SELECT 1 FROM tasks WHERE alloc = allocations.id AND state NOT IN ('dead', 'failed'))]], place.job, place.group, place.index)
+  return rows.affect(self.db, [[DELETE FROM allocations WHERE id != ? AND job = ? AND "group" = ? AND "index" = ?
+    AND NOT EXISTS (SELECT 1 FROM tasks WHERE alloc = allocations.id AND state NOT IN ('dead', 'failed'))]],
+    place.id, place.job, place.group, place.index)
 end
 
 --- Removes an allocation with its tasks.
