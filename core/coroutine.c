@@ -5,6 +5,7 @@
 #include "runtime.h"
 
 static int resume_inner(lua_State *L, int status, lua_KContext raises);
+static int go_on(lua_State *L, lua_State *co, lua_KContext raises);
 
 static int pass_on(lua_State *L, lua_State *co, int nargs, lua_KContext raises) {
   struct dr_runtime *rt = dr_runtime_of(L);
@@ -13,15 +14,14 @@ static int pass_on(lua_State *L, lua_State *co, int nargs, lua_KContext raises) 
   rt->running = co;
   int status = lua_resume(co, L, nargs, &n);
   rt->running = outer;
-  if (status == LUA_YIELD && n == 1 && lua_touserdata(co, -1) == &dr_parked && rt->current) {
-    lua_pop(co, 1);
+  if (status == LUA_YIELD && n == 1 && dr_is_parked(co) && rt->current) {
     if (lua_isyieldable(L)) {
       lua_pushlightuserdata(L, (void *)&dr_parked);
       return lua_yieldk(L, 1, raises, resume_inner);
     }
     if (rt->in_uv) return luaL_error(L, "cannot wait inside of a callback that cannot yield; use spawn()");
     dr_run_until_woken(L, dr_task_wait(rt->current));
-    return pass_on(L, co, 0, raises);
+    return go_on(L, co, raises);
   }
   if (status == LUA_OK || status == LUA_YIELD) {
     luaL_checkstack(L, n + 1, "too many results");
@@ -49,18 +49,27 @@ static int pass_on(lua_State *L, lua_State *co, int nargs, lua_KContext raises) 
 
 static lua_State *inner_of(lua_State *L, bool raises) { return lua_tothread(L, raises ? lua_upvalueindex(1) : 1); }
 
+// Its wait has ended.
+static int go_on(lua_State *L, lua_State *co, lua_KContext raises) {
+  if (lua_status(co) == LUA_YIELD && dr_is_parked(co)) lua_pop(co, 1);  // else somebody closed it meanwhile
+  return pass_on(L, co, 0, raises);
+}
+
 static int resume_inner(lua_State *L, int status, lua_KContext raises) {
   (void)status;
-  return pass_on(L, inner_of(L, raises), 0, raises);
+  return go_on(L, inner_of(L, raises), raises);
+}
+
+static int refuse(lua_State *L, const char *why, lua_KContext raises) {
+  if (raises) return luaL_error(L, "%s", why);
+  lua_pushboolean(L, false);
+  lua_pushstring(L, why);
+  return 2;
 }
 
 static int start_inner(lua_State *L, lua_State *co, int nargs, lua_KContext raises) {
-  if (!lua_checkstack(co, nargs)) {
-    if (raises) return luaL_error(L, "too many arguments to resume");
-    lua_pushboolean(L, false);
-    lua_pushliteral(L, "too many arguments to resume");
-    return 2;
-  }
+  if (!lua_checkstack(co, nargs)) return refuse(L, "too many arguments to resume", raises);
+  if (lua_status(co) == LUA_YIELD && dr_is_parked(co)) return refuse(L, "cannot resume a coroutine that waits", raises);
   lua_xmove(L, co, nargs);
   return pass_on(L, co, nargs, raises);
 }

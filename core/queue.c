@@ -1,4 +1,5 @@
 // A queue between tasks: push never waits, pop waits for a value.
+#include <errno.h>
 #include <lauxlib.h>
 
 #include "error.h"
@@ -20,6 +21,12 @@ struct queue {
 };
 
 static struct queue *check_queue(lua_State *L) { return luaL_checkudata(L, 1, QUEUE); }
+
+static void enter(struct dr_wait *w) {
+  struct popper *p = (struct popper *)w, **at = &p->queue->poppers;
+  while (*at) at = &(*at)->next;
+  *at = p;
+}
 
 static void leave(struct dr_wait *w) {
   struct popper *p = (struct popper *)w;
@@ -45,7 +52,8 @@ static int l_push(lua_State *L) {
     lua_settop(L, 2);
     lua_getiuservalue(L, 1, 1);
     lua_insert(L, 2);
-    lua_rawseti(L, 2, ++q->last);
+    lua_rawseti(L, 2, q->last + 1);
+    q->last++;
     wake_first(q);
   }
   lua_pushboolean(L, !q->closed);
@@ -60,12 +68,10 @@ static int pop(lua_State *L, double timeout) {
   struct queue *q = check_queue(L);
   if (q->first > q->last && !q->closed) {
     struct popper *p = lua_newuserdatauv(L, sizeof *p, 1);
-    *p = (struct popper){.queue = q, .wait = {.stop = leave}, .deadline = timeout < 0 ? -1 : now() + timeout};
+    *p = (struct popper){
+        .queue = q, .wait = {.start = enter, .stop = leave}, .deadline = timeout < 0 ? -1 : now() + timeout};
     lua_pushvalue(L, 1);
     lua_setiuservalue(L, -2, 1);
-    struct popper **at = &q->poppers;
-    while (*at) at = &(*at)->next;
-    *at = p;
     lua_replace(L, 2);
     lua_settop(L, 2);
     return dr_wait(L, &p->wait, 2, timeout, popped, 0);
@@ -88,7 +94,7 @@ static int popped(lua_State *L, int status, lua_KContext ctx) {
   struct popper *p = lua_touserdata(L, 2);
   if (q->first > q->last && p->wait.outcome == DR_TIMED_OUT) {
     struct dr_error e;
-    dr_fail(&e, "timeout", 110, "nothing came through the queue in time");
+    dr_fail(&e, "timeout", ETIMEDOUT, "nothing came through the queue in time");
     return dr_return_error(L, &e);
   }
   double left = p->deadline - now();  // another task may have been quicker: then it waits again

@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <lauxlib.h>
 #include <limits.h>
-#include <luv/luv.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,9 +33,9 @@ bool dr_step(struct dr_runtime *rt, lua_State *from) {
     run_uv(rt, UV_RUN_NOWAIT);
     return true;
   }
-  if (!uv_loop_alive(&rt->loop)) return false;
-  run_uv(rt, UV_RUN_ONCE);
-  return true;
+  bool alive = uv_loop_alive(&rt->loop);
+  if (alive) run_uv(rt, UV_RUN_ONCE);
+  return dr_wake_runs(rt, !alive) || alive;
 }
 
 // ---- signals -----------------------------------------------------------------------------------
@@ -51,21 +50,15 @@ int dr_interrupted(lua_State *L, int signal) {
   return 1;
 }
 
-static void cancel_main(struct dr_runtime *rt, int signal) {
-  if (!rt->main) return;
-  luaL_checkstack(rt->L, 8, NULL);
-  dr_interrupted(rt->L, signal);
-  dr_cancel(rt, rt->main, -1);
-  lua_pop(rt->L, 1);
-}
-
 static void on_signal_async(uv_async_t *async) {
   struct dr_runtime *rt = async->data;
   int signal = rt->signal;
   rt->signal = 0;
-  if (!signal) return;
-  if (rt->main && dr_task_ended(rt->main)) rt->main = NULL;  // what is left does not end by itself: stop waiting for it
-  cancel_main(rt, signal);
+  if (!signal || !rt->main) return;
+  if (dr_task_ended(rt->main))
+    rt->main = NULL;  // what is left does not end by itself: stop waiting for it
+  else
+    dr_interrupt(rt->main, signal);
 }
 
 // A task that runs on and on keeps the main task from hearing of the signal: it is interrupted in its place.
@@ -74,7 +67,7 @@ static void on_stuck_hook(lua_State *L, lua_Debug *ar) {
   struct dr_runtime *rt = dr_runtime_of(L);
   dr_restore_hook(L);
   if (rt->rounds != rt->signal_round) return;  // it came back to the loop since
-  dr_interrupted(L, SIGINT);
+  dr_interrupted(L, rt->stuck_signal);
   lua_error(L);
 }
 
@@ -91,7 +84,8 @@ static void on_signal_hook(lua_State *L, lua_Debug *ar) {
     dr_interrupted(L, signal);
     lua_error(L);
   }
-  cancel_main(rt, signal);
+  if (rt->main) dr_interrupt(rt->main, signal);
+  rt->stuck_signal = signal;
   rt->signal_round = rt->rounds;
   lua_sethook(L, on_stuck_hook, LUA_MASKCOUNT, PATIENCE);
 }
@@ -109,15 +103,24 @@ static void on_signal(int signal) {
   errno = saved;
 }
 
+static const int caught[] = {SIGINT, SIGTERM, SIGPIPE};  // as many as dr_runtime.handlers
+
 int dr_catch_signals(struct dr_runtime *rt) {
-  struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
-  struct sigaction ignore = {.sa_handler = SIG_IGN};
-  sigemptyset(&action.sa_mask);
+  if (interrupted) return interrupted == rt ? 0 : -EBUSY;
+  for (size_t i = 0; i < sizeof caught / sizeof *caught; i++) {
+    // A closed pipe is an error of the write that met it, not the end of a process that has containers to stop.
+    struct sigaction action = {.sa_handler = caught[i] == SIGPIPE ? SIG_IGN : on_signal, .sa_flags = SA_RESTART};
+    sigemptyset(&action.sa_mask);
+    sigaction(caught[i], &action, &rt->handlers[i]);
+  }
   interrupted = rt;
-  // A closed pipe is an error of the write that met it, not the end of a process that has containers to stop.
-  if (sigaction(SIGINT, &action, NULL) || sigaction(SIGTERM, &action, NULL) || sigaction(SIGPIPE, &ignore, NULL))
-    return -errno;
   return 0;
+}
+
+static void restore_signals(struct dr_runtime *rt) {
+  if (interrupted != rt) return;
+  for (size_t i = 0; i < sizeof caught / sizeof *caught; i++) sigaction(caught[i], &rt->handlers[i], NULL);
+  interrupted = NULL;
 }
 
 // ---- the script --------------------------------------------------------------------------------
@@ -125,7 +128,7 @@ int dr_catch_signals(struct dr_runtime *rt) {
 static void cancel_rest(struct dr_runtime *rt, lua_State *L) {
   for (struct dr_task *t = rt->tasks, *next; t; t = next) {
     next = dr_task_next(t);
-    dr_cancel(rt, t, 0);
+    dr_cancel(L, t, 0);
   }
   while (rt->tasks && rt->main && dr_step(rt, L)) {}
 }
@@ -137,9 +140,9 @@ int dr_run_main(lua_State *L, int nargs) {
   while (!dr_task_ended(t)) {
     if (dr_step(rt, L)) continue;
     static const char stuck[] = "deadlock: the script waits for something that nothing can bring about";
-    dr_push_error_text(rt->L, "deadlock", 0, stuck, strlen(stuck));
-    dr_cancel(rt, t, -1);
-    lua_pop(rt->L, 1);
+    dr_push_error_text(L, "deadlock", 0, stuck, strlen(stuck));
+    dr_cancel(L, t, -1);
+    lua_pop(L, 1);
   }
   cancel_rest(rt, L);
   run_uv(rt, UV_RUN_NOWAIT);  // handles that were closed last are let go of
@@ -220,7 +223,7 @@ static int l_gc(lua_State *L) {
   struct dr_runtime *rt = luaL_checkudata(L, 1, RUNTIME);
   if (!rt->L || rt->in_uv) return 0;  // in a callback of the loop: the process is about to exit, the loop cannot end
   rt->L = NULL;
-  if (interrupted == rt) interrupted = NULL;
+  restore_signals(rt);
   dr_give_up_tasks(rt);
   dr_root_free(rt->root);
   uv_walk(&rt->loop, close_handle, NULL);
@@ -255,20 +258,13 @@ static void wrap_exit(lua_State *L) {
   lua_pop(L, 1);
 }
 
-static int l_luv(lua_State *L) {
-  struct dr_runtime *rt = dr_runtime_of(L);
-  luv_set_loop(L, &rt->loop);
-  luv_set_callback(L, dr_luv_callback);
-  return luaopen_luv(L);
-}
-
 static void preload(lua_State *L) {
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
   for (const luaL_Reg *m = dr_modules; m->name; m++) {
     lua_pushcfunction(L, m->func);
     lua_setfield(L, -2, m->name);
   }
-  lua_pushcfunction(L, l_luv);
+  lua_pushcfunction(L, dr_open_luv);
   lua_setfield(L, -2, "luv");
   lua_pop(L, 1);
 }

@@ -16,7 +16,8 @@ enum dr_outcome { DR_PENDING, DR_WOKEN, DR_TIMED_OUT, DR_CANCELLED };
 struct dr_wait {
   struct dr_task *task;  // who waits, NULL while nobody does
   enum dr_outcome outcome;
-  void (*stop)(struct dr_wait *w);  // gives the work up when the wait ends by time-out or cancel; may be NULL
+  void (*start)(struct dr_wait *w);  // begins, once nothing can raise any more; may be NULL
+  void (*stop)(struct dr_wait *w);   // gives the work up when the wait ends by time-out or cancel; may be NULL
   lua_KFunction k;
   lua_KContext ctx;
 };
@@ -33,7 +34,10 @@ struct dr_runtime {
   struct dr_task *ready_first, *ready_last;
   uv_async_t signal_async;
   volatile sig_atomic_t signal;
+  struct sigaction handlers[3];        // those that were in place of ours
   unsigned long rounds, signal_round;  // of the loop: all, and the one in which a signal met a task that ran
+  int stuck_signal;                    // that signal
+  struct dr_loop_run *runs;            // who called uv.run()
 };
 
 // The runtime of a Lua state, made on first use. Raises where it cannot be made.
@@ -52,13 +56,13 @@ void dr_wake(struct dr_wait *w);
 // traceback.
 int dr_run_main(lua_State *L, int nargs);
 
-// Makes SIGINT and SIGTERM cancel the main task. For the executable; a host program keeps its own signals.
+// Makes SIGINT and SIGTERM cancel the main task, until the state is closed. -EBUSY where another state has them.
 int dr_catch_signals(struct dr_runtime *rt);
 
 // Optional seconds at argument idx (absent: `fallback`); raises on a negative number.
 double dr_opt_seconds(lua_State *L, int idx, double fallback);
 
-// ---- between runtime.c, task.c and coroutine.c alone ----
+// ---- between runtime.c, luv.c, wait.c, task.c and coroutine.c alone ----
 
 extern const char dr_parked;  // its address is what a parked coroutine yields, so that coroutine.resume passes it on
 // Runs the loop until w ended: for code that cannot yield.
@@ -70,13 +74,17 @@ struct dr_task *dr_root_new(struct dr_runtime *rt);
 void dr_root_free(struct dr_task *t);
 void dr_give_up_tasks(struct dr_runtime *rt);  // the state is closing: their timers go, nothing of them runs again
 void dr_run_ready(struct dr_runtime *rt, lua_State *from);
-void dr_cancel(struct dr_runtime *rt, struct dr_task *t, int reason);  // reason: stack index on rt->L, or 0
+void dr_cancel(lua_State *L, struct dr_task *t, int reason);  // reason: stack index, or 0
+void dr_interrupt(struct dr_task *t, int signal);             // a cancel by a signal; runs no Lua
+bool dr_is_parked(lua_State *co);                             // waits in a task, which alone may resume it
 bool dr_task_ended(const struct dr_task *t);
 struct dr_task *dr_spawn(lua_State *L, int nargs);  // function and arguments at the top are replaced by the handle
 bool dr_task_results(lua_State *L, struct dr_task *t, int handle);
 struct dr_task *dr_task_next(const struct dr_task *t);
 int luaopen_dockrun_core_tasks(lua_State *L);
 int dr_luv_callback(lua_State *L, int nargs, int nresults, int flags);
+int dr_open_luv(lua_State *L);                         // luaopen_luv, on our loop
+bool dr_wake_runs(struct dr_runtime *rt, bool idle);   // after a round; whether anybody was woken
 bool dr_step(struct dr_runtime *rt, lua_State *from);  // false where nothing can ever happen again
 int dr_interrupted(lua_State *L, int signal);          // pushes the cancel error for a signal
 

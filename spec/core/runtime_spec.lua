@@ -442,6 +442,44 @@ describe("a generator that waits", function()
   end)
 
   -- The two functions that are dockrun's own, beside what plain Lua says to the same.
+  it("can be resumed by its own task alone while that waits", function()
+    local gate, inner = dockrun.queue(), nil
+    local task = dockrun.spawn(function()
+      inner = coroutine.create(function() return gate:pop() end)
+      return coroutine.resume(inner)
+    end)
+    settle()
+    assert.same({ false, "cannot resume a coroutine that waits" }, { coroutine.resume(inner) })
+    gate:push "its own"
+    assert.same({ true, "its own" }, { task:await(5) })
+    local own
+    task = dockrun.spawn(function()
+      own = coroutine.running()
+      coroutine.yield()
+      return gate:pop()
+    end)
+    settle()
+    assert.same({ false, "cannot resume a coroutine that waits" }, { coroutine.resume(own) })
+    gate:push "again"
+    assert.equal("again", task:await(5))
+  end)
+
+  it("may be closed by another task: its own is told, and waits as before", function()
+    local gate, inner = dockrun.queue(), nil
+    local task = dockrun.spawn(function()
+      inner = coroutine.create(function() dockrun.sleep(0.02) end)
+      local ok, why = coroutine.resume(inner)
+      assert(not ok, "it went on")
+      local _, err = gate:pop(0.01)
+      return why, err.kind, gate:pop()
+    end)
+    settle()
+    assert.is_true(coroutine.close(inner))
+    local late = dockrun.spawn(function() dockrun.sleep(0.1) gate:push "late" end)
+    assert.same({ "cannot resume dead coroutine", "timeout", "late" }, { task:await(5) })
+    late:await()
+  end)
+
   it("is otherwise a coroutine as Lua has them", function()
     local script = os.tmpname()
     finally(function() os.remove(script) end)
@@ -553,6 +591,52 @@ describe("a callback of luv", function()
       queue:push(select(2, pcall(table.sort, { 2, 1 }, function() dockrun.sleep(0) end)))
     end)
     assert.matches("cannot wait inside of a callback that cannot yield; use spawn%(%)", queue:pop(5))
+  end)
+end)
+
+describe("luv's loop", function()
+  local function run(code) return process.run({ "-e", [[local dockrun, uv = require "dockrun", require "luv"
+      ]] .. code }, { timeout = 10 }) end
+
+  it("does not sleep over a task that was woken just before it polls", function()
+    local result = run [[
+      local queue, listening, prepare, rounds = dockrun.queue(), uv.new_tcp(), uv.new_prepare(), 0
+      listening:bind("127.0.0.1", 0)
+      listening:listen(1, print)
+      prepare:start(function()
+        rounds = rounds + 1
+        if rounds == 2 then queue:push "awake" end  -- the first round is one that does not sleep
+      end)
+      print(queue:pop())
+      listening:close()
+      prepare:close()]]
+    assert.same({ code = 0, stdout = "awake\n", stderr = "" }, result)
+  end)
+
+  it("is driven by uv.run() as people know it, while tasks go on", function()
+    local result = run [[
+      local timer, ticks = uv.new_timer(), 0
+      dockrun.spawn(function() dockrun.sleep(0.005) print "task" end)
+      timer:start(1, 1, function()
+        ticks = ticks + 1
+        if ticks == 20 then timer:close() end
+        dockrun.sleep(0.001)
+      end)
+      assert(uv.run "nowait")
+      assert(uv.run "once")
+      print(uv.run(), ticks)
+      print(uv.run())]]
+    assert.same({ code = 0, stdout = "task\nfalse\t20\nfalse\n", stderr = "" }, result)
+  end)
+
+  it("is left by uv.stop(), and by a signal", function()
+    local result = run [[
+      local timer = uv.new_timer()
+      timer:start(1, 1000000, uv.stop)
+      print(uv.run())
+      uv.new_timer():start(1, 0, function() uv.kill(uv.os_getpid(), "sigint") end)
+      print(pcall(uv.run))]]
+    assert.same({ code = 0, stdout = "true\nfalse\tinterrupted by SIGINT\n", stderr = "" }, result)
   end)
 end)
 
