@@ -264,6 +264,7 @@ end
 function calls.system_ping() return "OK" end
 function calls.version() return { Version = "20.10.24+sim", ApiVersion = "1.41", MinAPIVersion = "1.12" } end
 function calls.info() return { OSType = "linux", CgroupVersion = "1", Runtimes = { runc = { path = "runc" } } } end
+function calls.network_list() return json.array {} end
 function calls.network_inspect() return { IPAM = { Config = { { Gateway = "172.17.0.1" } } } } end
 
 return M

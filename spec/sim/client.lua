@@ -181,7 +181,7 @@ end
 ---@param sched Scheduler
 ---@param engine SimEngine
 ---@param faults Faults
----@param process table  { point = function }: told at every step at which it may be killed
+---@param process table  `tick` and `point` are told of every step at which it may be killed
 ---@return table docker
 function M.new(sched, engine, faults, process)
   local client = setmetatable({ sched = sched, engine = engine, faults = faults, process = process }, Client)

@@ -235,10 +235,10 @@ end
 -- ---- the engine itself --------------------------------------------------------------------------
 
 --- Breaks every connection, or those that `which` picks.
----@param which? fun(): boolean
+---@param which? fun(connection: table): boolean
 function Engine:reset_connections(which)
   local hit, left = {}, {}
-  for _, connection in ipairs(self.connections) do table.insert((not which or which()) and hit or left, connection) end
+  for _, connection in ipairs(self.connections) do table.insert((not which or which(connection)) and hit or left, connection) end
   self.connections = left
   for _, connection in ipairs(hit) do connection.reset() end
 end

@@ -435,7 +435,7 @@ describe("the simulated engine", function()
     local sim = sim_engines.new(sched)
     sim.images[IMAGE], sim.images[CHECKED] = { Id = "sha256:" .. ("1"):rep(64) }, { Id = "sha256:" .. ("2"):rep(64), checked = true }
     sim.registry["127.0.0.1:5000/" .. PULLED] = { Id = "sha256:" .. ("3"):rep(64) }
-    local process = { tasks = {}, point = function() end }
+    local process = { tasks = {}, tick = function() end, point = function() end }
     local client = clients.new(sched, sim, faults.new(math.random, 0), process).connect { endpoint = "unix:///sim.sock" }
     local b = bench {
       engine = client, sleep = function(seconds) sched:wait(seconds) end, spawn = function(...) return sched:spawn(process, ...) end,

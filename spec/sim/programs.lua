@@ -22,9 +22,10 @@ while :; do sleep 3600 & wait $!; done]]
 
 --- The command of a container, as the engine and a job's `config` want it.
 ---@param program Program
+---@param script? string  in the place of the one that a real engine can run
 ---@return string[]
-function M.command(program)
-  local command = { "sh", "-c", SCRIPT, "sim" }
+function M.command(program, script)
+  local command = { "sh", "-c", script or SCRIPT, "sim" }
   for _, key in ipairs(KEYS) do
     if program[key] then command[#command + 1] = ("%s=%s"):format(key, program[key]) end
   end

@@ -33,8 +33,6 @@ local function runs(process) return not process or not process.dead end
 
 -- ---- timers: a binary heap by time, then by the order in which they were set --------------------
 
-local function before(a, b) return a.at < b.at or a.at == b.at and a.number < b.number end
-
 ---@param time number
 ---@param action fun()
 ---@param process? table  with which it goes
@@ -43,11 +41,13 @@ function Scheduler:at(time, action, process)
   self.numbers = self.numbers + 1
   local heap, timer = self.timers, { at = time, number = self.numbers, action = action, process = process }
   local i = #heap + 1
-  heap[i] = timer
-  while i > 1 and before(heap[i], heap[i // 2]) do
-    heap[i], heap[i // 2] = heap[i // 2], heap[i]
+  while i > 1 do
+    local parent = heap[i // 2]
+    if parent.at <= time then break end  -- one that was set earlier comes first
+    heap[i] = parent
     i = i // 2
   end
+  heap[i] = timer
   return timer
 end
 
@@ -58,18 +58,22 @@ end
 function Scheduler:after(seconds, action, process) return self:at(self.time + seconds, action, process) end
 
 local function pop_timer(heap)
-  local first, last = heap[1], table.remove(heap)
-  if #heap == 0 then return first end
-  heap[1] = last
-  local i = 1
+  local first, count = heap[1], #heap
+  local last = heap[count]
+  heap[count] = nil
+  count = count - 1
+  if count == 0 then return first end
+  local at, number, i = last.at, last.number, 1
   while true do
     local child = 2 * i
-    if child > #heap then break end
-    if child < #heap and before(heap[child + 1], heap[child]) then child = child + 1 end
-    if not before(heap[child], heap[i]) then break end
-    heap[i], heap[child] = heap[child], heap[i]
+    if child > count then break end
+    local one, other = heap[child], heap[child + 1]
+    if other and (other.at < one.at or other.at == one.at and other.number < one.number) then one, child = other, child + 1 end
+    if at < one.at or at == one.at and number < one.number then break end
+    heap[i] = one
     i = child
   end
+  heap[i] = last
   return first
 end
 
@@ -222,7 +226,7 @@ function Scheduler:run(done, most)
       ready[count] = nil
       task.queued = false
       if runs(task.process) and not task:ended() then
-        if task.process then task.process:point() end  -- which may be its last
+        if task.process then task.process:tick() end  -- which may be its last
         if runs(task.process) then
           self.steps = self.steps + 1
           resume(self, task)

@@ -1,0 +1,165 @@
+-- The host of a simulated process: files (real ones, in the world's own directory), sockets, other processes, ports,
+-- cgroups, and what containers answer on their ports.
+local cgroup = require "dockrun.core.cgroup"
+local pipes = require "spec.sim.pipe"
+local ports = require "spec.sim.ports"
+local programs = require "spec.sim.programs"
+local runtime = require "dockrun.core.runtime"
+local runtimes = require "spec.sim.runtime"
+local uv = require "luv"
+
+local M = {}
+
+-- ---- what runs in containers, seen from here ----------------------------------------------------
+
+-- Whether something answers on a host port, and well.
+local function answers(world, port)
+  local holder = world.engine:holder(port)
+  if not holder then return nil end
+  if holder == "foreign" then return true end
+  return programs.is_well(holder.program, world.sched.time - holder.began)
+end
+
+local Socket = {}
+Socket.__index = Socket
+
+function Socket:connect(_, port, done)
+  local world, process = self.world, self.process
+  world.sched:after(world.faults:latency(), function()
+    local err = answers(world, port) == nil and "ECONNREFUSED: connection refused" or nil
+    world.sched:spawn(process, done, err)
+  end, process)
+  return true
+end
+
+function Socket.close() end
+
+local function request(world)
+  return function(options)
+    world.sched:wait(world.faults:latency())
+    local well = answers(world, tonumber(options.url:match ":(%d+)/"))
+    if well == nil then return nil, runtime.error("unreachable", "connection refused") end
+    return { status = well and 200 or 503, headers = {}, body = "" }
+  end
+end
+
+local function cgroups(world)
+  return setmetatable({
+    version = function() return 1 end,
+    find = function(pid)
+      for _, container in ipairs(world.engine.order) do
+        if container.State.Pid == pid then return { version = 1, container = container, pid = pid } end
+      end
+      return nil, runtime.error("system", "no such process")
+    end,
+    read = function(group)
+      if group.container.State.Pid ~= group.pid then return nil, runtime.error("system", "the cgroup is gone") end
+      return {
+        version = 1, memory = { usage = 1 << 20, oom_kills = group.container.oom_kills or 0 }, cpu = { usage = 0 },
+        pids = { current = 1 },
+      }
+    end,
+  }, { __index = cgroup })
+end
+
+-- ---- files --------------------------------------------------------------------------------------
+
+local function virtual_file(text)
+  return {
+    read = function() return text end,
+    lines = function() return text:gmatch "[^\n]+" end,
+    close = function() return true end,
+  }
+end
+
+-- The files of /proc that say which process lives: proc(5).
+local function proc_file(world, path)
+  if path == "/proc/sys/kernel/random/boot_id" then return virtual_file "b007\n" end
+  local pid = tonumber(path:match "^/proc/(%d+)/stat$")
+  for _, process in ipairs(pid and world.processes or {}) do
+    if process.pid == pid and not process.dead then
+      return virtual_file(("%d (dockrun) S%s %d 0"):format(pid, (" 0"):rep(18), process.start))
+    end
+  end
+end
+
+local function input_output(world, process)
+  local function sink(name)
+    return {
+      write = function(self, ...)
+        world:output(process, name, table.concat({ ... }))
+        return self
+      end,
+      flush = function() end,
+    }
+  end
+  local out, diagnostics = sink "stdout", sink "stderr"
+  return {
+    stdout = out, stderr = diagnostics, write = function(...) return out:write(...) end,
+    open = function(path, mode)
+      if path:sub(1, #world.dir) == world.dir then return io.open(path, mode) end
+      local file = proc_file(world, path)
+      if not file then return nil, path .. ": No such file or directory", 2 end
+      return file
+    end,
+  }
+end
+
+local function operating_system(world)
+  return {
+    getenv = function(name) return name == "HOME" and world.dir or nil end,
+    time = function(t) return t and os.time(t) or runtimes.EPOCH + math.floor(world.sched.time) end,
+    clock = function() return world.sched.time end,
+    date = function(format, time) return os.date(format, time or runtimes.EPOCH + math.floor(world.sched.time)) end,
+    exit = function() error "a process of the simulation does not exit" end,
+  }
+end
+
+-- ---- libuv --------------------------------------------------------------------------------------
+
+local CPU = { { model = "sim", speed = 2000, times = {} }, { model = "sim", speed = 2000, times = {} } }
+
+local function libuv(world, process)
+  local sim = setmetatable({
+    os_getpid = function() return process.pid end,
+    getuid = function() return 0 end,
+    os_gethostname = function() return "sim" end,
+    os_uname = function() return { sysname = "Linux", release = "5.10.0", version = "1", machine = "x86_64" } end,
+    cpu_info = function() return CPU end,
+    get_total_memory = function() return 4 << 30 end,
+    interface_addresses = function() return { eth0 = { { family = "inet", internal = false, ip = "192.0.2.1" } } } end,
+    guess_handle = function() return "file" end,
+    getaddrinfo = function(ip) return { { addr = ip, family = "inet" } } end,
+    kill = function() return nil, "ESRCH: no such process", "ESRCH" end,
+    spawn = function() return nil, "ENOENT: no such file or directory", "ENOENT" end,
+    hrtime = function() return math.floor(world.sched.time * 1e9) end,
+    random = function(count)
+      local bytes = {}
+      for i = 1, count do bytes[i] = string.char(world.random(256) - 1) end
+      return table.concat(bytes)
+    end,
+    new_tcp = function() return setmetatable({ world = world, process = process }, Socket) end,
+    new_pipe = function() return pipes.new(world, process) end,
+  }, { __index = uv })
+  return sim
+end
+
+---@class SimHost
+---@field uv table      what the modules of these names are for the process
+---@field io table
+---@field os table
+---@field http table
+---@field cgroup table
+---@field ports table
+
+---@param world World
+---@param process SimProcess
+---@return SimHost
+function M.new(world, process)
+  return {
+    uv = libuv(world, process), io = input_output(world, process), os = operating_system(world),
+    http = { request = request(world) }, cgroup = cgroups(world), ports = ports.new(world, process),
+  }
+end
+
+return M

@@ -1,0 +1,227 @@
+-- What happens in a simulated world: people who run, change, stop and kill jobs, and an engine, a registry and other
+-- programs that do what they like. Then it comes to rest, everything is stopped, and nothing may be left.
+local jobs = require "spec.sim.jobs"
+
+local M = {}
+
+local CHAOS = 40     -- seconds, at most
+local REST = 400     -- seconds until the world must have come to rest
+local ENOUGH = 6000  -- seconds that a story may take in all
+
+-- ---- people -------------------------------------------------------------------------------------
+
+local function sleep(world, seconds) world.sched:wait(seconds) end
+
+-- A point in the life of a process at which it is to be killed: early ones as likely as late ones.
+local function death(world)
+  if not world.kills or not world.dice:chance(0.4) then return nil end
+  return math.floor(world.dice:between(1, 4000))
+end
+
+local function run(world, name, detach)
+  return world:dockrun("run", { job = world:text_of(name), var = {}, json = true, detach = detach }, { kill_at = death(world) })
+end
+
+local function stop(world, name)
+  return world:dockrun("stop", { job = name, json = true, purge = world.dice:chance(0.2) }, { kill_at = death(world) })
+end
+
+local function change(world, name)
+  local job = world.jobs[name]
+  local text, what = jobs.change(world.random, job.texts[#job.texts])
+  world:note("job %s changes: %s", name, what)
+  table.insert(job.texts, text)
+end
+
+-- Somebody who has a job, until the chaos is over.
+local function operator(world, name)
+  local dice, process = world.dice, nil
+  sleep(world, dice.random() * 2)
+  while world.sched.time < world.chaos do
+    if not process or process.dead then
+      if process and dice:chance(0.4) then change(world, name) end
+      process = run(world, name, dice:chance(0.3))
+    end
+    sleep(world, dice:between(0.05, 20))
+    if world.sched.time >= world.chaos then return end
+    local deed = dice:pick { "wait", "interrupt", "interrupt twice", "stop", "kill", "run again" }
+    if deed == "interrupt" then
+      process:interrupt(dice:pick { "SIGINT", "SIGTERM" })
+    elseif deed == "interrupt twice" then
+      process:interrupt()
+      sleep(world, dice:between(0.001, 3))
+      if world.sched.time < world.chaos then process:interrupt() end
+    elseif deed == "stop" then
+      stop(world, name)
+    elseif deed == "kill" and world.kills then
+      process:kill()
+    elseif deed == "run again" then
+      if dice:chance(0.5) then change(world, name) end
+      local second = run(world, name, dice:chance(0.5))
+      if process.dead then process = second end
+    end
+  end
+end
+
+-- ---- accidents ----------------------------------------------------------------------------------
+
+local accidents = {}
+
+function accidents.engine(world)
+  local with_containers = world.dice:chance(0.5)
+  world:note("the engine dies, %s", with_containers and "its containers run on" or "and its containers")
+  world.engine:crash()
+  sleep(world, world.dice:between(0.1, 20))
+  if not world.engine.down then return end
+  world.engine:recover(with_containers)
+  world:note("the engine is back")
+end
+
+function accidents.reset(world)
+  world:note("connections break")
+  local most = world.dice.random()
+  world.engine:reset_connections(function() return world.random() < most end)
+end
+
+function accidents.registry(world)
+  world.engine.registry_down = true
+  sleep(world, world.dice:between(0.5, 10))
+  world.engine.registry_down = false
+end
+
+-- Another program takes a port that a task may want, or just has.
+function accidents.port(world)
+  local port = world.options["ports.from"] + world.random(world.options["ports.to"] - world.options["ports.from"] + 1) - 1
+  if world.dice:chance(0.2) then port = 30001 end
+  if world.engine:holder(port) then return end
+  world:note("another program takes port %d", port)
+  world.engine.foreign[port] = true
+  sleep(world, world.dice:between(0.5, 20))
+  world.engine.foreign[port] = nil
+end
+
+local function some_container(world)
+  local count = #world.engine.order
+  local container = count > 0 and world.engine.order[world.random(count)]
+  return container and container.Config.Labels["dockrun.task"] and not container.removing and container or nil
+end
+
+function accidents.removal(world)
+  local container = some_container(world)
+  if not container or world.engine.down then return end
+  world:note("somebody removes %s", container.Name)
+  world.engine:forget(container)
+end
+
+function accidents.killing(world)
+  local container = some_container(world)
+  if not container or world.engine.down or not container.State.Running then return end
+  world:note("somebody kills %s", container.Name)
+  world.engine:signal(container, world.dice:pick { "SIGKILL", "SIGTERM" })
+end
+
+function accidents.garbage(world) world:dockrun("gc", { json = true }, { kill_at = death(world) }) end
+
+local function fate(world, kinds, pause)
+  while world.sched.time < world.chaos do
+    sleep(world, world.dice:between(0.2, pause))
+    if world.sched.time < world.chaos then accidents[world.dice:pick(kinds)](world) end
+  end
+end
+
+-- ---- the end ------------------------------------------------------------------------------------
+
+-- From here on nothing goes wrong any more.
+local function calm(world)
+  world.faults.quiet = true
+  for _, process in ipairs(world:alive()) do process.kill_at = nil end
+  world.kills = false
+  if world.engine.down then world.engine:recover(true) end
+  world.engine.registry_down, world.engine.foreign = false, {}
+  world:note("calm")
+end
+
+local function await_rest(world)
+  local deadline = world.sched.time + REST
+  while world.invariants:unrest() and world.sched.time < deadline do sleep(world, 1) end
+  local why = world.invariants:unrest()
+  if why then world:violate("no rest: %s", why) end
+end
+
+local function await(world, process, seconds)
+  local deadline = world.sched.time + seconds
+  while not process.dead and world.sched.time < deadline do sleep(world, 0.25) end
+  if not process.dead then
+    world:violate("%s has not ended after %d s", process, seconds)
+    process:kill()
+  end
+end
+
+local function stop_everything(world)
+  for _, process in ipairs(world:alive()) do process:interrupt() end
+  for _, process in ipairs(world:alive()) do await(world, process, REST) end
+  for _, name in ipairs(world.names) do
+    await(world, world:dockrun("stop", { job = name, json = true, purge = true }), REST)
+  end
+  local collector = world:dockrun("gc", { json = true }, { options = {
+    ["gc.creation_grace"] = 0, ["gc.job_threshold"] = 0, ["docker.cleanup.image_delay"] = 0,
+  } })
+  await(world, collector, REST)
+  if collector.code ~= 0 then world:violate("gc: %s", collector.err) end
+end
+
+local function inventory(engine)
+  local found = { containers = {}, images = {} }
+  for _, container in ipairs(engine.order) do found.containers[container.Id] = container.Name end
+  for ref in pairs(engine.images) do found.images[ref] = true end
+  return found
+end
+
+-- ---- the whole ----------------------------------------------------------------------------------
+
+-- Containers that dockrun has nothing to do with.
+local function others(world)
+  local container = world.engine:create("task1-other", { Image = jobs.here, Cmd = { "sh", "-c", "", "sim" }, Labels = {} })
+  world.engine:begin(container)
+end
+
+--- Lets it happen.
+---@param world World
+---@param opts { kills?: boolean }
+function M.tell(world, opts)
+  local dice = jobs.dice(world.random)
+  world.dice, world.kills, world.names = dice, opts.kills and dice:chance(0.7), {}
+  world.chaos = dice:between(3, CHAOS)
+  world.options["ports.from"] = 20000
+  world.options["ports.to"] = 20000 + dice.random(12)
+  if dice:chance(0.1) then world.options["docker.cleanup.container"] = false end
+  if dice:chance(0.1) then world.options["docker.cleanup.image"] = false end
+  others(world)
+  local before = inventory(world.engine)
+  for i = 1, dice:pick { 1, 1, 2 } do
+    local name = "job" .. i
+    world.names[i] = name
+    local raw = jobs.make(world.random, world, name)
+    world.jobs[name] = { texts = { raw }, rolls = jobs.rolls(raw) }
+    world.sched:spawn(nil, operator, world, name)
+  end
+  local kinds = {}
+  for _, kind in ipairs { "engine", "reset", "registry", "port", "removal", "killing", "garbage" } do
+    if dice:chance(0.35) then kinds[#kinds + 1] = kind end
+  end
+  if #kinds > 0 and not opts.gentle then world.sched:spawn(nil, fate, world, kinds, dice:between(2, 30)) end
+  local done = false
+  world.sched:spawn(nil, function()
+    sleep(world, world.chaos)
+    sleep(world, 0.001)
+    calm(world)
+    await_rest(world)
+    stop_everything(world)
+    done = true
+  end)
+  local how = world.sched:run(function() return done or #world.violations > 5 end, ENOUGH)
+  if not done and #world.violations == 0 then world:violate("the story does not end: %s", how) end
+  if done then world.invariants:finish(before) end
+end
+
+return M
