@@ -1,181 +1,85 @@
--- What dockrun costs, beside a floor (the least that the machine needs for it) and a peer, in one run:
+-- What dockrun costs, beside a floor and peers, in one run. scripts/install bench installs the peers.
 --
---   build/release/dockrun spec/bench/run.lua [NAME…]        start, call, task, ports, validate
---
--- Medians of several rounds, in turn, so that a machine whose speed drifts is unfair to none.
+--   build/release/dockrun spec/bench/run.lua [--json|--markdown] [start|call|task|memory|ports|validate …]
 package.path = "./?.lua;" .. package.path
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
+local fingerprint = require "dockrun.driver.fingerprint"
 local jobs = require "spec.jobs"
 local output = require "dockrun.cli.output"
-local process = require "spec.process"
 local uv = require "luv"
 
-local rows = {}
+local parser = require "argparse"("run.lua", "What dockrun costs, beside a floor and peers.")
+parser:argument("names", "Only these."):args "*":choices { "start", "call", "task", "memory", "ports", "validate" }
+parser:mutex(parser:flag("--json", "The figures as JSON."), parser:flag("--markdown", "As the page docs/bench.md."))
+function parser:error(message)
+  io.stderr:write(self:get_usage(), "\n\nError: ", message, "\n")
+  os.exit(2, true)
+end
+local args = parser:parse()
+local form = args.json and "json" or args.markdown and "markdown" or "text"
+local names = #args.names > 0 and args.names or { "start", "call", "task", "memory", "ports", "validate" }
 
-local function median(values)
-  table.sort(values)
-  return values[(#values + 1) // 2]
+local function machine(engine)
+  local attributes = fingerprint.attributes(engine)
+  return ("%d cores of %s, %.0f GiB of memory; Linux %s; Docker %s, cgroup v%s; dockrun %s; load average %.1f"):format(
+    attributes["cpu.numcores"], uv.cpu_info()[1].model, attributes["memory.totalbytes"] / 2 ^ 30, attributes["kernel.version"],
+    attributes["driver.docker.version"], attributes["driver.docker.cgroup_version"], dockrun.version, (uv.loadavg()))
 end
 
--- Times each function `rounds` times in turn. A function returns how many operations it did.
-local function compare(title, unit, scale, rounds, contestants)
-  local times = {}
-  for _ = 1, rounds do
-    for i, one in ipairs(contestants) do
-      times[i] = times[i] or {}
-      local started = dockrun.now()
-      local operations = one[2]() or 1
-      table.insert(times[i], (dockrun.now() - started) / operations)
+local function number(value) return (value >= 100 and "%.0f" or "%.3g"):format(value) end
+
+-- The figures of one comparison as rows: role, who, median, best, how many times the floor.
+local function rows_of(figures)
+  local rows = {}
+  for i, figure in ipairs(figures) do
+    local floor = figures[1].role == "floor" and i > 1
+    rows[i] = {
+      figure.role, figure.who, ("%s %s"):format(number(figure.median), figure.unit), number(figure.best),
+      floor and ("%.1f"):format(figure.median / figures[1].median) or "",
+    }
+  end
+  return rows
+end
+
+local head = { "", "", "MEDIAN", "BEST", "/ FLOOR" }
+
+local forms = {
+  text = function(about, comparisons)
+    output.result((about:gsub("; ", "\n")))
+    for _, figures in ipairs(comparisons) do
+      output.result("\n" .. output.paint(figures[1].what, "1"))
+      output.columns(head, rows_of(figures))
     end
-  end
-  for i, one in ipairs(contestants) do
-    rows[#rows + 1] = { i == 1 and title or "", one[1], ("%.3g %s"):format(median(times[i]) * scale, unit) }
-  end
-end
+  end,
+  json = function(about, comparisons)
+    local figures = dockrun.json.array {}
+    for _, some in ipairs(comparisons) do table.move(some, 1, #some, #figures + 1, figures) end
+    output.json { machine = about, figures = figures }
+  end,
+  markdown = function(about, comparisons)
+    output.result(([[
+# What dockrun costs
 
-local function must(result)
-  assert(result.code == 0, result.stderr)
-end
+Each table is measured in one run, the contestants in turn; the median of several rounds counts. The *floor* is the least
+that the machine needs for it, a *peer* is another program that does the same. Lower is better. This page is made by
+`scripts/install bench; build/release/dockrun spec/bench/run.lua --markdown >docs/bench.md`.
 
-local benches = {}
-
-function benches.start()
-  compare("start and end of a process", "ms", 1e3, 15, {
-    { "floor: /bin/true", function() must(process.run({}, { program = "/bin/true" })) end },
-    { "dockrun -e ''", function() must(process.run { "-e", "" }) end },
-    { "peer: lua5.4 -e ''", function() must(process.run({ "-e", "" }, { program = "lua5.4" })) end },
-    { "peer: docker --version", function() must(process.run({ "--version" }, { program = "docker" })) end },
-  })
-end
-
--- The least that a call can cost: one write and reads on an open socket, no HTTP library, nothing decoded.
-local function raw_calls(socket_path, target, count)
-  local pipe, chunks = uv.new_pipe(), dockrun.queue()
-  pipe:connect(socket_path, function(err) chunks:push(err or true) end)
-  assert(chunks:pop(5) == true)
-  pipe:read_start(function(_, data) chunks:push(data or false) end)
-  for _ = 1, count do
-    pipe:write(("GET %s HTTP/1.1\r\nHost: docker\r\n\r\n"):format(target))
-    local answer, length, head = "", nil, nil
-    repeat
-      answer = answer .. (chunks:pop(5) or error "the engine hung up")
-      head = head or answer:find("\r\n\r\n", 1, true)
-      length = length or head and tonumber(answer:match "[Cc]ontent%-[Ll]ength: (%d+)")
-    until length and #answer >= head + 3 + length or answer:find("\r\n0\r\n\r\n", 1, true)
-  end
-  pipe:close()
-  return count
-end
-
-function benches.call()
-  local e = engines.shared()
-  engines.image(e, "busybox:1")
-  local engine = assert(dockrun.connect { endpoint = e.endpoint })
-  local id = assert(engine:container_create { body = { Image = "busybox:1", Cmd = { "true" } } }).Id
-  local path = e.endpoint:gsub("^unix://", "")
-  compare("one container_inspect", "µs", 1e6, 7, {
-    { "floor: bytes on a socket", function() return raw_calls(path, "/v1.41/containers/" .. id .. "/json", 300) end },
-    { "dockrun, decoded", function()
-      for _ = 1, 300 do assert(engine:container_inspect(id)) end
-      return 300
-    end },
-    { "peer: curl, 300 in one process", function()
-      must(process.run({ "-sS", "-o", "/dev/null", "--unix-socket", path, ("http://docker/v1.41/containers/%s/json?[1-300]"):format(id) },
-        { program = "curl" }))
-      return 300
-    end },
-    { "peer: docker inspect", function()
-      must(process.run({ "-H", e.endpoint, "inspect", id }, { program = "docker" }))
-    end },
-  })
-  engine:container_remove(id, { force = true })
-end
-
-function benches.task()
-  local e = engines.shared()
-  engines.image(e, "busybox:1")
-  local engine = assert(dockrun.connect { endpoint = e.endpoint })
-  local path, file = jobs.write(jobs.text { name = jobs.unique "bench", image = "busybox:1", command = "true" })
-  local _ <close> = file
-  compare("a task that does nothing, from file to clean-up", "ms", 1e3, 7, {
-    { "floor: the engine's own calls", function()
-      local id = assert(engine:container_create { body = { Image = "busybox:1", Cmd = { "true" } } }).Id
-      assert(engine:container_start(id))
-      assert(engine:container_wait(id))
-      assert(engine:container_remove(id))
-    end },
-    { "dockrun run", function()
-      must(process.run { "run", "--endpoint", e.endpoint, "--state-dir", jobs.state_dir, path })
-    end },
-    { "peer: docker run --rm", function()
-      must(process.run({ "-H", e.endpoint, "run", "--rm", "busybox:1", "true" }, { program = "docker" }))
-    end },
-  })
-end
-
-function benches.ports()
-  local contestants = { { "floor: the kernel's probe alone", function()
-    for port = 40001, 40200 do dockrun.ports.probe("127.0.0.1", port) end
-    return 200
-  end } }
-  for i, fill in ipairs { 0, 50, 99 } do
-    local from = 20000 + i * 1000  -- ranges apart: what one allocator holds, the other cannot have
-    local allocator = dockrun.ports.new { from = from, to = from + 999, seed = 1 }
-    for _ = 1, fill * 10 do assert(allocator:allocate("127.0.0.1", "bench")) end
-    contestants[#contestants + 1] = { ("allocate and release, %d %% of the range held"):format(fill), function()
-      for _ = 1, 200 do allocator:release("127.0.0.1", assert(allocator:allocate("127.0.0.1", "bench"))) end
-      return 200
-    end }
-  end
-  compare("one port", "µs", 1e6, 7, contestants)
-end
-
-local function big_job(count)
-  local tasks = {}
-  for i = 1, count do
-    tasks["t" .. i] = {
-      config = { image = "redis:7", command = "redis-server", args = { "--save", "" } }, env = { LEVEL = "info" },
-      resources = { cpu = 500, memory = 256, network = { mbits = 10, dynamic_ports = { "p" .. i } } },
-    }
-  end
-  return dockrun.json.encode { job = { big = { group = { all = { task = tasks } } } } }
-end
-
--- The same as services: an image, a command, an environment, limits and a port each.
-local function big_compose(count)
-  local services = {}
-  for i = 1, count do
-    services["t" .. i] = {
-      image = "redis:7", command = { "redis-server", "--save", "" }, environment = { LEVEL = "info" }, cpu_shares = 500,
-      mem_limit = "256m", ports = { ("%d:6379"):format(20000 + i) },
-    }
-  end
-  return dockrun.json.encode { version = "2.4", services = services }
-end
-
-function benches.validate()
-  for _, count in ipairs { 1000, 10000 } do
-    local text = big_job(count)
-    local path, file = jobs.write(text, ".json")
-    local composed, other = jobs.write(big_compose(count), ".json")
-    local _ <close> = file
-    local _ <close> = other
-    local contestants = {
-      { "floor: its JSON decoded", function() assert(dockrun.json.decode(text)) end },
-      { "dockrun validate", function() must(process.run { "validate", path }) end },
-    }
-    if uv.fs_stat "/usr/bin/docker-compose" and count <= 1000 then
-      table.insert(contestants, { "peer: docker-compose config -q", function()
-        must(process.run({ "-f", composed, "config", "-q" }, { program = "docker-compose", timeout = 300 }))
-      end })
+Measured on: %s.]]):format(about))
+    for _, figures in ipairs(comparisons) do
+      output.result(("\n## %s\n\n| | | median | best | times the floor |\n| --- | --- | ---: | ---: | ---: |"):format(figures[1].what))
+      for _, row in ipairs(rows_of(figures)) do output.result("| " .. table.concat(row, " | ") .. " |") end
     end
-    compare(("a job of %d tasks, read and checked"):format(count), "ms", 1e3, 5, contestants)
-  end
-end
+  end,
+}
 
-for _, name in ipairs(#arg > 0 and arg or { "start", "call", "task", "ports", "validate" }) do
-  assert(benches[name], "no benchmark is called " .. name)()
+local e <close> = engines.start()
+local bench = { endpoint = e.endpoint, image = "busybox:1", engine = assert(dockrun.connect { endpoint = e.endpoint }),
+  state_dir = jobs.state_dir }
+engines.image(e, bench.image)
+local about, comparisons = machine(bench.engine), {}
+for _, name in ipairs(names) do
+  local found = require("spec.bench." .. name)(bench)
+  table.move(found, 1, #found, #comparisons + 1, comparisons)
 end
-output.columns({ "WHAT", "WHO", "MEDIAN" }, rows)
-engines.stop_all()
+forms[form](about, comparisons)
