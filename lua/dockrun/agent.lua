@@ -28,6 +28,7 @@ local M = {}
 ---@field hooks Hooks
 ---@field tasks Task[]
 ---@field allocs Alloc[]
+---@field changes table<string, table>  coroutines that bring a job to what it should be, by its name
 ---@field random fun(): number  from [0, 1)
 ---@field on_transition? fun(task: Task, from: string, to: string, cause: string)
 ---@field on_log? fun(task: Task)  follows a task's output in a coroutine of its own
@@ -55,7 +56,7 @@ function M.new(options, opts)
   local self = setmetatable({
     engine = engine, options = options, emitter = opts.emitter or events.new(),
     hooks = hooks.new(options.hook_timeout, options.hook_instructions),
-    state = state, is_alive = opts.is_alive or process.is_alive, warned = {},
+    state = state, is_alive = opts.is_alive or process.is_alive, warned = {}, changes = {},
     images = image.new(engine, options, state), watch = watch.new(engine, options["docker.watch_interval"]),
     tasks = {}, allocs = {}, publish_ip = bind_ip,
     random = opts.random or math.random,
@@ -271,6 +272,12 @@ end
 ---@param job? string
 ---@param reason? string
 function Agent:stop_job(job, reason)
+  for name, change in pairs(self.changes) do
+    if not job or job == name then
+      change:cancel(runtime.error("stopped", ("job '%s' was stopped before it was what it should be"):format(name)))
+      pcall(change.await, change)
+    end
+  end
   local those, tasks = {}, {}
   for _, alloc in ipairs(self.allocs) do
     if not job or alloc.tasks[1] and alloc.tasks[1].job == job then
@@ -296,10 +303,17 @@ function Agent:kill()
   await_all(self)
 end
 
--- Until a task runs, or has ended. The turn of a poststop task comes later.
-local function await_running(task)
+-- Whether a task runs, or has ended. The turn of a poststop task comes later; an allocation that is ending goes on to its
+-- end.
+local function has_settled(task)
+  if task:ended() then return true end
+  if task.stopping or task.alloc.ending then return false end
   local last = task.context.spec.lifecycle and task.context.spec.lifecycle.hook == "poststop"
-  while not (last or task.watching or task:ended()) do runtime.sleep(0.02) end
+  return last or task.watching
+end
+
+local function await_running(task)
+  while not has_settled(task) do runtime.sleep(0.02) end
 end
 
 --- Waits until every task of a job runs, or has ended.
@@ -335,6 +349,8 @@ end
 --- Removes the images that this agent pulled and that nothing uses any more, and ends the watch.
 function Agent:close()
   if self.options["docker.cleanup.image"] then
+    local settled, problem = self.images:settle(self.is_alive)
+    if not settled then self:warn(problem) end
     for reference in pairs(self.images.pulled) do
       local user
       for _, task in ipairs(self.tasks) do

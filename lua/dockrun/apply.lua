@@ -1,5 +1,6 @@
 --- Carries out a plan: what is to stay is watched from here on, what is new begins, and what is replaced gives way as
 --- the job's `update` block says (https://developer.hashicorp.com/nomad/docs/job-specification/update).
+local again = require("dockrun.driver.again").again
 local allocs = require "dockrun.task.alloc"
 local json = require "dockrun.core.json"
 local plans = require "dockrun.plan"
@@ -58,21 +59,23 @@ local function adopt(agent, planned, job, group)
   return agent:start(job, group, planned.index, { id = planned.alloc, records = records, meta = meta })
 end
 
+-- Returns the first error; what it was for runs on as it did.
 local function change_limits(agent, job, planned, group)
-  local running = {}
+  local running, failure = {}, nil
   for _, record in ipairs(planned.records) do running[record.task] = record.state == "running" and record.limits ~= nil end
   for _, change in ipairs(planned.tasks) do
     if change.action == "in_place" and running[change.task] then  -- any other has them from its next start on
       for _, task in ipairs(group.tasks) do
         if task.name == change.task then
-          local ok, err = update.in_place(agent.engine, change.container_id, task)
-          if not ok then error(err, 0) end
-          agent.emitter:emit({ job = job.name, group = group.name, name = task.name, alloc_id = planned.alloc }, "updated",
-            { container_id = change.container_id })
+          local ok, err = again(function() return update.in_place(agent.engine, change.container_id, task) end)
+          failure = failure or err
+          agent.emitter:emit({ job = job.name, group = group.name, name = task.name, alloc_id = planned.alloc },
+            ok and "updated" or "failed", { container_id = change.container_id, message = not ok and tostring(err) or nil })
         end
       end
     end
   end
+  return failure
 end
 
 -- ---- rolling ----------------------------------------------------------------------------------
@@ -141,7 +144,10 @@ local function roll(agent, job, list)
       batch[#batch + 1] = list[at]
       at = at + 1
     end
-    local replacing = {}
+    local replacing <close> = setmetatable({}, { __close = function(begun)
+      for _, one in ipairs(begun) do one:cancel() end
+      for _, one in ipairs(begun) do pcall(one.await, one) end
+    end })
     for i, one in ipairs(batch) do
       replacing[i] = runtime.spawn(function()
         local ok, err = replace(agent, job, one, policy)
@@ -157,11 +163,11 @@ end
 -- ---- the whole --------------------------------------------------------------------------------
 
 local function carry_out(agent, job, plan)
-  local leaving, replacing, gone = {}, {}, {}
+  local leaving, replacing, gone, failure = {}, {}, {}, nil
   for _, planned in ipairs(plan.allocs) do
     local group = group_of(job, planned.group)
     if planned.action == "keep" then
-      change_limits(agent, job, planned, group)
+      failure = change_limits(agent, job, planned, group) or failure
       adopt(agent, planned, job, group)
     elseif planned.action ~= "create" then
       local old_job, old_group = former(job, planned.records)
@@ -181,7 +187,7 @@ local function carry_out(agent, job, plan)
   end
   local ok, err = roll(agent, job, replacing)
   removal.images(agent.images, agent.emitter, gone, agent.options)
-  if not ok then return nil, err end
+  if not ok or failure then return nil, err or failure end
   return true
 end
 
@@ -203,20 +209,32 @@ local function look(agent, name)
   return recovery.standing(found)
 end
 
---- Brings a job to what it should be, whatever of it is there. Returns once everything of it that is there has been taken
---- over, and what is to be replaced has been.
----@param agent Agent
----@param job table          normalised; the caller holds it, see claim.lua
----@param source? JobSource  what it was read from
----@return true? ok
----@return table? err  an update that failed: what was there before runs on, or again
-function M.run(agent, job, source)
+local function bring(agent, job, source)
   local records, err = look(agent, job.name)
   if not records then return nil, err end
   local ok
   ok, err = agent:record(job, source)
   if not ok then return nil, err end
   return carry_out(agent, job, plans.make(job, records))
+end
+
+--- Brings a job to what it should be, whatever of it is there. Returns once everything of it that is there has been taken
+--- over, and what is to be replaced has been.
+---@param agent Agent
+---@param job table          normalised; the caller holds it, see claim.lua
+---@param source? JobSource  what it was read from
+---@return true? ok
+---@return table? err  an update that failed: what was there before runs on, or again; kind "stopped": it was to end
+---  meanwhile
+function M.run(agent, job, source)
+  local change <close> = runtime.spawn(bring, agent, job, source)
+  agent.changes[job.name] = change
+  local _ <close> = setmetatable({}, { __close = function() agent.changes[job.name] = nil end })
+  local answer = table.pack(pcall(change.await, change))
+  if answer[1] then return table.unpack(answer, 2, answer.n) end
+  local err = answer[2]
+  if type(err) == "table" and err.kind == "stopped" then return nil, err end
+  error(err, 0)
 end
 
 -- Records as one list for each allocation.

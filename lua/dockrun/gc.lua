@@ -39,6 +39,7 @@ local function add_containers(agent, found, list)
       kind = "container", name = ("%s-%s"):format(record.task, record.alloc), reason = reason,
       remove = function() return removed(agent.engine:container_remove(record.container_id, { force = true, v = true })) end,
     }
+    record.goes = true  -- and with it, what only it has
   end
   for _, record in ipairs(found.records) do
     if record.container_id then add(record, why_dangling(agent, found, record)) end
@@ -71,7 +72,9 @@ end
 
 local function add_directories(agent, found, list)
   local held = {}
-  for _, record in ipairs(found.records) do held[record.alloc] = held[record.alloc] or record.container_id ~= nil end
+  for _, record in ipairs(found.records) do
+    held[record.alloc] = held[record.alloc] or record.container_id ~= nil and not record.goes
+  end
   for _, id in ipairs(dirs.list(agent.options.state_dir)) do
     local root = dirs.of(agent.options.state_dir, id, "").root
     local alloc, stat = found.allocs[id], uv.fs_stat(root)
@@ -82,12 +85,16 @@ local function add_directories(agent, found, list)
   end
 end
 
-local function add_images(agent, list)
+local function add_images(agent, found, list)
   if not agent.options["docker.cleanup.image"] then return true end
   local images, err = agent.state:images()
   if not images then return nil, err end
+  local going = {}
+  for _, records in ipairs { found.records, found.surplus } do
+    for _, record in ipairs(records) do going[record.container_id or ""] = record.goes end
+  end
   for _, image in ipairs(images) do
-    local used, why = agent.images:is_used(image.reference)
+    local used, why = agent.images:is_used(image.reference, going)
     if why then return nil, why end
     if not used and age_of(image.last_used_at) >= agent.options["docker.cleanup.image_delay"] then
       list[#list + 1] = {
@@ -131,7 +138,7 @@ end
 ---@return Garbage[]? list
 ---@return table? err
 function M.find(agent)
-  local ok, err = recovery.finish_pulls(agent)
+  local ok, err = agent.images:settle(agent.is_alive)
   if not ok then return nil, err end
   local found
   found, err = recovery.find(agent.engine, agent.state)
@@ -139,12 +146,10 @@ function M.find(agent)
   local list = {}
   add_containers(agent, found, list)
   add_directories(agent, found, list)
-  for _, add in ipairs { add_networks, add_jobs } do
+  for _, add in ipairs { add_networks, add_jobs, add_images } do
     ok, err = add(agent, found, list)
     if not ok then return nil, err end
   end
-  ok, err = add_images(agent, list)
-  if not ok then return nil, err end
   return list
 end
 

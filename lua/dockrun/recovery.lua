@@ -1,5 +1,6 @@
 --- What is there of a job: its containers on the engine, and what the state knows of its tasks, put together. A process
 --- may have been killed at any instant, so neither alone tells all.
+local again = require("dockrun.driver.again").again
 local dirs = require "dockrun.driver.dirs"
 local inventory = require "dockrun.driver.inventory"
 local json = require "dockrun.core.json"
@@ -142,29 +143,6 @@ function M.standing(found)
   return list
 end
 
---- Notes what the engine did with pulls that their processes did not see the end of.
----@param agent Agent
----@return true? ok
----@return table? err
-function M.finish_pulls(agent)
-  local intents, err = agent.state:intents()
-  if not intents then return nil, err end
-  for _, intent in ipairs(intents) do
-    if intent.action == "pull" and not agent.is_alive(intent.owner) then
-      local reference = intent.data.reference
-      local here, why = agent.engine:image_inspect(reference)
-      if not here and why.status ~= 404 then return nil, why end
-      local ok
-      ok, err = agent.state:transaction(function()
-        if here then agent.state:put_image { reference = reference, id = here.Id } end
-        agent.state:done(intent.id)
-      end)
-      if not ok then return nil, err end
-    end
-  end
-  return true
-end
-
 -- Directories and leases of allocations whose tasks have all ended: a process was killed between the two.
 local function finish_ended(agent, found)
   local held = {}
@@ -180,6 +158,19 @@ local function finish_ended(agent, found)
   return true
 end
 
+-- A container whose task has ended: it could not be removed then.
+local function remove_ended(agent, found)
+  if not agent.options["docker.cleanup.container"] then return true end
+  for _, record in ipairs(found.records) do
+    if record.container_id and record.row and M.has_ended(record.row) then
+      local ok, err = again(function() return agent.engine:container_remove(record.container_id, { force = true, v = true }) end)
+      if not ok and err.status ~= 404 and err.status ~= 409 then return nil, err end
+      record.container_id = nil
+    end
+  end
+  return true
+end
+
 --- Finishes what a process that was killed had only half done, as far as it concerns no task that goes on. To be called
 --- by who holds the job.
 ---@param agent Agent
@@ -187,12 +178,14 @@ end
 ---@return true? ok
 ---@return table? err
 function M.finish(agent, found)
-  local ok, err = M.finish_pulls(agent)
+  local ok, err = agent.images:settle(agent.is_alive)
   if not ok then return nil, err end
   for _, record in ipairs(found.surplus) do
     ok, err = agent.engine:container_remove(record.container_id, { force = true, v = true })
     if not ok and err.status ~= 404 and err.status ~= 409 then return nil, err end
   end
+  ok, err = remove_ended(agent, found)
+  if not ok then return nil, err end
   return finish_ended(agent, found)
 end
 

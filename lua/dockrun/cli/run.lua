@@ -39,20 +39,28 @@ local function listen(agent, args)
   if output.is_terminal(2) then agent.on_progress = progress_bar end
 end
 
--- Brings the job to what it should be, then waits for the end. The first Ctrl-C stops the job as it wants to be stopped,
--- the second kills it.
+-- Brings the job to what it should be, then waits for the end.
 local function foreground(agent, job, source)
-  local failure
-  local ok, result = pcall(function()
-    local applied
-    applied, failure = apply.run(agent, job, source)
-    if failure then output.say("error", tostring(failure)) end
-    return agent:wait() and applied
-  end)
-  if ok then return result and 0 or 1 end
-  if type(result) ~= "table" or result.kind ~= "cancelled" then error(result, 0) end
-  output.say("info", ("%s: stopping; once more to kill"):format(result))
-  local stopped, why = pcall(agent.stop, agent, tostring(result))
+  local applied, failure = apply.run(agent, job, source)
+  if failure then output.say("error", tostring(failure)) end
+  return agent:wait() and applied and 0 or 1
+end
+
+-- Brings the job to what it should be, and leaves it as soon as it runs.
+local function detached(agent, job, source)
+  local ok, err = apply.run(agent, job, source)
+  local running = agent:detach()
+  if not ok then return nil, err end
+  return running and 0 or 1
+end
+
+-- The first Ctrl-C stops the job as it wants to be stopped, the second kills it.
+local function interruptible(agent, run, ...)
+  local ok, code, err = pcall(run, agent, ...)
+  if ok then return code, err end
+  if type(code) ~= "table" or code.kind ~= "cancelled" then error(code, 0) end
+  output.say("info", ("%s: stopping; once more to kill"):format(code))
+  local stopped, why = pcall(agent.stop, agent, tostring(code))
   if not stopped then
     output.say("warn", ("%s: killing"):format(why))
     agent:kill()
@@ -99,14 +107,9 @@ return {
     if not held then return nil, why end
     agent.on_warning = function(text) output.say("warn", text) end
     listen(agent, args)
-    if args.detach then
-      ok, err = apply.run(agent, job, source)
-      local running = agent:detach()
-      if not ok then return nil, err end
-      return running and 0 or 1
-    end
-    local code = foreground(agent, job, source)
-    agent:close()
-    return code
+    local code
+    code, err = interruptible(agent, args.detach and detached or foreground, job, source)
+    if not args.detach or code == 130 then agent:close() end
+    return code, err
   end,
 }

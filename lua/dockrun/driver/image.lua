@@ -37,6 +37,7 @@ end
 ---@field state Store                   which images dockrun pulled
 ---@field flights table<string, table>  pulls under way, by reference
 ---@field pulled table<string, boolean> references that this process used, and that dockrun brought to the host
+---@field unsure table<integer, boolean> notes of pulls here whose end was not seen: they may have brought something
 local Puller = {}
 Puller.__index = Puller
 
@@ -45,7 +46,7 @@ Puller.__index = Puller
 ---@param state Store
 ---@return ImagePuller
 function M.new(engine, options, state)
-  return setmetatable({ engine = engine, options = options, state = state, flights = {}, pulled = {} }, Puller)
+  return setmetatable({ engine = engine, options = options, state = state, flights = {}, pulled = {}, unsure = {} }, Puller)
 end
 
 -- Whether dockrun, whichever process of it, brought the image that a reference names now.
@@ -54,11 +55,18 @@ local function is_ours(self, reference, here)
   return row ~= nil and row.id == here.Id
 end
 
--- Notes before a pull what it will bring, and after it what it brought: a process that is killed in between leaves the
--- note, by which the next one knows (recovery.lua).
+-- Notes before a pull what it will bring, and after it what it brought. Where a process is killed in between, or does not
+-- hear how the pull ended, the note stays, and `settle` sees what came of it.
+---@return integer? intent
+---@return table err_or_scope  to be closed
 local function begin_to_bring(self, reference, owner)
   owner = owner or { alloc = "", task = "" }
-  return self.state:intend(owner.alloc, owner.task, "pull", { reference = reference.full })
+  local intent, err = self.state:intend(owner.alloc, owner.task, "pull", { reference = reference.full })
+  if not intent then return nil, err end
+  self.unsure[intent] = false
+  return intent, setmetatable({}, { __close = function()
+    if self.unsure[intent] == false then self.unsure[intent] = true end
+  end })
 end
 
 -- `before` is the image of dockrun's that had the reference until now: without a name it still takes its room.
@@ -70,8 +78,50 @@ local function brought(self, intent, reference, image, before)
     self.state:done(intent)
   end)
   if not ok then return nil, err end
-  self.pulled[reference.full] = true
+  self.unsure[intent], self.pulled[reference.full] = nil, true
   if nameless then self.pulled[nameless] = true end
+  return true
+end
+
+-- Sees what came of one.
+local function settle(self, intent)
+  local reference = intent.data.reference
+  local here, err = self.engine:image_inspect(reference)
+  if not here and err.status ~= 404 then return nil, err end
+  local ok
+  ok, err = self.state:transaction(function()
+    if here then self.state:put_image { reference = reference, id = here.Id } end
+    self.state:done(intent.id)
+  end)
+  if not ok then return nil, err end
+  self.unsure[intent.id] = nil
+  if here then self.pulled[reference] = true end
+  return true
+end
+
+--- Sees what came of the pulls of which nobody saw the end: of processes that have ended, and of those here that were
+--- broken off.
+---@param is_alive fun(owner: Owner): boolean
+---@return true? ok
+---@return table? err
+function Puller:settle(is_alive)
+  local intents, err = self.state:intents()
+  if not intents then return nil, err end
+  for _, intent in ipairs(intents) do
+    if intent.action == "pull" and (self.unsure[intent.id] or not is_alive(intent.owner)) then
+      local ok
+      ok, err = settle(self, intent)
+      if not ok then return nil, err end
+    end
+  end
+  return true
+end
+
+-- The same for those that were broken off here.
+local function settle_own(self)
+  for _, unsure in pairs(self.unsure) do
+    if unsure then return self:settle(function() return true end) end
+  end
   return true
 end
 
@@ -164,13 +214,15 @@ end
 
 --- Whether anybody uses a reference: a container, of whomever, or a task that has not come to its container yet.
 ---@param reference string
+---@param but? table<string, boolean>  containers that do not count, by id
 ---@return boolean? used
 ---@return table? err
-function Puller:is_used(reference)
+function Puller:is_used(reference, but)
   local containers, err = self.engine:container_list { all = true }
   if not containers then return nil, err end
   for _, container in ipairs(containers) do
-    if container.Image == reference or container.ImageID == reference then return true end
+    local uses = container.Image == reference or container.ImageID == reference
+    if uses and not (but and but[container.Id]) then return true end
   end
   return self.state:uses_image(reference)
 end
@@ -187,7 +239,9 @@ function Puller:ensure(text, opts)
   opts = opts or {}
   local reference, err = M.parse(text)
   if not reference then return nil, err end
-  local here
+  local settled, here
+  settled, err = settle_own(self)
+  if not settled then return nil, err end
   here, err = self.engine:image_inspect(reference.full)
   if not here and err.status ~= 404 then return nil, err end
   if here then self.pulled[reference.full] = is_ours(self, reference.full, here) or nil end
@@ -199,12 +253,12 @@ function Puller:ensure(text, opts)
   auth, err = credentials.find(reference.name, opts.auth, self.options)
   if err and not opts.auth_soft_fail then return nil, err end
   if err and opts.warn then opts.warn(("%s; pulling without"):format(err)) end
-  local intent
+  local intent, scope
   if not here or self.pulled[reference.full] then
-    intent, err = begin_to_bring(self, reference, opts.owner)
-    if not intent then return nil, err end
+    intent, scope = begin_to_bring(self, reference, opts.owner)
+    if not intent then return nil, scope end
   end
-  local _ <close> = setmetatable({}, { __close = function() if intent then self.state:done(intent) end end })
+  local _ <close> = scope
   local ok
   ok, err = join_pull(self, reference, auth, opts.progress, opts.timeout)
   if not ok then
@@ -218,7 +272,6 @@ function Puller:ensure(text, opts)
   if intent then
     ok, err = brought(self, intent, reference, image, here)
     if not ok then return nil, err end
-    intent = nil
   end
   return { id = image.Id, reference = reference, pulled = self.pulled[reference.full] or false }
 end
@@ -233,12 +286,12 @@ function Puller:load(text, read, owner)
   local reference, err = M.parse(text)
   if not reference then return nil, err end
   local before = self.engine:image_inspect(reference.full)
-  local intent
+  local intent, scope
   if not before then
-    intent, err = begin_to_bring(self, reference, owner)
-    if not intent then return nil, err end
+    intent, scope = begin_to_bring(self, reference, owner)
+    if not intent then return nil, scope end
   end
-  local _ <close> = setmetatable({}, { __close = function() if intent then self.state:done(intent) end end })
+  local _ <close> = scope
   local lines <close>, why = self.engine:image_load { body = read }
   if not lines then return nil, why end
   local held = {}
@@ -254,7 +307,6 @@ function Puller:load(text, read, owner)
     local ok
     ok, err = brought(self, intent, reference, image)
     if not ok then return nil, err end
-    intent = nil
   end
   return { id = image.Id, reference = reference, pulled = self.pulled[reference.full] or false }
 end

@@ -350,7 +350,7 @@ local function decide(self, err)
   local result = self.result
   local decision = self.restarts:decide {
     success = result and result.exit_code == 0 and not result.error and not self.restart_wanted,
-    unrecoverable = err ~= nil and not may_pass(err),
+    unrecoverable = err ~= nil and not may_pass(err), awaited = self.alloc.stopping ~= nil,
   }
   self.restart_wanted = nil
   local ok, veto = breakable(self, run_hook, self, "restart", decision)
@@ -516,6 +516,8 @@ function Task:run()
   if self:ended() then return end
   local ok, err = true, nil
   if self.entry ~= "cleanup" then ok, err = pcall(live, self) end
+  -- Cancelled by nobody who asked it to end: its process ends, and the next one goes on from here.
+  if not ok and not self.stopping and type(err) == "table" and err.kind == "cancelled" then self.detached = true end
   if not self.detached then finish(self, not ok and err or nil) end
 end
 

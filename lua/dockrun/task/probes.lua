@@ -65,10 +65,10 @@ end
 
 -- A function, in at most so long: what it returned, or false and why not.
 local function within(seconds, fn, ...)
-  local running <close> = runtime.spawn(fn, ...)
-  local answer = table.pack(pcall(running.await, running, seconds))
-  if not answer[1] then return false, tostring(answer[2]) end
+  local running <close> = runtime.spawn(pcall, fn, ...)
+  local answer = table.pack(running:await(seconds))  -- raises only where who looks is cancelled
   if running:status() ~= "done" then return false, ("no answer within %g s"):format(seconds) end
+  if not answer[1] then return false, tostring(answer[2]) end
   return table.unpack(answer, 2, answer.n)
 end
 

@@ -43,7 +43,8 @@ local function no(reason, failed, attempt)
 end
 
 --- What to do after an end. Counts it.
----@param ended { success?: boolean, unrecoverable?: boolean }  unrecoverable: it never started, and never will
+---@param ended { success?: boolean, unrecoverable?: boolean, awaited?: boolean }  unrecoverable: it never started, and
+---  never will; awaited: somebody waits for it to end for good, and not for an interval's end
 ---@return RestartDecision
 function Restarts:decide(ended)
   local policy, now = self.policy, self.now()
@@ -62,6 +63,7 @@ function Restarts:decide(ended)
   if policy.mode == "fail" then
     return no(("more than %d restarts in %g s, and the mode is fail"):format(policy.attempts, policy.interval), true, self.count)
   end
+  if ended.awaited then return no(("more than %d restarts in %g s"):format(policy.attempts, policy.interval), true, self.count) end
   return {
     restart = true, delay = self.since + policy.interval - now, failed = false, attempt = self.count,
     reason = ("more than %d restarts in %g s; waiting for the interval's end"):format(policy.attempts, policy.interval),

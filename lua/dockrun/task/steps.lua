@@ -1,5 +1,6 @@
 --- What is done in each state of a task: see lifecycle.lua for when. A step raises what went wrong, and leaves what it
 --- made where `discard` and `cleanup` find it.
+local again = require("dockrun.driver.again").again
 local dirs = require "dockrun.driver.dirs"
 local driver = require "dockrun.driver.docker"
 local env = require "dockrun.task.env"
@@ -167,11 +168,15 @@ end
 
 -- ---- the end ----------------------------------------------------------------------------------
 
+-- Of a task that is killed, nothing is tried twice.
+local function patiently(task, call) return (task.killed and call or again)(call) end
+
 -- What the engine has, although we were cut off before it could say so.
 local function find_container(task)
   if task.container_id or not task.context.task or not task.may_exist then return task.container_id end
-  local found = task.agent.engine:container_inspect(driver.container_name(task.context))
-  return found and found.Config.Labels[driver.labels.alloc] == task.alloc_id and found.Id or nil
+  local found, err = patiently(task, function() return task.agent.engine:container_inspect(driver.container_name(task.context)) end)
+  if not found then return nil, err.status ~= 404 and err or nil end
+  return found.Config.Labels[driver.labels.alloc] == task.alloc_id and found.Id or nil
 end
 
 --- Removes the container, if there is one: of an attempt that failed, or before the next. nil, err where it cannot.
@@ -179,12 +184,13 @@ end
 ---@return true? ok
 ---@return table? err
 function M.discard(task)
-  local id = find_container(task)
+  local id, unknown = find_container(task)
+  if unknown then return nil, unknown end
   if not id then return true end
   if task.logs then pcall(task.logs.await, task.logs, 5) end  -- the last lines, before the container goes
   task.logs = nil
   task.agent.watch:remove(id)
-  local ok, err = task.agent.engine:container_remove(id, { force = true, v = true })
+  local ok, err = patiently(task, function() return task.agent.engine:container_remove(id, { force = true, v = true }) end)
   -- 404: it is gone already. 409: somebody else is removing it just now.
   if not ok and err.status ~= 404 and err.status ~= 409 then return nil, err end
   task.container_id, task.may_exist = nil, false
