@@ -101,6 +101,7 @@ local function open(self, timeout, begin)
   stream = streams.new(self.sched, close)
   local ok, err = exchange(self, timeout, function(answer) answer(begin(stream, connection)) end)
   if not ok then
+    stream:break_off()  -- the engine sees that nobody listens
     close()
     return nil, err
   end

@@ -90,7 +90,7 @@ local function input_output(world, process)
         world:output(process, name, table.concat({ ... }))
         return self
       end,
-      flush = function() end,
+      flush = function(self) return self end,
     }
   end
   local out, diagnostics = sink "stdout", sink "stderr"
@@ -132,6 +132,17 @@ local function libuv(world, process)
     getaddrinfo = function(ip) return { { addr = ip, family = "inet" } } end,
     kill = function() return nil, "ESRCH: no such process", "ESRCH" end,
     spawn = function() return nil, "ENOENT: no such file or directory", "ENOENT" end,
+    fs_mkdir = function(path, mode)
+      local ok, why, code = uv.fs_mkdir(path, mode)
+      if ok then world.made_at[path] = world.sched.time end
+      return ok, why, code
+    end,
+    -- With the times of this world.
+    fs_stat = function(path)
+      local stat, why, code = uv.fs_stat(path)
+      if stat then stat.mtime = { sec = runtimes.EPOCH + math.floor(world.made_at[path] or 0), nsec = 0 } end
+      return stat, why, code
+    end,
     hrtime = function() return math.floor(world.sched.time * 1e9) end,
     random = function(count)
       local bytes = {}

@@ -152,11 +152,11 @@ local function order(dice, tasks, names)
   end
 end
 
-local function group(dice, world, batch)
+local function group(dice, world, batch, number)
   local made, names = { count = dice:pick { 1, 1, 2 }, task = {} }, {}
   for i = 1, dice:pick { 1, 1, 2, 3 } do
     names[i] = ("task%d"):format(i)
-    made.task[names[i]] = task(dice, world, batch, i)
+    made.task[names[i]] = task(dice, world, batch, number + i)
   end
   if #names > 1 and dice:chance(0.7) then order(dice, made.task, names) end
   if dice:chance(0.3) then
@@ -176,7 +176,7 @@ function M.make(random, world, name)
   local dice = M.dice(random)
   local batch = dice:chance(0.35)
   local job = { type = batch and "batch" or "service", group = {} }
-  for i = 1, dice:pick { 1, 1, 2 } do job.group[("group%d"):format(i)] = group(dice, world, batch) end
+  for i = 1, dice:pick { 1, 1, 2 } do job.group[("group%d"):format(i)] = group(dice, world, batch, 10 * i) end
   if dice:chance(0.15) then job.hooks = hooks(dice, world) end
   return { job = { [name] = job } }
 end

@@ -30,6 +30,7 @@ local BASE = ("/dev/shm/dockrun-sim-%d"):format(uv.os_getpid())
 ---@field processes SimProcess[]
 ---@field sockets table<string, table>      who listens, by path
 ---@field port_claims table<integer, SimProcess>
+---@field made_at table<string, number>     when a directory was made, by path
 ---@field jobs table<string, table>  by name: { raw, version, texts }
 ---@field violations string[]
 ---@field arrows table<string, integer>     transitions gone, "from>to" -> how often
@@ -80,7 +81,7 @@ function M.new(seed, opts)
   local random = math.random
   local self = setmetatable({
     seed = seed, random = random, sched = schedulers.new(random), dir = BASE .. "/world", trace = opts.trace,
-    processes = {}, sockets = {}, port_claims = {}, jobs = {}, violations = {}, arrows = {}, pids = 100,
+    processes = {}, sockets = {}, port_claims = {}, jobs = {}, violations = {}, arrows = {}, made_at = {}, pids = 100,
   }, World)
   if not uv.fs_stat(BASE) then assert(uv.fs_mkdir(BASE, 448)) end
   if uv.fs_stat(self.dir) then rmtree(self.dir) end
