@@ -87,6 +87,15 @@ function M.run(endpoint, text, args, ending)
   return result
 end
 
+--- Runs a command on an engine and on the specs' own state.
+---@param endpoint string
+---@param words string[]
+---@param opts? ProcessOptions
+---@return ProcessResult
+function M.dockrun(endpoint, words, opts)
+  return process.run({ "--endpoint", endpoint, "--state-dir", M.state_dir, table.unpack(words) }, opts)
+end
+
 --- What of a job is on the engine: containers, whatever their state.
 ---@param engine table
 ---@param name string

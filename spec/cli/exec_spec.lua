@@ -14,14 +14,14 @@ describe("a running task", function()
     name = jobs.unique "running"
     local path, file = jobs.write(jobs.text { name = name, image = "busybox:1", command = "exec sleep 600" })
     local _ <close> = file
-    local result = process.run { "run", "-d", "--endpoint", endpoint, "--state-dir", jobs.state_dir, path }
+    local result = jobs.dockrun(endpoint, { "run", "-d", path })
     assert(result.code == 0, result.stderr)
   end)
 
-  teardown(function() process.run { "stop", "--endpoint", endpoint, name } end)
+  teardown(function() jobs.dockrun(endpoint, { "stop", name }) end)
 
   local function exec(args, opts)
-    return process.run({ "--endpoint", endpoint, "exec", table.unpack(args) }, opts)
+    return jobs.dockrun(endpoint, { "exec", table.unpack(args) }, opts)
   end
 
   it("runs a command for `exec`, with its output and exit code", function()
@@ -70,7 +70,7 @@ describe("a running task", function()
 
   for _, value in ipairs { "0", "1.5", "x" } do
     it("refuses to count to " .. value .. " for `stats`", function()
-      local result = process.run { "--endpoint", endpoint, "stats", "-n", value }
+      local result = jobs.dockrun(endpoint, { "stats", "-n", value })
       assert.equal(2, result.code)
       assert.matches("--count takes a whole number", result.stderr, 1, true)
     end)
@@ -97,9 +97,9 @@ describe("a running task", function()
     } }]]):format(several))
     local _ <close> = file
     local _ <close> = setmetatable({}, { __close = function()
-      process.run { "stop", "--endpoint", endpoint, "--state-dir", jobs.state_dir, several }
+      jobs.dockrun(endpoint, { "stop", several })
     end })
-    assert.equal(0, process.run({ "run", "-d", "--endpoint", endpoint, "--state-dir", jobs.state_dir, path }).code)
+    assert.equal(0, jobs.dockrun(endpoint, { "run", "-d", path }).code)
     local result = exec { several, "--", "true" }
     assert.equal(2, result.code)
     assert.matches(("say which: %s/a, %s/b\n"):format(several, several), result.stderr, 1, true)
@@ -107,12 +107,12 @@ describe("a running task", function()
   end)
 
   it("has its figures told by `stats`", function()
-    local result = process.run { "--endpoint", endpoint, "--json", "stats", name }
+    local result = jobs.dockrun(endpoint, { "--json", "stats", name })
     local told = dockrun.json.decode(result.stdout).tasks
     assert.equal(1, #told)
     assert.same({ name, "task", 32 * 1024 * 1024, 1 }, { told[1].job, told[1].task, told[1].memory_limit, told[1].pids })
     assert.is_true(told[1].memory > 0 and told[1].cpu_percent >= 0)
-    local text = process.run { "--endpoint", endpoint, "stats", name }
+    local text = jobs.dockrun(endpoint, { "stats", name })
     assert.matches("TASK +CPU%%", text.stdout)
     assert.matches(name .. ".group[0].task", text.stdout, 1, true)
   end)

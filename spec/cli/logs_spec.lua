@@ -31,15 +31,15 @@ return job %q { group "g" {
   },
 } }]]):format(name, TALKS))
     local _ <close> = file
-    local result = process.run { "run", "-d", "--endpoint", endpoint, "--state-dir", jobs.state_dir, path }
+    local result = jobs.dockrun(endpoint, { "run", "-d", path })
     assert(result.code == 0, result.stderr)
     local child <close> = process.start { "--endpoint", endpoint, "logs", "-f", name .. "/talks" }
     child:wait_for "late"
   end)
 
-  teardown(function() process.run { "stop", "--endpoint", endpoint, "--state-dir", jobs.state_dir, name } end)
+  teardown(function() jobs.dockrun(endpoint, { "stop", name }) end)
 
-  local function logs(...) return process.run { "--endpoint", endpoint, "logs", ... } end
+  local function logs(...) return jobs.dockrun(endpoint, { "logs", ... }) end
 
   local long = ("x"):rep(40000)
 
@@ -84,7 +84,7 @@ return job %q { group "g" {
   it("follows what is written, until it is interrupted", function()
     local child <close> = process.start { "--endpoint", endpoint, "logs", "-f", "--tail", "0", name .. "/talks" }
     for _ = 1, 100 do  -- it follows from a moment that cannot be seen from here
-      process.run { "--endpoint", endpoint, "exec", name .. "/talks", "--", "kill", "-USR1", "1" }
+      jobs.dockrun(endpoint, { "exec", name .. "/talks", "--", "kill", "-USR1", "1" })
       if child.stdout:find "again" then break end
       dockrun.sleep(0.1)
     end

@@ -57,7 +57,7 @@ return job %q {
     local container = jobs.containers(engine, name)[1]
     local root = container.Labels["dockrun.alloc_dir"]
     assert.equal("directory", uv.fs_stat(root).type)
-    assert.equal(0, process.run({ "stop", name, "--endpoint", endpoint }).code)
+    assert.equal(0, jobs.dockrun(endpoint, { "stop", name }).code)
     assert.is_nil((uv.fs_stat(root)))
   end)
 

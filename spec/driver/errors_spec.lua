@@ -2,7 +2,6 @@
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"
-local process = require "spec.process"
 local uv = require "luv"
 
 -- Brings the busybox to a registry, and leaves it under that name there alone.
@@ -40,7 +39,7 @@ describe("a task that cannot be as asked", function()
       local path, file = jobs.write(("return job %q { group 'g' { task 't' { driver = 'docker', %s } } }"):format(name, body))
       local _ <close> = file
       for _, command in ipairs { "run", "validate" } do
-        local result = process.run { command, path, "--endpoint", endpoint }
+        local result = jobs.dockrun(endpoint, { command, path })
         assert.equal(2, result.code)
         assert.truthy(result.stderr:find(named, 1, true), result.stderr)
         assert.falsy(result.stderr:find "traceback")
@@ -119,7 +118,7 @@ describe("a task that cannot be as asked", function()
       { "run", path }, { "run", "-d", path }, { "plan", path }, { "status" }, { "stop", "x" }, { "logs", "x" }, { "stats" },
       { "exec", "x", "--", "true" },
     } do
-      local result = process.run { "--endpoint", "unix:///no/such.sock", table.unpack(command) }
+      local result = jobs.dockrun("unix:///no/such.sock", command)
       assert.equal(3, result.code)
       assert.truthy(result.stderr:find("unix:///no/such.sock", 1, true), result.stderr)
       assert.falsy(result.stderr:find "traceback")
@@ -127,12 +126,12 @@ describe("a task that cannot be as asked", function()
   end)
 
   it("has no attribute of an engine that is not there, and no error", function()
-    local result = process.run { "fingerprint", "--json", "--endpoint", "unix:///no/such.sock" }
+    local result = jobs.dockrun("unix:///no/such.sock", { "fingerprint", "--json" })
     assert.equal(0, result.code)
     local attributes = dockrun.json.decode(result.stdout)
     assert.is_nil(attributes["driver.docker"])
     assert.equal("linux", attributes["kernel.name"])
-    local here = dockrun.json.decode(process.run({ "fingerprint", "--json", "--endpoint", endpoint }).stdout)
+    local here = dockrun.json.decode(jobs.dockrun(endpoint, { "fingerprint", "--json" }).stdout)
     assert.equal("1", here["driver.docker"])
     assert.equal(engine:version().Version, here["driver.docker.version"])
   end)

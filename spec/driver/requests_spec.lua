@@ -19,7 +19,7 @@ describe("the requests of a run", function()
   local function calls_of(text, hook)
     local calls = {}
     local set = options.new()
-    set["docker.endpoint"] = shared.endpoint
+    set["docker.endpoint"], set.state_dir = shared.endpoint, jobs.state_dir
     local agent = assert(require("dockrun.agent").new(set, {
       trace = function(call)
         local copy = { name = call.name, method = call.method, path = call.path, query = {} }

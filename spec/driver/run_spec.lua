@@ -1,7 +1,6 @@
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"
-local process = require "spec.process"
 
 describe("dockrun run", function()
   local engine, endpoint, registry
@@ -142,7 +141,7 @@ return job %q {
       name = jobs.unique "output", image = "busybox:1", command = "i=0; while [ $i -lt 500 ]; do echo line $i; i=$((i+1)); done",
     })
     local _ <close> = file
-    local result = process.run({ "run", "--endpoint", endpoint, path })
+    local result = jobs.dockrun(endpoint, { "run", path })
     local lines = {}
     for i = 0, 499 do lines[#lines + 1] = ("task | line %d\n"):format(i) end
     assert.equal(table.concat(lines), result.stdout)
@@ -156,26 +155,26 @@ return job %q {
       resources = "memory = 32, network = { dynamic_ports = { 80 } }",
     })
     local _ <close> = file
-    assert.equal(0, process.run({ "run", "-d", "--endpoint", endpoint, path }).code)
+    assert.equal(0, jobs.dockrun(endpoint, { "run", "-d", path }).code)
 
-    local status = process.run { "status", name, "--json", "--endpoint", endpoint }
+    local status = jobs.dockrun(endpoint, { "status", name, "--json" })
     local job = dockrun.json.decode(status.stdout).jobs[1]
     assert.same({ name, "running", 1 }, { job.name, job.status, #job.tasks })
     local task = job.tasks[1]
     assert.same({ "group", "task", "running", "busybox:1", 0 }, { task.group, task.task, task.state, task.image, task.restarts })
     assert.equal(80, task.ports[1].container_port)
-    assert.truthy(process.run({ "status", "--endpoint", endpoint }).stdout:find(name, 1, true))
+    assert.truthy(jobs.dockrun(endpoint, { "status" }).stdout:find(name, 1, true))
 
-    local logs = process.run { "logs", name .. "/task", "--endpoint", endpoint }
+    local logs = jobs.dockrun(endpoint, { "logs", name .. "/task" })
     assert.same({ "hello\n", "oops\n" }, { logs.stdout, logs.stderr })
-    local last = process.run { "--endpoint", endpoint, "logs", "--tail", "1", "--json", name }
+    local last = jobs.dockrun(endpoint, { "logs", "--tail", "1", "--json", name })
     assert.truthy(last.stdout:find '"line":"')
 
-    local stopped = process.run { "stop", "--json", name, "--endpoint", endpoint }
+    local stopped = jobs.dockrun(endpoint, { "stop", "--json", name })
     assert.equal(0, stopped.code)
     assert.truthy(stopped.stdout:find '"event":"removed"')
     assert.same({}, jobs.containers(engine, name))
-    assert.equal(0, process.run({ "stop", name, "--endpoint", endpoint }).code)
-    assert.equal(1, process.run({ "stop", jobs.unique "nobody", "--endpoint", endpoint }).code)
+    assert.equal(0, jobs.dockrun(endpoint, { "stop", name }).code)
+    assert.equal(1, jobs.dockrun(endpoint, { "stop", jobs.unique "nobody" }).code)
   end)
 end)

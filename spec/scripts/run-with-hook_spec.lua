@@ -25,7 +25,7 @@ describe("run-with-hook.lua", function()
   -- The arguments that run a job of one task with this shell command; options of the script come first.
   local function script(command, ...)
     path = jobs.write(jobs.text { name = name, image = IMAGE, command = command })
-    local args = { "--endpoint", shared.endpoint, "scripts/run-with-hook.lua", ... }
+    local args = { "--endpoint", shared.endpoint, "--state-dir", jobs.state_dir, "scripts/run-with-hook.lua", ... }
     args[#args + 1] = path
     return args
   end
@@ -93,7 +93,7 @@ describe("run-with-hook.lua", function()
 
   it("names the errors of a bad job file", function()
     path = jobs.write 'return job "x" { group "g" { task "t" { driver = "docker", config = { imgae = "y" } } } }'
-    local result = process.run { "--endpoint", shared.endpoint, "scripts/run-with-hook.lua", path }
+    local result = jobs.dockrun(shared.endpoint, { "scripts/run-with-hook.lua", path })
     assert.equal(2, result.code)
     assert.matches("imgae", result.stderr)
   end)

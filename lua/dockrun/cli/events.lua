@@ -1,3 +1,4 @@
+local count = require "dockrun.cli.count"
 local dockrun = require "dockrun"
 local output = require "dockrun.cli.output"
 local store = require "dockrun.store"
@@ -19,7 +20,7 @@ return {
   define = function(command)
     command:argument("job", "Only of this job."):args "?"
     command:flag("-f --follow", "Go on as more happens.")
-    command:option("--tail", "Only the last N."):argname "N":convert(tonumber)
+    command:option("--tail", "Only the last N."):argname "N":convert(count("--tail", 0))
   end,
   run = function(args)
     local state <close>, err = store.open(dockrun.options.state_dir, { readonly = not args.follow })

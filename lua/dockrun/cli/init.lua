@@ -30,7 +30,7 @@ local exit_codes = {
 local function fail(err)
   local kind = type(err) == "table" and err.kind
   local code = exit_codes[kind] or 4
-  output.say("error", tostring(err))
+  output.say(kind == "cancelled" and "debug" or "error", tostring(err))  -- whoever interrupts it knows
   if kind == "unreachable" then output.say("error", "is the engine running? --endpoint says where it is") end
   return code
 end

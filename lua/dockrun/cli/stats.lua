@@ -1,3 +1,4 @@
+local count = require "dockrun.cli.count"
 local dockrun = require "dockrun"
 local inventory = require "dockrun.driver.inventory"
 local output = require "dockrun.cli.output"
@@ -47,17 +48,11 @@ local function show(args, records, readings, before)
   output.columns({ "TASK", "CPU%", "MEMORY", "LIMIT", "PIDS", "OOM", "THROTTLED" }, cells)
 end
 
-local function count(text)
-  local number = math.tointeger(tonumber(text))
-  if number and number > 0 then return number end
-  return nil, "--count takes a whole number from 1 on, not '" .. text .. "'"
-end
-
 return {
   summary = "Show what running tasks use.",
   define = function(command)
     command:argument("job", "Only this job."):args "?"
-    command:option("-n --count", "How many pictures, one a second.", "1"):convert(count)
+    command:option("-n --count", "How many pictures, one a second.", "1"):convert(count("--count", 1))
   end,
   run = function(args)
     local engine, err = dockrun.connect()
