@@ -1,54 +1,32 @@
 --- Runs a stranger's Lua: text only, with nothing but what safe.lua and the caller give, under a limit of instructions,
 --- memory and time. Whatever it does, the host program's libraries are afterwards what they were.
 
+local guards = require "dockrun.core.guard"
 local safe = require "dockrun.job.safe"
 
 local M = {}
 
 ---@class SandboxLimits
 ---@field instructions? integer  of the Lua virtual machine: 10 million
----@field memory? number         MB, of all that is allocated, freed or not: 64
+---@field memory? number         MB at a time, with garbage that is not yet collected: 64
 ---@field seconds? number        of the processor: 5
 
 M.limits = { instructions = 10000000, memory = 64, seconds = 5 }
 
--- One instruction may allocate this many KB. Strings can thus not grow beyond it, which bounds the one operation that
--- cannot be looked into: `..` joins up to 250 strings at once.
-local STEP_KB = safe.longest // 1024
-
-local function reason(limits, steps, kilobytes, step)
-  if steps > limits.instructions then return ("it ran more than %d instructions: an endless loop?"):format(limits.instructions) end
-  if kilobytes > limits.memory * 1024 then return ("it used more than %g MB of memory"):format(limits.memory) end
-  if step > STEP_KB then return ("it took more than %d KB of memory at once"):format(STEP_KB) end
-  return ("it ran for more than %g seconds"):format(limits.seconds)
-end
-
--- A hook for every instruction. Once a limit is passed it raises at each one, so that no pcall gets any further.
-local function guard(limits)
-  local count, clock = collectgarbage, os.clock
-  local state = { why = nil }
-  local first, deadline = count "count", clock() + limits.seconds
-  local last, most, steps = first, first + limits.memory * 1024, 0
-  function state.hook()
-    steps = steps + 1
-    local now = count "count"
-    if steps > limits.instructions or now > most or now - last > STEP_KB or (steps % 256 == 0 and clock() > deadline) then
-      state.why = state.why or reason(limits, steps, now - first, now - last)
-      steps = limits.instructions
-      error(state.why, 0)
-    end
-    last = now
-  end
-  return state
-end
+-- Each limit that is passed, in words.
+local words = {
+  memory = "it used more than %g MB of memory", instructions = "it ran more than %d instructions: an endless loop?",
+  seconds = "it ran for more than %g seconds",
+}
 
 -- Strings have one metatable in the whole process. While the coroutine runs, it leads to the sandbox's functions.
 local function resume_with_strings(co, strings)
   local meta = getmetatable ""
   local own = meta.__index
   meta.__index = strings
-  local ok, result = coroutine.resume(co)
+  local done, ok, result = pcall(coroutine.resume, co)
   meta.__index = own
+  if not done then return false, ok end
   return ok, result
 end
 
@@ -81,8 +59,8 @@ local function describe(err)
   return ("it raised an error that is a %s, not a message"):format(type(err))
 end
 
-local function environment(extra)
-  local env = safe.globals()
+local function environment(extra, in_time)
+  local env = safe.globals(in_time)
   for name, value in pairs(extra) do env[name] = value end
   return setmetatable(env, {
     __index = function(_, name)
@@ -91,6 +69,31 @@ local function environment(extra)
     end,
     __metatable = "sandbox",
   })
+end
+
+-- Garbage counts as memory in use until it is collected; that of others must not make room for more.
+local function with_collector()
+  local running = collectgarbage "isrunning"
+  collectgarbage()
+  collectgarbage "restart"
+  return setmetatable({}, { __close = function() if not running then collectgarbage "stop" end end })
+end
+
+-- Compiles and runs a chunk under its limits, of which none holds any more afterwards.
+---@return thread? co
+---@return boolean ok
+---@return any result
+---@return "memory"|"instructions"|"seconds"|nil passed  a limit
+local function run(text, source, extra, limits)
+  local _ <close> = with_collector()
+  local guard <close> = guards.new(math.floor(limits.memory * 1024 * 1024), limits.instructions, limits.seconds)
+  local env = environment(extra, function() guard:check() end)
+  local chunk, why = load(text, source, "t", env)
+  if not chunk then return nil, false, why, guard:passed() end
+  local co = coroutine.create(chunk)
+  guard:watch(co)
+  local ok, result = resume_with_strings(co, env.string)
+  return co, ok and coroutine.status(co) == "dead", result, guard:passed()
 end
 
 --- Runs a chunk and gives what it returns.
@@ -104,24 +107,11 @@ function M.run(text, name, extra, limits)
   limits = setmetatable(limits or {}, { __index = M.limits })
   local source = "@" .. name
   local short = short_source(source)
-  local env = environment(extra)
-  local chunk, why = load(text, source, "t", env)
-  if not chunk then
-    local message, line = split(why, short)
-    if not line and message:find("overflow", 1, true) then message = "is nested too deeply" end  -- "C stack overflow"
-    return false, { message = message, line = line }
-  end
-  local co = coroutine.create(chunk)
-  local collecting = collectgarbage "isrunning"
-  collectgarbage "stop"  -- what is allocated only grows, and each instruction's share can be seen
-  local state = guard(limits)
-  debug.sethook(co, state.hook, "", 1)
-  local ok, result = resume_with_strings(co, env.string)
-  debug.sethook(co)
-  if collecting then collectgarbage "restart" end
-  if ok and coroutine.status(co) == "dead" and not state.why then return true, result end
-  local message, line = split(describe(state.why or result), short)
-  return false, { message = message, line = line or line_of(co, source) }
+  local co, ok, result, passed = run(text, source, extra, limits)
+  if ok and not passed then return true, result end
+  local message, line = split(passed and words[passed]:format(limits[passed]) or describe(result), short)
+  if not co and not line and message:find("overflow", 1, true) then message = "is nested too deeply" end  -- "C stack overflow"
+  return false, { message = message, line = line or co and line_of(co, source) or nil }
 end
 
 return M
