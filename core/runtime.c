@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "error.h"
+#include "limits.h"
 #include "modules.h"
 
 static const char RUNTIME[] = "dockrun.runtime";
@@ -128,14 +129,14 @@ static void restore_signals(struct dr_runtime *rt) {
 static void cancel_rest(struct dr_runtime *rt, lua_State *L) {
   for (struct dr_task *t = rt->tasks, *next; t; t = next) {
     next = dr_task_next(t);
-    dr_cancel(L, t, 0);
+    dr_end(L, t);
   }
   while (rt->tasks && rt->main && dr_step(rt, L)) {}
 }
 
 int dr_run_main(lua_State *L, int nargs) {
   struct dr_runtime *rt = dr_runtime_of(L);
-  struct dr_task *t = rt->main = dr_spawn(L, nargs);
+  struct dr_task *t = rt->main = dr_spawn(L, nargs, true);
   int handle = lua_gettop(L);
   while (!dr_task_ended(t)) {
     if (dr_step(rt, L)) continue;
@@ -221,6 +222,7 @@ static void close_handle(uv_handle_t *handle, void *arg) {
 
 static int l_gc(lua_State *L) {
   struct dr_runtime *rt = luaL_checkudata(L, 1, RUNTIME);
+  dr_uncount_memory(rt, L);
   if (!rt->L || rt->in_uv) return 0;  // in a callback of the loop: the process is about to exit, the loop cannot end
   rt->L = NULL;
   restore_signals(rt);
@@ -290,6 +292,7 @@ struct dr_runtime *dr_runtime_of(lua_State *L) {
   uv_unref((uv_handle_t *)&rt->signal_async);
   rt->signal_async.data = rt;
   rt->L = main;
+  dr_count_memory(rt, L);
   if (luaL_newmetatable(L, RUNTIME)) {
     lua_pushcfunction(L, l_gc);
     lua_setfield(L, -2, "__gc");

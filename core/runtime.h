@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <uv.h>
 
+struct dr_budget;
 struct dr_task;
 
 enum dr_outcome { DR_PENDING, DR_WOKEN, DR_TIMED_OUT, DR_CANCELLED };
@@ -38,6 +39,9 @@ struct dr_runtime {
   unsigned long rounds, signal_round;  // of the loop: all, and the one in which a signal met a task that ran
   int stuck_signal;                    // that signal
   struct dr_loop_run *runs;            // who called uv.run()
+  lua_Alloc allocate;                  // the state's own, see limits.h
+  void *allocate_ud;
+  int64_t memory;  // what Lua holds more than when the runtime was made
 };
 
 // The runtime of a Lua state, made on first use. Raises where it cannot be made.
@@ -69,16 +73,18 @@ extern const char dr_parked;  // its address is what a parked coroutine yields, 
 void dr_run_until_woken(lua_State *L, struct dr_wait *w);
 struct dr_wait *dr_task_wait(const struct dr_task *t);
 void dr_patch_coroutine(lua_State *L);
-void dr_restore_hook(lua_State *L);  // after another hook was in its place: that of the current task's limit, or none
+void dr_restore_hook(lua_State *L);  // after another hook was in its place: that of the current task's limits, or none
 struct dr_task *dr_root_new(struct dr_runtime *rt);
 void dr_root_free(struct dr_task *t);
 void dr_give_up_tasks(struct dr_runtime *rt);  // the state is closing: their timers go, nothing of them runs again
 void dr_run_ready(struct dr_runtime *rt, lua_State *from);
 void dr_cancel(lua_State *L, struct dr_task *t, int reason);  // reason: stack index, or 0
+void dr_end(lua_State *L, struct dr_task *t);                 // a cancel that one with limits cannot catch
 void dr_interrupt(struct dr_task *t, int signal);             // a cancel by a signal; runs no Lua
 bool dr_is_parked(lua_State *co);                             // waits in a task, which alone may resume it
 bool dr_task_ended(const struct dr_task *t);
-struct dr_task *dr_spawn(lua_State *L, int nargs);  // function and arguments at the top are replaced by the handle
+struct dr_task *dr_spawn(lua_State *L, int nargs,
+                         bool unlimited);  // function and arguments at the top are replaced by the handle
 bool dr_task_results(lua_State *L, struct dr_task *t, int handle);
 struct dr_task *dr_task_next(const struct dr_task *t);
 int luaopen_dockrun_core_tasks(lua_State *L);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "error.h"
+#include "limits.h"
 
 const char dr_task_type[] = "dockrun.task";
 
@@ -13,46 +14,6 @@ bool dr_task_ended(const struct dr_task *t) { return t->state >= DR_DONE; }
 
 struct dr_task *dr_task_next(const struct dr_task *t) {
   return t->next;
-}
-
-// ---- limits ------------------------------------------------------------------------------------
-
-enum { SLICE = 10000 };  // instructions between two looks at the clock of a limit
-
-// Each coroutine of a task has a count of its own, and all share what is left. Once that is used up, every instruction
-// raises, so that no pcall gets any further.
-static void on_slice(lua_State *L, lua_Debug *ar) {
-  (void)ar;
-  struct dr_task *t = dr_runtime_of(L)->current;
-  if (!t || !t->limit) {
-    lua_sethook(L, NULL, 0, 0);
-    return;
-  }
-  if (!t->spent && (t->left -= SLICE) > 0) return;
-  t->spent = true;
-  lua_sethook(L, on_slice, LUA_MASKCOUNT, 1);
-  luaL_error(L, "it ran more than %I instructions: an endless loop?", (LUAI_UACINT)t->limit);
-}
-
-void dr_restore_hook(lua_State *L) {
-  struct dr_task *t = dr_runtime_of(L)->current;
-  if (t && t->limit)
-    lua_sethook(L, on_slice, LUA_MASKCOUNT, SLICE);
-  else
-    lua_sethook(L, NULL, 0, 0);
-}
-
-// What the current task may run from here on; each task that it spawns may run as much. An error is raised beyond that.
-// Nobody can give himself more than he has left. A function of C, however long it takes, counts as one instruction.
-int dr_limit(lua_State *L) {
-  struct dr_task *t = dr_runtime_of(L)->current;
-  lua_Integer limit = luaL_checkinteger(L, 1);
-  luaL_argcheck(L, limit > 0, 1, "a limit is a number of instructions above 0");
-  if (!t) return luaL_error(L, "only a task can have a limit");
-  if (t->limit && limit > t->left) limit = t->left;
-  t->limit = t->left = limit;
-  dr_restore_hook(L);
-  return 0;
 }
 
 // ---- running -----------------------------------------------------------------------------------
@@ -102,6 +63,8 @@ static void resume(struct dr_task *t, lua_State *from) {
   int nargs = t->state == DR_NEW ? t->nargs + 1 : 0, n = 0, status;
   rt->current = t;
   rt->running = t->co;
+  dr_budget_enter(t->budget);
+  if (dr_budget_spent(t->budget)) dr_budget_watch(t->co, t->budget);
   if (t->state == DR_NEW && t->cancel_pending) {
     lua_settop(t->co, 0);
     dr_push_cancel(t->co, t);
@@ -112,6 +75,7 @@ static void resume(struct dr_task *t, lua_State *from) {
     t->state = DR_RUNNING;
     status = lua_resume(t->co, from, nargs, &n);
   }
+  dr_budget_leave(t->budget);
   rt->current = current;
   rt->running = running;
   if (status != LUA_YIELD) {
@@ -141,6 +105,7 @@ void dr_run_ready(struct dr_runtime *rt, lua_State *from) {
 // Keeps where an error came from, for whoever prints it.
 static int handle_error(lua_State *L) {
   struct dr_task *t = dr_runtime_of(L)->current;
+  if (dr_budget_spent(t->budget)) return 1;  // it says itself where that was
   dr_push_handle(L, t);
   luaL_traceback(L, L, NULL, 1);
   lua_setiuservalue(L, -2, DR_TRACEBACK);
@@ -161,13 +126,14 @@ static int body(lua_State *L) {
   return body_done(L, lua_pcallk(L, lua_gettop(L) - 2, LUA_MULTRET, 1, 0, body_done), 0);
 }
 
-static struct dr_task *new_task(lua_State *L, int nargs) {
+static struct dr_task *new_task(lua_State *L, int nargs, struct dr_budget *budget) {
   struct dr_runtime *rt = dr_runtime_of(L);
   struct dr_task *t = lua_newuserdatauv(L, sizeof *t, DR_USER_VALUES);
   *t = (struct dr_task){.rt = rt, .nargs = nargs, .next = rt->tasks};
   luaL_setmetatable(L, dr_task_type);
-  if (rt->current) t->limit = t->left = rt->current->limit;
-  t->co = lua_newthread(L);  // with the hook of the one that makes it
+  t->budget = dr_budget_hold(budget);
+  t->co = lua_newthread(L);
+  dr_budget_watch(t->co, budget);
   lua_setiuservalue(L, -2, DR_THREAD);
   lua_insert(L, -nargs - 2);  // handle, function, arguments
   luaL_checkstack(t->co, nargs + 2, "too many arguments");
@@ -180,8 +146,9 @@ static struct dr_task *new_task(lua_State *L, int nargs) {
   return t;
 }
 
-struct dr_task *dr_spawn(lua_State *L, int nargs) {
-  struct dr_task *t = new_task(L, nargs);
+struct dr_task *dr_spawn(lua_State *L, int nargs, bool unlimited) {
+  struct dr_runtime *rt = dr_runtime_of(L);
+  struct dr_task *t = new_task(L, nargs, rt->current && !unlimited ? rt->current->budget : NULL);
   dr_make_ready(t);
   return t;
 }
@@ -189,6 +156,7 @@ struct dr_task *dr_spawn(lua_State *L, int nargs) {
 // Says on stderr how a task failed, if nobody else was told.
 void dr_report(lua_State *L, struct dr_task *t, int handle) {
   if (t->state != DR_FAILED || t->observed) return;
+  if (dr_budget_spent(t->budget) && dr_budget_told(t->budget)) return;
   int top = lua_gettop(L);
   dr_task_results(L, t, handle);
   bool wants_traceback = dr_push_sentence(L, top + 1);
@@ -207,6 +175,24 @@ void dr_cancel(lua_State *L, struct dr_task *t, int reason) {
   lua_setiuservalue(L, -2, DR_REASON);
   lua_pop(L, 1);
   dr_cancel_wait(t);
+}
+
+void dr_kill(lua_State *L, struct dr_task *t, const char *why) {
+  if (!t->budget && !dr_task_ended(t)) {
+    t->budget = dr_budget_new(t->rt, &(struct dr_limits){0});
+    if (!t->budget) luaL_error(L, "out of memory");
+    dr_budget_watch(t->co, t->budget);
+  }
+  if (!t->budget) return;
+  dr_budget_spend(t->budget, why);
+  for (struct dr_task *u = t->rt->tasks; u; u = u->next) {
+    if (u->budget == t->budget) dr_cancel(L, u, 0);
+  }
+}
+
+void dr_end(lua_State *L, struct dr_task *t) {
+  if (t->budget) dr_budget_spend(t->budget, "cancelled");
+  dr_cancel(L, t, 0);
 }
 
 void dr_interrupt(struct dr_task *t, int signal) {
@@ -260,7 +246,7 @@ int dr_luv_callback(lua_State *L, int nargs, int nresults, int flags) {
     lua_pop(L, 1);
     return -status;
   }
-  struct dr_task *t = new_task(L, nargs);
+  struct dr_task *t = new_task(L, nargs, NULL);
   resume(t, L);
   dr_report(L, t, -1);
   lua_pop(L, 1);

@@ -28,9 +28,8 @@ struct dr_task {
   struct dr_task *next, *prev;  // all live tasks
   struct dr_task *next_ready;
   bool queued;
-  bool blocked;             // waits in a loop of its own, because it could not yield
-  bool spent;               // has used up its instructions: each further one raises
-  lua_Integer limit, left;  // of instructions; limit 0 for none
+  bool blocked;              // waits in a loop of its own, because it could not yield
+  struct dr_budget *budget;  // see limits.h; NULL: it has no limits
 };
 
 // ---- wait.c ----
@@ -45,6 +44,7 @@ void dr_cancel_wait(struct dr_task *t);                // at once where it waits
 extern const char dr_task_type[];                            // its metatable's name
 void dr_push_handle(lua_State *L, const struct dr_task *t);  // of a live task: the registry keeps it
 void dr_report(lua_State *L, struct dr_task *t, int handle);
-int dr_limit(lua_State *L);  // limit(instructions)
+void dr_kill(lua_State *L, struct dr_task *t,
+             const char *why);  // it and all that share its limits, whatever they catch
 
 #endif

@@ -1,9 +1,10 @@
-// dockrun.core.runtime, tasks: spawn, sleep, current, limit, and the methods of a handle.
+// dockrun.core.runtime, tasks: spawn, sleep, current, limits, and the methods of a handle.
 #include <errno.h>
 #include <lauxlib.h>
 #include <string.h>
 
 #include "error.h"
+#include "limits.h"
 #include "task.h"
 
 static const char *const state_names[] = {"new", "running", "waiting", "done", "failed"};
@@ -12,7 +13,14 @@ static struct dr_task *check_task(lua_State *L, int idx) { return luaL_checkudat
 
 static int l_spawn(lua_State *L) {
   luaL_checktype(L, 1, LUA_TFUNCTION);
-  dr_spawn(L, lua_gettop(L) - 1);
+  dr_spawn(L, lua_gettop(L) - 1, false);
+  return 1;
+}
+
+// spawn_free(fn, ...): as spawn, but outside of the limits of the task that calls it.
+static int l_spawn_free(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  dr_spawn(L, lua_gettop(L) - 1, true);
   return 1;
 }
 
@@ -81,6 +89,12 @@ static int l_cancel(lua_State *L) {
   return 1;
 }
 
+// task:kill([why]): ends it and every task that it spawned, whatever they catch: each wait and each instruction raises.
+static int l_kill(lua_State *L) {
+  dr_kill(L, check_task(L, 1), luaL_optstring(L, 2, "killed"));
+  return 0;
+}
+
 static int closed(lua_State *L, int status, lua_KContext ctx) {
   (void)status, (void)ctx;
   check_task(L, 1)->observed = true;
@@ -98,7 +112,10 @@ static int l_close(lua_State *L) {
 
 // Nobody asked how this task ended, and now nobody can.
 static int l_gc(lua_State *L) {
-  dr_report(L, check_task(L, 1), 1);
+  struct dr_task *t = check_task(L, 1);
+  dr_report(L, t, 1);
+  dr_budget_release(t->budget);
+  t->budget = NULL;
   return 0;
 }
 
@@ -135,11 +152,12 @@ static int l_current(lua_State *L) {
 }
 
 int luaopen_dockrun_core_tasks(lua_State *L) {
-  static const luaL_Reg methods[] = {{"await", l_await},   {"cancel", l_cancel}, {"status", l_status},
-                                     {"__close", l_close}, {"__gc", l_gc},       {"__tostring", l_tostring},
-                                     {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"await", l_await},         {"cancel", l_cancel}, {"kill", l_kill},
+                                     {"status", l_status},       {"__close", l_close}, {"__gc", l_gc},
+                                     {"__tostring", l_tostring}, {NULL, NULL}};
   static const luaL_Reg module[] = {
-      {"spawn", l_spawn}, {"sleep", l_sleep}, {"current", l_current}, {"limit", dr_limit}, {NULL, NULL}};
+      {"spawn", l_spawn},  {"spawn_free", l_spawn_free}, {"sleep", l_sleep}, {"current", l_current},
+      {"limit", dr_limit}, {"guard", dr_guard},          {NULL, NULL}};
   luaL_newmetatable(L, dr_task_type);
   luaL_setfuncs(L, methods, 0);
   lua_pushvalue(L, -1);

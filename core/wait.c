@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "error.h"
+#include "limits.h"
 #include "task.h"
 
 const char dr_parked;
@@ -81,7 +82,12 @@ static void abandon(lua_State *L, struct dr_wait *w) {
 }
 
 void dr_push_cancel(lua_State *L, struct dr_task *t) {
+  const char *spent = dr_budget_spent(t->budget);
   t->cancel_pending = false;
+  if (spent) {
+    dr_push_error_text(L, "cancelled", 0, spent, strlen(spent));
+    return;
+  }
   if (t->signal) {
     dr_interrupted(L, t->signal);
     t->signal = 0;
@@ -98,6 +104,7 @@ void dr_push_cancel(lua_State *L, struct dr_task *t) {
 }
 
 static int raise_cancel(lua_State *L, struct dr_task *t) {
+  if (t->budget) dr_budget_watch(L, t->budget);
   dr_push_cancel(L, t);
   return lua_error(L);
 }
@@ -144,6 +151,8 @@ int dr_wait(lua_State *L, struct dr_wait *w, int anchor, double timeout, lua_KFu
   bool yields = rt->current && lua_isyieldable(L);
   if (w->task) return luaL_error(L, "another task waits for this already");
   if (!yields && rt->in_uv) return luaL_error(L, "cannot wait inside of a callback that cannot yield; use spawn()");
+  if (!yields && t->budget)  // it would hold up whoever else waits so
+    return luaL_error(L, "cannot wait here, inside of a function of C that calls back, such as string.gsub");
   if (t->wait) abandon(L, t->wait);
   if (timeout >= 0) start_timer(L, t, timeout);
   lua_pushvalue(L, anchor);
@@ -153,7 +162,7 @@ int dr_wait(lua_State *L, struct dr_wait *w, int anchor, double timeout, lua_KFu
   w->k = k;
   w->ctx = ctx;
   t->wait = w;
-  if (t->cancel_pending) {
+  if (t->cancel_pending || dr_budget_spent(t->budget)) {
     settle(w, DR_CANCELLED);
     return finish_wait(L, w);
   }

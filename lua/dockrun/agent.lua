@@ -55,7 +55,7 @@ function M.new(options, opts)
   local bind_ip = options["docker.bind_ip"]
   local self = setmetatable({
     engine = engine, options = options, emitter = opts.emitter or events.new(),
-    hooks = hooks.new(options.hook_timeout, options.hook_instructions),
+    hooks = hooks.new(options),
     state = state, is_alive = opts.is_alive or process.is_alive, warned = {}, changes = {},
     images = image.new(engine, options, state), watch = watch.new(engine, options["docker.watch_interval"]),
     tasks = {}, allocs = {}, publish_ip = bind_ip,
@@ -165,7 +165,7 @@ function Agent:start(job, group, index, opts)
   if not ok then error(err, 0) end
   table.move(alloc.tasks, 1, #alloc.tasks, #self.tasks + 1, self.tasks)
   self.allocs[#self.allocs + 1] = alloc
-  for _, task in ipairs(alloc.tasks) do task.coroutine = runtime.spawn(task.run, task) end
+  for _, task in ipairs(alloc.tasks) do task.coroutine = runtime.spawn_free(task.run, task) end
   if opts.records then alloc:resume() end
   return alloc
 end

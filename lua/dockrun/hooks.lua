@@ -1,5 +1,6 @@
 -- Hooks: an operator's functions, named after the transition at which they run. They see the task, may change what is
 -- being decided, may veto it, and may call anything of the runtime. One that fails harms its own task only.
+local limited = require "dockrun.limited"
 local runtime = require "dockrun.core.runtime"
 
 local M = {}
@@ -18,16 +19,17 @@ for _, name in ipairs(M.names) do known[name] = true end
 ---@class Hooks
 ---@field host table<string, Hook>      registered by a host program: run first
 ---@field operator table<string, Hook>  the operator's file: run second; the job's own come last
----@field timeout number                seconds that one hook may take
----@field instructions integer          of Lua that one hook may run
+---@field limits CallLimits             of each call
 local Hooks = {}
 Hooks.__index = Hooks
 
----@param timeout number
----@param instructions integer
+---@param options table<string, any>  see options.lua
 ---@return Hooks
-function M.new(timeout, instructions)
-  return setmetatable({ host = {}, operator = {}, timeout = timeout, instructions = instructions }, Hooks)
+function M.new(options)
+  return setmetatable({ host = {}, operator = {}, limits = {
+    timeout = options.hook_timeout, instructions = options.hook_instructions, memory = options.hook_memory,
+    seconds = options.hook_seconds, period = options.hook_timeout,
+  } }, Hooks)
 end
 
 --- Registers a hook of the host program, in place of the one it had there.
@@ -89,22 +91,12 @@ local function failure(name, where, what)
 end
 
 local function run_one(self, hook, name, where, view, thing)
-  local task <close> = runtime.spawn(function()
-    runtime.limit(self.instructions)
-    return hook(view, thing)
-  end)
-  local answer = table.pack(pcall(task.await, task, self.timeout))
-  if not answer[1] and task:status() ~= "failed" then error(answer[2], 0) end  -- who waits was cancelled, not the hook
-  if not answer[1] then return nil, failure(name, where, "failed: " .. tostring(answer[2])) end
-  if task:status() ~= "done" then
-    return nil, failure(name, where, ("took more than %g s"):format(self.timeout))
-  end
-  if answer[2] == false then
-    local err = failure(name, where, "said no: " .. tostring(answer[3] or "no reason given"))
-    err.veto = true
-    return nil, err
-  end
-  return true
+  local ok, answer, reason = limited.call(self.limits, hook, view, thing)
+  if not ok then return nil, failure(name, where, answer) end
+  if answer ~= false then return true end
+  local err = failure(name, where, "said no: " .. (reason or "no reason given"))
+  err.veto = true
+  return nil, err
 end
 
 --- Runs every hook of a transition: the host program's, the operator's, then the job's, the group's and the task's.

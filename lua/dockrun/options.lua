@@ -49,6 +49,8 @@ M.rows = {
   { name = "ports.to", type = "number", default = 60000, doc = "last host port for dynamic_ports" },
   { name = "hook_timeout", type = "duration", default = 30, doc = "seconds that a hook may take" },
   { name = "hook_instructions", type = "number", default = 50000000, doc = "instructions of Lua that a hook may run" },
+  { name = "hook_seconds", type = "number", default = 2, doc = "seconds of the processor that a hook may use" },
+  { name = "hook_memory", type = "number", default = 128, doc = "MB of memory that a hook may use" },
   { name = "hooks", type = "path", default = "", doc = "Lua file with the operator's hooks" },
   { name = "state_dir", type = "path", doc = "directory for state and for the allocations' directories",
     default = function()

@@ -193,6 +193,9 @@ local function join(self, timeout)
   self.sched:wait(timeout, function(wait) table.insert(self.joins, wait) end)
 end
 
+-- Nothing here has limits: what runs in a simulation ends when it is told to.
+function Task:kill(why) self:cancel(why or "killed") end
+
 function Task:await(timeout)
   join(self, timeout)
   if not self:ended() then return nil, runtime.error("timeout", "the task did not end in time") end

@@ -184,7 +184,7 @@ local function join_pull(self, reference, auth, progress, patience)
   local flight = self.flights[reference.full]
   if not flight then
     flight = { waiting = 0, listeners = {} }
-    flight.task = runtime.spawn(function()
+    flight.task = runtime.spawn_free(function()
       local ok, err = pull(self, reference, auth, function(...)
         for listener in pairs(flight.listeners) do listener(...) end
       end)

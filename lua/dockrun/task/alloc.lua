@@ -136,7 +136,7 @@ end
 ---@param method string
 function M.each(tasks, method, ...)
   local pending = {}
-  for i, task in ipairs(tasks) do pending[i] = runtime.spawn(task[method], task, ...) end
+  for i, task in ipairs(tasks) do pending[i] = runtime.spawn_free(task[method], task, ...) end
   for _, one in ipairs(pending) do join(one) end
 end
 
@@ -170,7 +170,7 @@ end
 local function end_others(self, reason, first)
   if self.ending and self.ending <= first then return end
   self.ending = first
-  runtime.spawn(function()
+  runtime.spawn_free(function()
     for i = first, #lots do end_lot(self, lots[i], reason) end
   end)
 end

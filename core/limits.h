@@ -1,0 +1,54 @@
+// Limits: what a stranger's function may use of Lua, together with every task that it spawns. What is used up stays so:
+// from then on each instruction and each wait raises, so that no pcall gets any further.
+#ifndef DOCKRUN_LIMITS_H
+#define DOCKRUN_LIMITS_H
+
+#include <lua.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct dr_runtime;
+struct dr_budget;  // shared by the tasks that use it, counted by references
+
+struct dr_limits {  // 0: none
+  lua_Integer instructions;
+  double seconds;  // of the processor
+  int64_t bytes;   // of Lua's memory
+  double period;   // seconds after which instructions and processor time count anew
+};
+
+struct dr_budget *dr_budget_new(struct dr_runtime *rt, const struct dr_limits *limits);  // NULL: no memory
+struct dr_budget *dr_budget_hold(struct dr_budget *b);
+void dr_budget_release(struct dr_budget *b);
+
+// Around what runs on it.
+void dr_budget_enter(struct dr_budget *b);
+void dr_budget_leave(struct dr_budget *b);
+
+// Counts the instructions of a coroutine that runs on b, which may be NULL.
+void dr_budget_watch(lua_State *L, const struct dr_budget *b);
+
+// Uses it up.
+void dr_budget_spend(struct dr_budget *b, const char *why);
+
+// Whether somebody has been told already that it is used up. True from the second call on.
+bool dr_budget_told(struct dr_budget *b);
+
+// Why it is used up, or NULL.
+const char *dr_budget_spent(const struct dr_budget *b);
+
+// Puts an allocator that counts in front of the state's own, and takes it away again.
+void dr_count_memory(struct dr_runtime *rt, lua_State *L);
+void dr_uncount_memory(struct dr_runtime *rt, lua_State *L);
+
+// limit { instructions, memory, seconds, period }: what the current task may use from here on, together with every task
+// that it spawns: instructions of Lua, MB of its memory, seconds of the processor; 0 or left out is no limit. An error
+// is raised in it beyond that. Instructions and processor time count anew after `period` seconds. A function of C,
+// however long it takes, counts as one instruction.
+int dr_limit(lua_State *L);
+
+// guard(library, name, takes_long, fn): from here on, where a task with limits calls library[name], a function of C,
+// with arguments for which takes_long(...) is true, it calls fn(...) instead.
+int dr_guard(lua_State *L);
+
+#endif

@@ -1,0 +1,187 @@
+-- What a task under limits may use, and that it ends whatever it does.
+local dockrun = require "dockrun"
+local runtime = require "dockrun.core.runtime"
+
+describe("limits", function()
+  local LIMITS = { instructions = 3000000, memory = 32, seconds = 10 }
+
+  -- Runs fn in a task under limits; gives how it ended.
+  local function run(fn, limits)
+    local task = runtime.spawn(function()
+      runtime.limit(limits or LIMITS)
+      return fn()
+    end)
+    local ok, answer = pcall(task.await, task, 20)
+    return ok, ok and answer or tostring(answer), task
+  end
+
+  local function assert_ends(expected, fn, limits)
+    local ok, why = run(fn, limits)
+    assert.is_false(ok)
+    assert.matches(expected, why, 1, true)
+  end
+
+  it("leave alone what stays within them", function()
+    assert.same({ true, 7 }, { (run(function()
+      for _ = 1, 200000 do local _ = {} end
+      return 7
+    end)) , 7 })
+  end)
+
+  for what, fn in pairs {
+    ["a loop"] = function() while true do end end,
+    ["a loop in pcall"] = function() while true do pcall(function() while true do end end) end end,
+    ["a loop in a coroutine"] = function() coroutine.wrap(function() while true do end end)() end,
+    ["a loop in one coroutine after the other"] = function()
+      while true do coroutine.resume(coroutine.create(function() while true do end end)) end
+    end,
+    ["a loop in a task that it spawned"] = function() runtime.spawn(function() while true do end end):await() end,
+    ["loops in many tasks together"] = function()
+      local tasks = {}
+      for i = 1, 10 do tasks[i] = runtime.spawn(function() for _ = 1, 1000000 do end end) end
+      for _, task in ipairs(tasks) do task:await() end
+    end,
+    ["tasks that spawn each other"] = function()
+      local function again() runtime.spawn(again) end
+      again()
+      while true do runtime.sleep(0) end
+    end,
+  } do
+    it("end " .. what, function() assert_ends("it ran more than 3000000 instructions", fn) end)
+  end
+
+  for what, fn in pairs {
+    ["a string that doubles"] = function() local s = "x" while true do s = s .. s end end,
+    ["a string that doubles, whatever is raised"] = function()
+      local s = "x"
+      while #s > 0 do pcall(function() s = s .. s end) end
+    end,
+    ["a table that grows"] = function() local t = {} while next(t) or true do t[#t + 1] = {} end end,
+    ["tasks without end"] = function() while true do runtime.spawn(function() runtime.sleep(9) end) end end,
+  } do
+    it("end " .. what, function() assert_ends("memory", fn, { memory = 32 }) end)
+  end
+
+  it("refuse what is far too much at once", function()
+    assert_ends("not enough memory", function() return ("x"):rep(1 << 30) end)
+  end)
+
+  it("do not count garbage as memory", function()
+    assert.is_true((run(function()
+      for i = 1, 3000 do local _ = ("x"):rep(100000) .. i end
+    end, { memory = 32 })))
+  end)
+
+  it("end what keeps the processor busy in few instructions", function()
+    assert_ends("it used the processor for more than 0.2 seconds", function()
+      local a, b = ("x"):rep(5000000), ("x"):rep(4999999) .. "x"
+      while a == b do end
+    end, { seconds = 0.2, memory = 64 })
+  end)
+
+  it("say where it was", function()
+    local ok, why = run(function() while true do end end)
+    assert.is_false(ok)
+    assert.matches("limits_spec.lua:%d+: it ran more", why)
+  end)
+
+  it("count instructions anew in each period, for what comes back to the loop", function()
+    assert.is_true((run(function()
+      for _ = 1, 6 do
+        for _ = 1, 1000000 do end
+        runtime.sleep(0.06)
+      end
+    end, { instructions = 3000000, period = 0.05 })))
+  end)
+
+  it("cannot be loosened from within", function()
+    assert_ends("instructions", function()
+      runtime.limit { instructions = 1 << 50 }
+      while true do end
+    end)
+    assert_ends("more than 1000 instr", function()
+      runtime.limit { instructions = 1000 }
+      while true do end
+    end)
+  end)
+
+  it("do not hold for who began it, nor for what is spawned free", function()
+    local free
+    run(function()
+      free = runtime.spawn_free(function()
+        for _ = 1, 4000000 do end
+        return "done"
+      end)
+    end)
+    assert.equal("done", free:await())
+  end)
+
+  it("let nothing wait where others would have to wait with it", function()
+    assert_ends("cannot wait here", function() return ("x"):gsub(".", function() runtime.sleep(0.01) end) end)
+    local queue = dockrun.queue()
+    assert_ends("cannot wait here", function() return ("x"):gsub(".", function() queue:pop() end) end)
+    collectgarbage()
+    queue:push "still good"
+    assert.equal("still good", queue:pop())
+  end)
+
+  it("are refused where they are none", function()
+    for _, bad in ipairs { { instructions = -1 }, { memory = "much" }, { seconds = 0 / 0 } } do
+      assert.is_false((run(function() end, bad)))
+    end
+    assert.is_false((pcall(runtime.limit, 5)))
+  end)
+end)
+
+describe("a task that is killed", function()
+  local function assert_ended(task)
+    local ok = pcall(task.await, task, 10)
+    assert.is_false(ok)
+    assert.equal("failed", task:status())
+  end
+
+  for what, fn in pairs {
+    ["waits"] = function() runtime.sleep(900) end,
+    ["catches what is raised, and waits again"] = function() while true do pcall(runtime.sleep, 900) end end,
+    ["does so in a coroutine"] = function() coroutine.wrap(function() while true do pcall(runtime.sleep, 900) end end)() end,
+    ["yields"] = function() while true do coroutine.yield() end end,
+    ["waits when its scope is closed"] = function()
+      local _ <close> = setmetatable({}, { __close = function() while true do pcall(runtime.sleep, 900) end end })
+      runtime.sleep(900)
+    end,
+  } do
+    it("ends, although it " .. what, function()
+      local task = runtime.spawn(fn)
+      runtime.sleep(0.01)
+      task:kill "enough"
+      assert_ended(task)
+    end)
+  end
+
+  it("takes those with it that it spawned, also where it has ended itself", function()
+    local child
+    local task = runtime.spawn(function()
+      runtime.limit { instructions = 1000000 }
+      child = runtime.spawn(function() while true do pcall(runtime.sleep, 900) end end)
+    end)
+    task:await()
+    assert.equal("waiting", (function() runtime.sleep(0.01) return child:status() end)())
+    task:kill()
+    assert_ended(child)
+  end)
+
+  it("before it began never begins", function()
+    local began = false
+    local task = runtime.spawn(function() began = true end)
+    task:kill()
+    assert_ended(task)
+    assert.is_false(began)
+  end)
+
+  it("at its end is left as it was", function()
+    local task = runtime.spawn(function() return 5 end)
+    task:await()
+    task:kill()
+    assert.equal(5, task:await())
+  end)
+end)
