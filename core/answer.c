@@ -49,7 +49,10 @@ static int push_json_answer(lua_State *L, const struct dr_engine *e, const struc
                             const struct dr_buffer *in) {
   struct dr_error error;
   size_t len = dr_buffer_len(in);
-  if (len && dr_json_decode(L, dr_buffer_data(in), len) == 1) return 1;
+  if (len && dr_json_decode(L, dr_buffer_data(in), len) == 1) {
+    if (!lua_touserdata(L, -1) && lua_islightuserdata(L, -1)) dr_json_push_array(L);  // null: a list of none, in Go
+    return 1;
+  }
   lua_settop(L, AT_EXCHANGE);
   dr_fail(&error, "protocol", EPROTO, "the answer to %s %s is not JSON, from %s: %.*s", row->method, row->path, e->who,
           len < 200 ? (int)len : 200, len ? dr_buffer_data(in) : "");
@@ -59,10 +62,9 @@ static int push_json_answer(lua_State *L, const struct dr_engine *e, const struc
 // HEAD …/archive answers by a header: base64 of {name, size, mode, mtime, linkTarget}.
 static int push_path_stat(lua_State *L, const struct dr_engine *e, const struct dr_endpoint *row,
                           const struct dr_request *r) {
-  char text[4096];
   size_t len;
-  if (dr_header(&r->headers, "x-docker-container-path-stat", text, sizeof text) &&
-      dr_push_unbase64(L, text, strlen(text))) {
+  const char *text = dr_header(&r->headers, "x-docker-container-path-stat", &len);
+  if (text && dr_push_unbase64(L, text, len)) {
     const char *json = lua_tolstring(L, -1, &len);
     if (dr_json_decode(L, json, len) == 1) return 1;
   }
@@ -73,13 +75,14 @@ static int push_path_stat(lua_State *L, const struct dr_engine *e, const struct 
 
 static enum dr_stream_kind stream_kind(lua_State *L, const struct dr_engine *e, enum dr_answer answer,
                                        const struct dr_buffer *headers, bool body_tty) {
-  char type[128] = "";
+  static const char multiplexed[] = "multiplexed-stream", raw[] = "raw-stream";
   if (answer == DR_ANSWER_BYTES) return DR_STREAM_BYTES;
   if (answer == DR_ANSWER_LINES) return DR_STREAM_LINES;
-  dr_header(headers, "content-type", type, sizeof type);
-  if (strstr(type, "multiplexed-stream")) return DR_STREAM_FRAMES;
+  size_t len = 0;
+  const char *type = dr_header(headers, "content-type", &len);
+  if (len && memmem(type, len, multiplexed, strlen(multiplexed))) return DR_STREAM_FRAMES;
   // Before API 1.42 the engine calls both forms raw; then only the caller can know.
-  if (e->api >= 42 && strstr(type, "raw-stream")) return DR_STREAM_RAW;
+  if (e->api >= 42 && len && memmem(type, len, raw, strlen(raw))) return DR_STREAM_RAW;
   return body_tty || dr_option_is(L, "tty", true) ? DR_STREAM_RAW : DR_STREAM_FRAMES;
 }
 
@@ -120,7 +123,7 @@ int dr_upgraded(lua_State *L, int status, lua_KContext ctx) {
   const struct dr_endpoint *row = (const struct dr_endpoint *)ctx;
   struct dr_engine *e = lua_touserdata(L, AT_ENGINE);
   struct dr_upgrade *u = lua_touserdata(L, AT_EXCHANGE);
-  if (u->channel.failed || u->status >= 400) {
+  if (u->channel.failed || u->status >= 300) {
     int results =
         u->channel.failed ? dr_return_error(L, &u->channel.error) : dr_refused(L, e, row, u->status, &u->channel.in);
     u->channel.close(&u->channel);

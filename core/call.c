@@ -23,12 +23,14 @@ const char *dr_next_query(const char **list, size_t *len, int *since) {
   return name;
 }
 
-// Pushes the value at idx as text: JSON of a map, true or false, or what tostring gives.
+// Pushes the value at idx as text: JSON of a map, 5.0 as 5, or what tostring gives.
 static void push_text(lua_State *L, int idx) {
+  int whole;
+  lua_Integer n = lua_type(L, idx) == LUA_TNUMBER ? lua_tointegerx(L, idx, &whole) : (whole = 0);
   if (lua_istable(L, idx))
     dr_json_encode(L, idx);
-  else if (lua_isboolean(L, idx))
-    lua_pushstring(L, lua_toboolean(L, idx) ? "true" : "false");
+  else if (whole)
+    lua_pushfstring(L, "%I", (LUAI_UACINT)n);
   else
     luaL_tolstring(L, idx, NULL);
 }
@@ -127,12 +129,20 @@ static int start_upgrade(lua_State *L, const struct dr_engine *e, const struct d
   struct dr_error error;
   size_t body_len = 0, len;
   const char *body = lua_isstring(L, AT_BODY) ? lua_tolstring(L, AT_BODY, &body_len) : "";
-  const char *host = strstr(e->url, "://") + 3;
+  const char *host = strstr(e->url, "://") + 3, *prefix = host + strcspn(host, "/");
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  lua_pushfstring(L, "%s %s%s HTTP/1.1\r\nHost: ", row->method, prefix, path);
+  luaL_addvalue(&b);
+  luaL_addlstring(&b, host, prefix - host);
   lua_pushfstring(
       L,
-      "%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: dockrun/" DOCKRUN_VERSION
-      "\r\nContent-Type: application/json\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: %I\r\n\r\n%s",
-      row->method, path, host, (LUAI_UACINT)body_len, body);
+      "\r\nUser-Agent: dockrun/" DOCKRUN_VERSION
+      "\r\nContent-Type: application/json\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: %I\r\n\r\n",
+      (LUAI_UACINT)body_len);
+  luaL_addvalue(&b);
+  luaL_addlstring(&b, body, body_len);
+  luaL_pushresult(&b);
   const char *text = lua_tolstring(L, -1, &len);
   if (!dr_upgrade_start(L, &o, text, len, &error)) return dr_return_error(L, &error);
   lua_replace(L, AT_EXCHANGE);
@@ -140,11 +150,27 @@ static int start_upgrade(lua_State *L, const struct dr_engine *e, const struct d
   return dr_upgrade_wait(L, AT_EXCHANGE, timeout_of(L, e, row), dr_upgraded, (lua_KContext)row);
 }
 
+// The headers of a request beside those that libcurl writes. NULL where memory ran out.
+static struct curl_slist *headers_for(lua_State *L, const struct dr_endpoint *row) {
+  static const char *const types[] = {"Content-Type:", "Content-Type: application/json",
+                                      "Content-Type: application/x-tar"};  // as enum dr_body; without a body none
+  const char *auth = NULL;
+  if (row->auth) {
+    push_auth(L);
+    auth = lua_pushfstring(L, "X-Registry-Auth: %s", lua_tostring(L, -1));
+  }
+  struct curl_slist *headers = curl_slist_append(NULL, types[row->body]);
+  struct curl_slist *more = headers && auth ? curl_slist_append(headers, auth) : headers;
+  if (!more) curl_slist_free_all(headers);
+  return more;
+}
+
 static int start(lua_State *L, const struct dr_engine *e, const struct dr_endpoint *row) {
   int needs;
   struct dr_error error;
   lua_settop(L, AT_BODY);
   lua_pushnil(L);  // AT_EXCHANGE
+  lua_pushnil(L);  // AT_DEADLINE
   if (strcmp(row->name, "system_ping"))
     lua_pushfstring(L, "/v1.%d%s", e->api, lua_tostring(L, AT_PATH));
   else
@@ -163,53 +189,64 @@ static int start(lua_State *L, const struct dr_engine *e, const struct dr_endpoi
   o.stream = answer >= DR_ANSWER_BYTES;
   o.upload = lua_isfunction(L, AT_BODY);
   o.body = lua_isstring(L, AT_BODY) ? AT_BODY : 0;
-  if (row->body != DR_BODY_NONE)
-    o.headers = curl_slist_append(
-        NULL, row->body == DR_BODY_JSON ? "Content-Type: application/json" : "Content-Type: application/x-tar");
-  if (row->auth) {
-    push_auth(L);
-    struct curl_slist *more =
-        curl_slist_append(o.headers, lua_pushfstring(L, "X-Registry-Auth: %s", lua_tostring(L, -1)));
-    if (more) o.headers = more;
-  }
+  o.headers = headers_for(L, row);
+  if (!o.headers) return luaL_error(L, "out of memory");
   if (!dr_request_start(L, &o, &error)) return dr_return_error(L, &error);
   lua_replace(L, AT_EXCHANGE);
-  lua_settop(L, AT_EXCHANGE);
-  if (o.upload) return pump(L, LUA_OK, (lua_KContext)row);
-  return dr_request_wait(L, AT_EXCHANGE, timeout_of(L, e, row), dr_answered, (lua_KContext)row);
+  lua_settop(L, AT_DEADLINE);
+  double timeout = timeout_of(L, e, row);
+  if (!o.upload) return dr_request_wait(L, AT_EXCHANGE, timeout, dr_answered, (lua_KContext)row);
+  if (timeout >= 0) {
+    lua_pushnumber(L, (double)uv_hrtime() / 1e9 + timeout);
+    lua_replace(L, AT_DEADLINE);
+  }
+  return pump(L, LUA_OK, (lua_KContext)row);
 }
 
-static int pumped(lua_State *L, int status, lua_KContext ctx) {
-  (void)status;
+// What is left of the time for an upload, below 0 for as long as it takes.
+static double time_left(lua_State *L) {
+  if (lua_isnil(L, AT_DEADLINE)) return -1;
+  double left = lua_tonumber(L, AT_DEADLINE) - (double)uv_hrtime() / 1e9;
+  return left > 0 ? left : 0;
+}
+
+static int pumped(lua_State *L, int status, lua_KContext ctx);
+
+// Sends a body that a function gives piece by piece, not faster than the engine takes it. has_piece: the function has
+// just returned, with this status.
+static int upload(lua_State *L, bool has_piece, int status, lua_KContext ctx) {
   struct dr_channel *c = &((struct dr_request *)lua_touserdata(L, AT_EXCHANGE))->channel;
-  size_t len;
-  if (lua_isnil(L, -1)) {
-    c->half_close(c);
-    lua_settop(L, AT_EXCHANGE);
-    return dr_request_wait(L, AT_EXCHANGE, -1, dr_answered, ctx);
+  for (;; has_piece = true) {
+    if (has_piece && status != LUA_OK && status != LUA_YIELD) {
+      c->close(c);
+      return lua_error(L);
+    }
+    if (c->ended) return dr_answered(L, LUA_OK, ctx);  // refused early, or out of time
+    if (has_piece && lua_isnil(L, -1)) {
+      c->half_close(c);
+      lua_settop(L, AT_DEADLINE);
+      return dr_request_wait(L, AT_EXCHANGE, time_left(L), dr_answered, ctx);
+    }
+    if (has_piece) {
+      size_t len;
+      const char *piece = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &len) : NULL;
+      if (!piece || dr_buffer_add(&c->out, piece, len)) {
+        c->close(c);
+        return luaL_error(L, piece ? "out of memory" : "a body function returns strings, then nil");
+      }
+      c->flush(c);
+      lua_settop(L, AT_DEADLINE);
+      if (dr_buffer_len(&c->out) > DR_HIGH_WATER)
+        return dr_request_wait_written(L, AT_EXCHANGE, time_left(L), pump, ctx);
+    }
+    lua_pushvalue(L, AT_BODY);
+    status = lua_pcallk(L, 0, 1, 0, ctx, pumped);
   }
-  const char *chunk = lua_tolstring(L, -1, &len);
-  if (!chunk || dr_buffer_add(&c->out, chunk, len)) {
-    c->close(c);
-    return luaL_error(L, chunk ? "out of memory" : "a body function returns strings, then nil");
-  }
-  c->flush(c);
-  lua_settop(L, AT_EXCHANGE);
-  if (dr_buffer_len(&c->out) > DR_HIGH_WATER && !c->ended) return dr_wait(L, &c->writer, AT_EXCHANGE, -1, pump, ctx);
-  return pump(L, LUA_OK, ctx);
 }
 
-// Sends a body that a function gives piece by piece.
-static int pump(lua_State *L, int status, lua_KContext ctx) {
-  (void)status;
-  for (;;) {
-    struct dr_channel *c = &((struct dr_request *)lua_touserdata(L, AT_EXCHANGE))->channel;
-    if (c->ended) return dr_answered(L, LUA_OK, ctx);  // refused early
-    lua_pushvalue(L, AT_BODY);
-    lua_callk(L, 0, 1, ctx, pumped);
-    return pumped(L, LUA_OK, ctx);
-  }
-}
+static int pumped(lua_State *L, int status, lua_KContext ctx) { return upload(L, true, status, ctx); }
+
+static int pump(lua_State *L, int status, lua_KContext ctx) { return upload(L, false, status, ctx); }
 
 // ---- version negotiation -----------------------------------------------------------------------
 

@@ -15,16 +15,19 @@ struct dr_buffer {
   size_t at, end, size;  // data[at..end) is in use
 };
 
+enum { DR_LARGEST_BUFFER = 1 << 30, DR_KEPT_BUFFER = 1 << 20 };  // a larger one is let go of when it is empty
+
 static inline size_t dr_buffer_len(const struct dr_buffer *b) { return b->end - b->at; }
 static inline const char *dr_buffer_data(const struct dr_buffer *b) { return b->data + b->at; }
 
 static inline int dr_buffer_add(struct dr_buffer *b, const void *data, size_t len) {
   if (!len) return 0;
-  if (b->size - b->end < len) {
-    if (b->at) memmove(b->data, b->data + b->at, dr_buffer_len(b));
+  if (b->size - b->end < len && b->at) {
+    memmove(b->data, b->data + b->at, dr_buffer_len(b));
     b->end -= b->at;
     b->at = 0;
   }
+  if (len > DR_LARGEST_BUFFER - dr_buffer_len(b)) return -ENOMEM;
   if (b->size - b->end < len) {
     size_t size = b->size ? b->size : 4096;
     while (size - b->end < len) size *= 2;
@@ -40,7 +43,11 @@ static inline int dr_buffer_add(struct dr_buffer *b, const void *data, size_t le
 
 static inline void dr_buffer_drop(struct dr_buffer *b, size_t len) {
   b->at += len;
-  if (b->at == b->end) b->at = b->end = 0;
+  if (b->at < b->end) return;
+  b->at = b->end = 0;
+  if (b->size <= DR_KEPT_BUFFER) return;
+  free(b->data);
+  *b = (struct dr_buffer){0};
 }
 
 static inline void dr_buffer_free(struct dr_buffer *b) {
@@ -54,8 +61,10 @@ enum { DR_HIGH_WATER = 256 * 1024 };
 
 struct dr_channel {
   struct dr_buffer in, out;
-  bool ended;   // nothing more will come in; `failed` tells why where that is an error
-  bool failed;  // error says how
+  size_t high;    // water mark of `in`: above DR_HIGH_WATER while the reader needs a larger piece; 0 is DR_HIGH_WATER
+  bool ended;     // nothing more will come in; `failed` tells why where that is an error
+  bool failed;    // error says how
+  bool writable;  // there is somebody to write to
   struct dr_error error;
   struct dr_wait reader, writer;
   void (*more)(struct dr_channel *c);        // room in `in`: let the peer go on
@@ -64,8 +73,17 @@ struct dr_channel {
   void (*close)(struct dr_channel *c);       // gives everything up; idempotent
 };
 
+// Whether the peer has to wait.
+static inline bool dr_channel_full(const struct dr_channel *c) {
+  return dr_buffer_len(&c->in) >= (c->high ? c->high : DR_HIGH_WATER);
+}
+
 static inline struct dr_channel *dr_channel_of_reader(struct dr_wait *w) {
   return (struct dr_channel *)((char *)w - offsetof(struct dr_channel, reader));
+}
+
+static inline struct dr_channel *dr_channel_of_writer(struct dr_wait *w) {
+  return (struct dr_channel *)((char *)w - offsetof(struct dr_channel, writer));
 }
 
 static inline void dr_channel_end(struct dr_channel *c) {

@@ -66,6 +66,11 @@ static void push_path(lua_State *L, const struct dr_endpoint *row) {
   for (; arg > 2; arg--) lua_remove(L, 3);
 }
 
+static int encode(lua_State *L) {
+  dr_json_encode(L, 1);
+  return 1;
+}
+
 // engine:<row>(path parameter…, options)
 static int l_call(lua_State *L) {
   check_engine(L);
@@ -86,10 +91,7 @@ static int l_call(lua_State *L) {
       lua_pop(L, 1);
       lua_newtable(L);
     }
-    lua_pushcfunction(L, (lua_CFunction)luaopen_dockrun_core_json);
-    lua_call(L, 0, 1);
-    lua_getfield(L, -1, "encode");
-    lua_remove(L, -2);
+    lua_pushcfunction(L, encode);
     lua_insert(L, AT_BODY);
     if (lua_pcall(L, 1, 1, 0) != LUA_OK) {  // a hook may have put anything into it
       dr_fail(&error, "invalid", EINVAL, "%s: its body is not JSON: %s", row->name, luaL_tolstring(L, -1, NULL));
@@ -160,7 +162,9 @@ static int l_connect(lua_State *L) {
   lua_getfield(L, 1, "trace");
   lua_setiuservalue(L, 2, 1);
   if (lua_getfield(L, 1, "tls") == LUA_TTABLE) {
-    e->tls = (struct dr_tls){copy_field(L, -1, "ca"), copy_field(L, -1, "cert"), copy_field(L, -1, "key"), false};
+    e->tls.ca = copy_field(L, -1, "ca");
+    e->tls.cert = copy_field(L, -1, "cert");
+    e->tls.key = copy_field(L, -1, "key");
     lua_getfield(L, -1, "insecure");
     e->tls.insecure = lua_toboolean(L, -1);
   }
@@ -204,6 +208,7 @@ int luaopen_dockrun_core_docker(lua_State *L) {
   static const luaL_Reg methods[] = {
       {"endpoint", l_endpoint}, {"api", l_api}, {"__gc", l_gc}, {"__tostring", l_tostring}, {NULL, NULL}};
   static const luaL_Reg module[] = {{"connect", l_connect}, {NULL, NULL}};
+  luaL_requiref(L, "dockrun.core.json", luaopen_dockrun_core_json, 0);  // its lists
   luaL_newmetatable(L, ENGINE);
   luaL_setfuncs(L, methods, 0);
   for (size_t i = 0; i < dr_endpoints_count; i++) {

@@ -16,8 +16,9 @@ struct dr_engine {
   double timeout;
 };
 
-// Where things are on the stack of a call under way. The body is JSON text, a string, a function or nil.
-enum { AT_ENGINE = 1, AT_OPTIONS, AT_PATH, AT_BODY, AT_EXCHANGE };
+// Where things are on the stack of a call under way. The body is JSON text, a string, a function or nil; the deadline,
+// of an upload, a time on the clock of uv_hrtime or nil.
+enum { AT_ENGINE = 1, AT_OPTIONS, AT_PATH, AT_BODY, AT_EXCHANGE, AT_DEADLINE };
 
 // Sends the call that is on the stack, negotiating the API version first where that was not done.
 int dr_call(lua_State *L, const struct dr_endpoint *row);

@@ -4,6 +4,8 @@
 #include <lauxlib.h>
 #include <string.h>
 
+const char *const dr_frame_streams[] = {"stdin", "stdout", "stderr", "error"};
+
 enum { HEADER = 8, MAX_PIECE = 1024 * 1024 };
 
 int64_t dr_frame_next(struct dr_frames *f, const char *data, size_t len, const char **piece, size_t *piece_len,
@@ -54,11 +56,11 @@ int64_t dr_line_next(const char *data, size_t len, const char **line, size_t *li
 // ---- the border --------------------------------------------------------------------------------
 
 static const char DECODER[] = "dockrun.decoder";
-static const char *const stream_names[] = {"stdin", "stdout", "stderr", "error"};
 
 struct decoder {
-  bool lines, broken;
+  bool lines;
   struct dr_frames frames;
+  struct dr_error error;  // kind NULL: none
 };
 
 static int64_t take(struct decoder *d, const char *data, size_t len, const char **item, size_t *n, struct dr_error *e) {
@@ -78,30 +80,24 @@ static int l_decoder(lua_State *L) {
 }
 
 // decoder:feed(bytes) -> list of lines, or of {stream name, bytes} | nil, err. What is incomplete is kept for later.
+// What came before a fault is given first, the error by the next feed, and from then on.
 static int l_feed(lua_State *L) {
   struct decoder *d = luaL_checkudata(L, 1, DECODER);
-  struct dr_error e;
   luaL_checkstring(L, 2);
   lua_settop(L, 2);
+  if (d->error.kind) return dr_return_error(L, &d->error);
   lua_getiuservalue(L, 1, 1);
   lua_insert(L, 2);
   lua_concat(L, 2);
   size_t len, at = 0, n = 0;
   const char *data = lua_tolstring(L, 2, &len), *item = NULL;
-  if (d->broken) {
-    dr_fail(&e, "protocol", EPROTO, "the stream was broken before");
-    return dr_return_error(L, &e);
-  }
+  lua_Integer count = 0;
   lua_newtable(L);
-  for (int64_t used, count = 0; n = 0, (used = take(d, data + at, len - at, &item, &n, &e)) != 0; at += (size_t)used) {
-    if (used < 0) {
-      d->broken = true;
-      return dr_return_error(L, &e);
-    }
+  for (int64_t used; n = 0, (used = take(d, data + at, len - at, &item, &n, &d->error)) > 0; at += (size_t)used) {
     if (!n) continue;
     if (!d->lines) {
       lua_createtable(L, 2, 0);
-      lua_pushstring(L, stream_names[d->frames.stream]);
+      lua_pushstring(L, dr_frame_streams[d->frames.stream]);
       lua_rawseti(L, -2, 1);
     }
     lua_pushlstring(L, item, n);
@@ -110,10 +106,11 @@ static int l_feed(lua_State *L) {
   }
   lua_pushlstring(L, data + at, len - at);
   lua_setiuservalue(L, 1, 1);
-  return 1;
+  return d->error.kind && !count ? dr_return_error(L, &d->error) : 1;
 }
 
-// decoder:pending() -> bytes that wait for the rest of their line or frame; true once a frame was begun
+// decoder:pending() -> the number of bytes that are kept for, or missing at, the end of a line or frame; 0: none is
+// open
 static int l_pending(lua_State *L) {
   struct decoder *d = luaL_checkudata(L, 1, DECODER);
   lua_getiuservalue(L, 1, 1);

@@ -16,6 +16,8 @@ struct dr_frames {
   uint32_t left;  // bytes of the current frame that were not handed out
 };
 
+extern const char *const dr_frame_streams[];  // their names
+
 // Takes one piece of a frame from the front of data. *piece and *piece_len are its payload, the current stream is in f.
 // A large frame comes in several pieces, so none is ever kept. Returns the bytes used up, 0 where data holds no piece,
 // or -EPROTO with e filled where it is not a frame.

@@ -4,6 +4,7 @@
 
 #include <lauxlib.h>
 #include <stdio.h>
+#include <strings.h>
 
 static const char HTTP[] = "dockrun.http";
 static const char KEY;
@@ -18,6 +19,7 @@ struct watched {  // a socket that libcurl wants watched
   uv_poll_t poll;
   struct dr_http *http;
   curl_socket_t fd;
+  int events;
 };
 
 struct pending {  // an easy handle's way back
@@ -47,6 +49,8 @@ static void on_poll(uv_poll_t *poll, int status, int events) {
   if (events & UV_READABLE) flags |= CURL_CSELECT_IN;
   if (events & UV_WRITABLE) flags |= CURL_CSELECT_OUT;
   curl_multi_socket_action(http->multi, w->fd, flags, &running);
+  // libuv stops at an error; libcurl, which has not come to it yet, believes that the socket is watched.
+  if (status < 0 && !uv_is_closing((uv_handle_t *)poll)) uv_poll_start(poll, w->events, on_poll);
   collect_done(http);
 }
 
@@ -93,18 +97,30 @@ static int want_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *
     w->poll.data = w;
     curl_multi_assign(http->multi, fd, w);
   }
-  int events = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
-  return uv_poll_start(&w->poll, events, on_poll) ? -1 : 0;
+  w->events = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
+  return uv_poll_start(&w->poll, w->events, on_poll) ? -1 : 0;
 }
 
 static int l_gc(lua_State *L) {
   struct dr_http *http = luaL_checkudata(L, 1, HTTP);
-  if (!http->multi) return 0;
-  uv_close((uv_handle_t *)http->timer, free_handle);
+  if (http->timer) uv_close((uv_handle_t *)http->timer, free_handle);
   http->timer = NULL;
-  curl_multi_cleanup(http->multi);
+  if (http->multi) curl_multi_cleanup(http->multi);
   http->multi = NULL;
   return 0;
+}
+
+static bool open_http(struct dr_http *http) {
+  if (curl_global_init(CURL_GLOBAL_ALL)) return false;
+  http->multi = curl_multi_init();
+  if (!http->multi || !(http->timer = malloc(sizeof *http->timer))) return false;
+  uv_timer_init(http->loop, http->timer);
+  http->timer->data = http;
+  curl_multi_setopt(http->multi, CURLMOPT_SOCKETFUNCTION, want_socket);
+  curl_multi_setopt(http->multi, CURLMOPT_SOCKETDATA, http);
+  curl_multi_setopt(http->multi, CURLMOPT_TIMERFUNCTION, want_timer);
+  curl_multi_setopt(http->multi, CURLMOPT_TIMERDATA, http);
+  return true;
 }
 
 struct dr_http *dr_http_of(lua_State *L) {
@@ -112,26 +128,14 @@ struct dr_http *dr_http_of(lua_State *L) {
   struct dr_http *http = lua_touserdata(L, -1);
   lua_pop(L, 1);
   if (http) return http;
-  struct dr_runtime *rt = dr_runtime_of(L);
-  curl_global_init(CURL_GLOBAL_ALL);
   http = lua_newuserdatauv(L, sizeof *http, 0);
-  *http = (struct dr_http){.loop = &rt->loop, .timer = malloc(sizeof *http->timer), .multi = curl_multi_init()};
-  if (!http->timer || !http->multi) {
-    free(http->timer);
-    curl_multi_cleanup(http->multi);
-    luaL_error(L, "cannot make an HTTP client: out of memory");
-  }
-  uv_timer_init(http->loop, http->timer);
-  http->timer->data = http;
-  curl_multi_setopt(http->multi, CURLMOPT_SOCKETFUNCTION, want_socket);
-  curl_multi_setopt(http->multi, CURLMOPT_SOCKETDATA, http);
-  curl_multi_setopt(http->multi, CURLMOPT_TIMERFUNCTION, want_timer);
-  curl_multi_setopt(http->multi, CURLMOPT_TIMERDATA, http);
+  *http = (struct dr_http){.loop = &dr_runtime_of(L)->loop};
   if (luaL_newmetatable(L, HTTP)) {
     lua_pushcfunction(L, l_gc);
     lua_setfield(L, -2, "__gc");
   }
   lua_setmetatable(L, -2);
+  if (!open_http(http)) luaL_error(L, "cannot make an HTTP client: out of memory");
   lua_rawsetp(L, LUA_REGISTRYINDEX, &KEY);
   return http;
 }
@@ -233,37 +237,48 @@ static const char *opt_field(lua_State *L, const char *name, const char *fallbac
   return lua_tostring(L, -1);
 }
 
+static bool is_http(const char *url) { return !strncasecmp(url, "http://", 7) || !strncasecmp(url, "https://", 8); }
+
+// Adds the header at -2 (name) and -1 (value), and says whether that could be done; pops nothing.
+static bool add_header(lua_State *L, struct curl_slist **headers) {
+  const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : NULL, *value = lua_tostring(L, -1);
+  if (!name || !*name || !value || strpbrk(name, "\r\n:") || strpbrk(value, "\r\n")) return false;
+  lua_pushfstring(L, *value ? "%s: %s" : "%s;", name, value);
+  struct curl_slist *more = curl_slist_append(*headers, lua_tostring(L, -1));
+  lua_pop(L, 1);
+  if (more) *headers = more;
+  return more;
+}
+
 // http.request{url, method = "GET", headers = {}, body, unix_socket, timeout = 60, limit = 64 MiB}
 //   -> {status, headers (lower-case names), body} | nil, err
 static int l_request(lua_State *L) {
+  static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-";
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 1);
   struct dr_error e;
   struct dr_request_options o = {.method = opt_field(L, "method", "GET"), .proxy = true};
+  if (!*o.method || o.method[strspn(o.method, letters)]) return luaL_error(L, "http.request: 'method' must be a word");
   o.url = opt_field(L, "url", NULL);
   if (!o.url) return luaL_error(L, "http.request: 'url' is missing");
   o.who = o.url;
   o.unix_socket = opt_field(L, "unix_socket", NULL);
   if (opt_field(L, "body", NULL)) o.body = lua_gettop(L);
   lua_getfield(L, 1, "limit");
-  o.limit = (size_t)luaL_optinteger(L, -1, 64 << 20);
+  lua_Integer limit = luaL_optinteger(L, -1, 64 << 20);
+  if (limit < 0) return luaL_error(L, "http.request: 'limit' must be a number of bytes of at least 0");
+  o.limit = (size_t)limit;
   lua_getfield(L, 1, "timeout");
   double timeout = dr_opt_seconds(L, lua_gettop(L), 60);
+  if (!is_http(o.url)) {
+    dr_fail(&e, "invalid", EINVAL, "the URL '%s' is neither http:// nor https://", o.url);
+    return dr_return_error(L, &e);
+  }
   if (lua_getfield(L, 1, "headers") == LUA_TTABLE) {
     for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
-      const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : NULL, *value = lua_tostring(L, -1);
-      if (!name || !value || strpbrk(name, "\r\n:") || strpbrk(value, "\r\n")) {
-        curl_slist_free_all(o.headers);
-        return luaL_error(L, "http.request: a header is a name and a value without line breaks");
-      }
-      lua_pushfstring(L, *value ? "%s: %s" : "%s;", name, value);
-      struct curl_slist *more = curl_slist_append(o.headers, lua_tostring(L, -1));
-      lua_pop(L, 1);
-      if (!more) {
-        curl_slist_free_all(o.headers);
-        return luaL_error(L, "out of memory");
-      }
-      o.headers = more;
+      if (add_header(L, &o.headers)) continue;
+      curl_slist_free_all(o.headers);
+      return luaL_error(L, "http.request: a header is a name and a value without line breaks");
     }
   }
   if (!dr_request_start(L, &o, &e)) return dr_return_error(L, &e);

@@ -36,7 +36,6 @@ struct dr_request {
   long status;
   bool head_done, stream, receive_paused, send_paused, out_ended;
   size_t limit;
-  double deadline;  // on the loop's clock in seconds, or below 0
   char who[160];
   char detail[CURL_ERROR_SIZE];
 };
@@ -48,10 +47,13 @@ struct dr_request *dr_request_start(lua_State *L, const struct dr_request_option
 // k. idx is the request's stack index. A time-out closes it and leaves its error in the channel.
 int dr_request_wait(lua_State *L, int idx, double timeout, lua_KFunction k, lua_KContext ctx);
 
-// The value of a header among raw lines, copied to `value` (cut to fit), or false.
-bool dr_header(const struct dr_buffer *raw, const char *name, char *value, size_t size);
+// The same for who has written too much: until the peer took most of it, or has answered.
+int dr_request_wait_written(lua_State *L, int idx, double timeout, lua_KFunction k, lua_KContext ctx);
 
-// Pushes the headers as a table with lower-case names.
+// The value of a header among raw lines, of length *len and not terminated, or NULL.
+const char *dr_header(const struct dr_buffer *raw, const char *name, size_t *len);
+
+// Pushes the headers as a table with lower-case names; one that comes twice is joined by commas (RFC 9110, 5.2).
 void dr_push_headers(lua_State *L, const struct dr_buffer *raw);
 
 // For upgrade.c: the multi handle of this state, its error texts, and the settings that every easy handle shares.

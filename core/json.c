@@ -16,8 +16,9 @@ static const char CODEC;  // registry key: {encode, decode, mark}
 
 enum { MAX_DEPTH = 200, MARK_LEN = 2 + 16 };
 
-// lua-cjson 2.1 writes numbers by %.14g and every empty table as {}. What it cannot say goes through it as a string
-// that starts with a mark, and is unquoted afterwards. The mark is random per process, so that no text can forge it.
+// lua-cjson 2.1 writes numbers by %.14g and every empty table as {}, and reads every number as a double. What it cannot
+// say goes through it as a string that starts with a mark, and is unquoted afterwards. The mark is random per process,
+// so that no text can forge it.
 static void push_codec(lua_State *L) {
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &CODEC) == LUA_TTABLE) return;
   lua_pop(L, 1);
@@ -27,6 +28,9 @@ static void push_codec(lua_State *L) {
   lua_call(L, 1, 1);
   lua_getfield(L, -1, "new");  // a codec of our own: another user's settings do not reach us
   lua_call(L, 0, 1);
+  lua_getfield(L, -1, "decode_invalid_numbers");
+  lua_pushboolean(L, false);
+  lua_call(L, 1, 0);
   lua_getfield(L, -1, "encode");
   lua_setfield(L, -4, "encode");
   lua_getfield(L, -1, "decode");
@@ -50,13 +54,19 @@ static bool is_array(lua_State *L, int idx) {
   return same;
 }
 
+// An integer with more digits than %.14g writes.
+static bool is_long(lua_State *L, int idx) {
+  const lua_Integer longest = 99999999999999;
+  return lua_isinteger(L, idx) && (lua_tointeger(L, idx) > longest || lua_tointeger(L, idx) < -longest);
+}
+
 static bool needs_copy(lua_State *L, int idx, int depth);
 
 // Pushes the value at idx in the form that cjson writes as we want it.
 static void push_encodable(lua_State *L, int idx, const char *mark, int depth) {
   idx = lua_absindex(L, idx);
   luaL_checkstack(L, 6, "JSON value too deep");
-  if (lua_isinteger(L, idx) && llabs(lua_tointeger(L, idx)) >= 100000000000000) {
+  if (is_long(L, idx)) {
     lua_pushfstring(L, "%s%I", mark, (LUAI_UACINT)lua_tointeger(L, idx));
   } else if (!lua_istable(L, idx) || !needs_copy(L, idx, depth)) {
     lua_pushvalue(L, idx);
@@ -79,9 +89,7 @@ static bool needs_copy(lua_State *L, int idx, int depth) {
   idx = lua_absindex(L, idx);
   if (is_array(L, idx) && lua_rawlen(L, idx) == 0) return true;
   for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) {
-    bool hit = lua_isinteger(L, -1) ? llabs(lua_tointeger(L, -1)) >= 100000000000000
-               : lua_istable(L, -1) ? needs_copy(L, -1, depth + 1)
-                                    : false;
+    bool hit = is_long(L, -1) || (lua_istable(L, -1) && needs_copy(L, -1, depth + 1));
     if (hit) {
       lua_pop(L, 2);
       return true;
@@ -125,55 +133,133 @@ void dr_json_encode(lua_State *L, int idx) {
   lua_settop(L, codec);
 }
 
+// ---- decoding ----------------------------------------------------------------------------------
+
+enum { EXACT_DIGITS = 15 };  // what every double holds
+
+static bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+// Whether a longer run of digits is anywhere: then one is at every sixteenth byte.
+static bool may_be_inexact(const char *text, size_t len) {
+  for (size_t i = EXACT_DIGITS; i < len; i += EXACT_DIGITS + 1)
+    if (is_digit(text[i])) return true;
+  return false;
+}
+
+static const char *past_string(const char *at, const char *end) {
+  for (at++; at < end && *at != '"'; at++)
+    if (*at == '\\') at++;
+  return at < end ? at + 1 : end;
+}
+
+// Pushes the text with every integer that a double might not hold quoted and marked.
+static void push_quoted(lua_State *L, const char *text, size_t len, const char *mark) {
+  const char *end = text + len, *from = text;
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  for (const char *at = text; at < end;) {
+    if (*at == '"') {
+      at = past_string(at, end);
+    } else if (*at == '-' || is_digit(*at)) {
+      const char *number = at, *digits = at + (*at == '-');
+      for (at = digits; at < end && is_digit(*at);) at++;
+      bool whole = at == end || !strchr(".eE", *at);
+      if (!whole || at - digits <= EXACT_DIGITS || *digits == '0') {
+        while (at < end && (is_digit(*at) || strchr(".eE+-", *at))) at++;
+        continue;
+      }
+      luaL_addlstring(&b, from, number - from);
+      luaL_addchar(&b, '"');
+      luaL_addlstring(&b, mark, MARK_LEN);
+      luaL_addlstring(&b, number, at - number);
+      luaL_addchar(&b, '"');
+      from = at;
+    } else {
+      at++;
+    }
+  }
+  luaL_addlstring(&b, from, end - from);
+  luaL_pushresult(&b);
+}
+
+// Pushes what takes the place of the scalar at the top, and says true; or false: it may stay.
+static bool push_settled(lua_State *L, const char *mark) {
+  size_t len;
+  lua_Integer whole;
+  if (lua_type(L, -1) == LUA_TNUMBER) {
+    if (!lua_numbertointeger(lua_tonumber(L, -1), &whole) || (lua_Number)whole != lua_tonumber(L, -1)) return false;
+    lua_pushinteger(L, whole);
+    return true;
+  }
+  const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &len) : NULL;
+  if (!text || len <= MARK_LEN || memcmp(text, mark, MARK_LEN)) return false;
+  if (!lua_stringtonumber(L, text + MARK_LEN)) return false;  // an integer, or a float where it is too large for one
+  return true;
+}
+
 // Makes whole numbers integers, drops null members and marks lists, in place. The value is at the top.
-static void settle(lua_State *L) {
-  if (!lua_istable(L, -1)) return;
+static void settle(lua_State *L, const char *mark) {
+  if (!lua_istable(L, -1)) {
+    if (push_settled(L, mark)) lua_replace(L, -2);
+    return;
+  }
   luaL_checkstack(L, 6, "JSON value too deep");
   int table = lua_gettop(L);
   bool list = lua_rawlen(L, table) > 0;
   for (lua_pushnil(L); lua_next(L, table); lua_settop(L, table + 1)) {
-    lua_Integer whole;
     if (lua_istable(L, -1)) {
-      settle(L);
-    } else if (lua_type(L, -1) == LUA_TNUMBER && lua_numbertointeger(lua_tonumber(L, -1), &whole) &&
-               floor(lua_tonumber(L, -1)) == lua_tonumber(L, -1)) {
-      lua_pushvalue(L, -2);
-      lua_pushinteger(L, whole);
-      lua_rawset(L, table);
+      settle(L, mark);
     } else if (lua_islightuserdata(L, -1) && !list) {
       lua_pushvalue(L, -2);
       lua_pushnil(L);
+      lua_rawset(L, table);
+    } else if (push_settled(L, mark)) {
+      lua_pushvalue(L, -3);
+      lua_insert(L, -2);
       lua_rawset(L, table);
     }
   }
   if (list) luaL_setmetatable(L, ARRAY);
 }
 
+// Pushes the value of the text at the top, or the error, in its place.
+static int decode_top(lua_State *L, int codec) {
+  lua_getfield(L, codec, "decode");
+  lua_insert(L, -2);
+  return lua_pcall(L, 1, 1, 0);
+}
+
 int dr_json_decode(lua_State *L, const char *text, size_t len) {
   push_codec(L);
-  lua_getfield(L, -1, "decode");
-  lua_remove(L, -2);
-  lua_pushlstring(L, text, len);
-  if (lua_pcall(L, 1, 1, 0) == LUA_OK) {
-    if (lua_type(L, -1) == LUA_TNUMBER) {  // settle() mends tables in place; a bare number has none around it
-      lua_Integer whole;
-      int exact;
-      whole = lua_tointegerx(L, -1, &exact);
-      if (exact) lua_pushinteger(L, whole);
-      return 1;
-    }
-    settle(L);
+  int codec = lua_gettop(L), status = LUA_ERRRUN;
+  text = lua_pushlstring(L, text, len);
+  lua_getfield(L, codec, "mark");
+  const char *mark = lua_tostring(L, -1);
+  if (may_be_inexact(text, len)) {
+    push_quoted(L, text, len, mark);
+    status = decode_top(L, codec);
+  }
+  if (status != LUA_OK) {  // as it is: the place in an error is for those who have that text
+    lua_pushvalue(L, codec + 1);
+    status = decode_top(L, codec);
+  }
+  if (status == LUA_OK) {
+    settle(L, mark);
+    lua_replace(L, codec);
+    lua_settop(L, codec);
     return 1;
   }
   size_t why_len;
   const char *why = luaL_tolstring(L, -1, &why_len), *at = strstr(why, "at character ");
+  lua_pushnil(L);
+  lua_replace(L, codec);
   dr_push_error_text(L, "invalid", 0, why, why_len);
   if (at) {
     lua_pushinteger(L, strtoll(at + strlen("at character "), NULL, 10));
     lua_setfield(L, -2, "offset");
   }
-  lua_pushnil(L);
-  lua_insert(L, -2);
+  lua_replace(L, codec + 1);
+  lua_settop(L, codec + 1);
   return 2;
 }
 
@@ -187,6 +273,11 @@ static int l_decode(lua_State *L) {
   size_t len;
   const char *text = luaL_checklstring(L, 1, &len);
   return dr_json_decode(L, text, len);
+}
+
+void dr_json_push_array(lua_State *L) {
+  lua_newtable(L);
+  luaL_setmetatable(L, ARRAY);
 }
 
 // json.array([list]): marks a list, so that an empty one is written as [] and not as {}.

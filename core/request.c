@@ -22,6 +22,7 @@ static void head_complete(struct dr_request *r) {
 static size_t on_header(char *data, size_t size, size_t n, void *arg) {
   struct dr_request *r = arg;
   size_t len = size * n;
+  if (!len) return 0;
   if (len >= 5 && !memcmp(data, "HTTP/", 5)) {  // a later answer takes the place of a 1xx one
     dr_buffer_drop(&r->headers, dr_buffer_len(&r->headers));
     return len;
@@ -31,7 +32,7 @@ static size_t on_header(char *data, size_t size, size_t n, void *arg) {
     r->channel.failed = true;
     return 0;
   }
-  if (len == 2 && data[0] == '\r') {
+  if (data[0] == '\n' || (len == 2 && data[0] == '\r')) {  // the end of a head
     long status = 0;
     curl_easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &status);
     if (status >= 200) head_complete(r);
@@ -46,7 +47,7 @@ static size_t on_data(char *data, size_t size, size_t n, void *arg) {
   size_t len = size * n;
   head_complete(r);
   bool stream = r->stream && r->status < 400;
-  if (stream && dr_buffer_len(&c->in) >= DR_HIGH_WATER) {
+  if (stream && dr_channel_full(c)) {
     r->receive_paused = true;
     return CURL_WRITEFUNC_PAUSE;
   }
@@ -55,7 +56,11 @@ static size_t on_data(char *data, size_t size, size_t n, void *arg) {
     c->failed = true;
     return 0;
   }
-  if (dr_buffer_add(&c->in, data, len)) return 0;
+  if (dr_buffer_add(&c->in, data, len)) {
+    dr_fail(&c->error, "system", ENOMEM, "out of memory for the answer of %s", r->who);
+    c->failed = true;
+    return 0;
+  }
   if (stream) dr_wake(&c->reader);
   return len;
 }
@@ -80,9 +85,8 @@ static void on_done(void *arg, CURLcode result) {
   struct dr_channel *c = &r->channel;
   // An engine that refuses an upload answers and closes early: the answer is what counts.
   if (result == CURLE_SEND_ERROR && r->head_done && r->status >= 400) result = CURLE_OK;
-  if (result == CURLE_OK) {
-    head_complete(r);
-  } else if (!c->failed) {
+  if (result == CURLE_OK && !r->head_done) result = CURLE_GOT_NOTHING;  // libcurl lets half a head pass for one
+  if (result != CURLE_OK && !c->failed) {
     dr_http_error(&c->error, r->easy, result, r->who, r->detail);
     c->failed = true;
   }
@@ -92,9 +96,10 @@ static void on_done(void *arg, CURLcode result) {
 // ---- the channel's side ------------------------------------------------------------------------
 
 static void go_on(struct dr_request *r) {
-  if (!r->easy) return;
+  if (!r->easy || r->channel.ended) return;
   int pause = (r->receive_paused ? CURLPAUSE_RECV : 0) | (r->send_paused ? CURLPAUSE_SEND : 0);
-  curl_easy_pause(r->easy, pause);
+  CURLcode result = curl_easy_pause(r->easy, pause);  // may call on_data, and nobody else hears of its failure
+  if (result != CURLE_OK) on_done(r, result);
 }
 
 static void more(struct dr_channel *c) {
@@ -129,14 +134,15 @@ static void close_request(struct dr_channel *c) {
 }
 
 // The task that waited was cancelled or out of time: nobody wants the answer any more.
-static void give_up(struct dr_wait *w) {
-  struct dr_channel *c = dr_channel_of_reader(w);
+static void give_up(struct dr_channel *c, enum dr_outcome outcome) {
   struct dr_request *r = (struct dr_request *)c;
-  dr_fail(&c->error, w->outcome == DR_TIMED_OUT ? "timeout" : "cancelled", ETIMEDOUT, "no answer in time from %s",
-          r->who);
+  dr_fail(&c->error, outcome == DR_TIMED_OUT ? "timeout" : "cancelled", ETIMEDOUT, "no answer in time from %s", r->who);
   c->failed = true;
   close_request(c);
 }
+
+static void stop_reading(struct dr_wait *w) { give_up(dr_channel_of_reader(w), w->outcome); }
+static void stop_writing(struct dr_wait *w) { give_up(dr_channel_of_writer(w), w->outcome); }
 
 // ---- the border --------------------------------------------------------------------------------
 
@@ -219,8 +225,14 @@ fail:
 int dr_request_wait(lua_State *L, int idx, double timeout, lua_KFunction k, lua_KContext ctx) {
   struct dr_request *r = lua_touserdata(L, idx);
   if (r->channel.ended || (r->stream && r->head_done && r->status < 400)) return k(L, LUA_OK, ctx);
-  r->channel.reader.stop = give_up;
+  r->channel.reader.stop = stop_reading;
   return dr_wait(L, &r->channel.reader, idx, timeout, k, ctx);
+}
+
+int dr_request_wait_written(lua_State *L, int idx, double timeout, lua_KFunction k, lua_KContext ctx) {
+  struct dr_request *r = lua_touserdata(L, idx);
+  r->channel.writer.stop = stop_writing;
+  return dr_wait(L, &r->channel.writer, idx, timeout, k, ctx);
 }
 
 static const char *next_header(const struct dr_buffer *raw, size_t *at, const char **name, size_t *name_len,
@@ -243,27 +255,31 @@ static const char *next_header(const struct dr_buffer *raw, size_t *at, const ch
   return NULL;
 }
 
-bool dr_header(const struct dr_buffer *raw, const char *name, char *value, size_t size) {
+const char *dr_header(const struct dr_buffer *raw, const char *name, size_t *len) {
   const char *found_name, *found;
-  size_t at = 0, name_len, len;
-  while ((found = next_header(raw, &at, &found_name, &name_len, &len))) {
-    if (name_len != strlen(name) || strncasecmp(found_name, name, name_len)) continue;
-    snprintf(value, size, "%.*s", (int)len, found);
-    return true;
+  size_t at = 0, name_len;
+  while ((found = next_header(raw, &at, &found_name, &name_len, len))) {
+    if (name_len == strlen(name) && !strncasecmp(found_name, name, name_len)) return found;
   }
-  return false;
+  return NULL;
 }
 
 void dr_push_headers(lua_State *L, const struct dr_buffer *raw) {
   const char *name, *value;
   size_t at = 0, name_len, len;
   lua_newtable(L);
+  int table = lua_gettop(L);
   while ((value = next_header(raw, &at, &name, &name_len, &len))) {
     luaL_Buffer b;
     char *lower = luaL_buffinitsize(L, &b, name_len);
     for (size_t i = 0; i < name_len; i++) lower[i] = (char)tolower((unsigned char)name[i]);
     luaL_pushresultsize(&b, name_len);
+    lua_pushvalue(L, -1);
+    bool again = lua_rawget(L, table) == LUA_TSTRING;
+    if (again) lua_pushliteral(L, ", ");
     lua_pushlstring(L, value, len);
-    lua_rawset(L, -3);
+    if (again) lua_concat(L, 3);
+    if (!again) lua_replace(L, -2);
+    lua_rawset(L, table);
   }
 }

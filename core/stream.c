@@ -1,5 +1,6 @@
 #include "stream.h"
 
+#include <ctype.h>
 #include <lauxlib.h>
 
 #include "frames.h"
@@ -18,10 +19,11 @@ struct stream {
 
 static struct stream *check_stream(lua_State *L) { return luaL_checkudata(L, 1, STREAM); }
 
-static int push_line(lua_State *L, const char *line, size_t len) {
-  lua_pushlstring(L, line, len);
-  int n = dr_json_decode(L, line, len);
-  if (n == 1) {
+// The document of the line at the top, before it.
+static int decode_line(lua_State *L) {
+  size_t len;
+  const char *line = lua_tolstring(L, -1, &len);
+  if (dr_json_decode(L, line, len) == 1) {
     lua_insert(L, -2);
     return 2;
   }
@@ -30,60 +32,55 @@ static int push_line(lua_State *L, const char *line, size_t len) {
   return dr_return_error(L, &e);
 }
 
+// Finds the next item in the buffer: how many bytes it takes, 0 where it is not whole, -EPROTO.
+static int64_t find(struct stream *s, const char **item, size_t *n, struct dr_error *e) {
+  const struct dr_buffer *in = &s->channel->in;
+  size_t len = dr_buffer_len(in);
+  if (!len) return 0;
+  if (s->kind == DR_STREAM_LINES) return dr_line_next(dr_buffer_data(in), len, item, n, e);
+  if (s->kind == DR_STREAM_FRAMES) return dr_frame_next(&s->frames, dr_buffer_data(in), len, item, n, e);
+  *item = dr_buffer_data(in);
+  *n = len;
+  return (int64_t)len;
+}
+
 // Pushes the next item that the buffer holds. Returns how many values, 0 where it holds none.
 static int take(lua_State *L, struct stream *s) {
-  struct dr_buffer *in = &s->channel->in;
-  const char *data = dr_buffer_data(in), *item = NULL;
-  size_t len = dr_buffer_len(in), n = 0;
+  struct dr_channel *c = s->channel;
+  const char *item = NULL;
+  size_t n = 0;
   struct dr_error e;
-  int64_t used = 0;
-  int results = 0;
-  if (!len) return 0;
-  switch (s->kind) {
-    case DR_STREAM_BYTES:
-      lua_pushlstring(L, data, len);
-      results = 1;
-      used = (int64_t)len;
-      break;
-    case DR_STREAM_RAW:
-      lua_pushlstring(L, data, len);
-      lua_pushliteral(L, "stdout");
-      results = 2;
-      used = (int64_t)len;
-      break;
-    case DR_STREAM_LINES:
-      used = dr_line_next(data, len, &item, &n, &e);
-      if (used > 0) results = push_line(L, item, n);
-      break;
-    case DR_STREAM_FRAMES:
-      used = dr_frame_next(&s->frames, data, len, &item, &n, &e);
-      if (used > 0 && n > 0) {
-        static const char *const names[] = {"stdin", "stdout", "stderr", "error"};
-        lua_pushlstring(L, item, n);
-        lua_pushstring(L, names[s->frames.stream]);
-        results = 2;
-      }
-      break;
-  }
+  int64_t used = find(s, &item, &n, &e);
   if (used < 0) {
-    s->channel->failed = true;
-    s->channel->error = e;
+    c->failed = true;
+    c->error = e;
     return 0;
   }
-  dr_buffer_drop(in, (size_t)used);
-  return results;
+  if (n) lua_pushlstring(L, item, n);
+  dr_buffer_drop(&c->in, (size_t)used);
+  c->high = used || !dr_channel_full(c) ? 0 : dr_buffer_len(&c->in) + DR_HIGH_WATER;  // one item may be larger
+  if (!n) return 0;
+  if (s->kind == DR_STREAM_LINES) return decode_line(L);
+  if (s->kind == DR_STREAM_BYTES) return 1;
+  lua_pushstring(L, dr_frame_streams[s->kind == DR_STREAM_RAW ? 1 : s->frames.stream]);
+  return 2;
+}
+
+static bool is_blank(const struct dr_buffer *b) {
+  for (size_t i = 0; i < dr_buffer_len(b); i++)
+    if (!isspace((unsigned char)dr_buffer_data(b)[i])) return false;
+  return true;
 }
 
 static int at_end(lua_State *L, struct stream *s) {
   struct dr_channel *c = s->channel;
-  size_t len = dr_buffer_len(&c->in);
   if (c->failed) return dr_return_error(L, &c->error);
-  if (s->kind == DR_STREAM_LINES && len) {  // a last document without a line break
-    int n = push_line(L, dr_buffer_data(&c->in), len);
-    dr_buffer_drop(&c->in, len);
-    return n;
+  if (s->kind == DR_STREAM_LINES && !is_blank(&c->in)) {  // a last document without a line break
+    lua_pushlstring(L, dr_buffer_data(&c->in), dr_buffer_len(&c->in));
+    dr_buffer_drop(&c->in, dr_buffer_len(&c->in));
+    return decode_line(L);
   }
-  if (s->kind == DR_STREAM_FRAMES && (len || s->frames.left)) {
+  if (s->kind == DR_STREAM_FRAMES && (dr_buffer_len(&c->in) || s->frames.left)) {
     struct dr_error e;
     dr_fail(&e, "protocol", EPROTO, "the stream ended inside of a frame");
     return dr_return_error(L, &e);
@@ -93,7 +90,7 @@ static int at_end(lua_State *L, struct stream *s) {
 }
 
 static int read_on(lua_State *L, int status, lua_KContext ctx) {
-  (void)status, (void)ctx;
+  (void)ctx;
   struct stream *s = check_stream(L);
   for (;;) {
     struct dr_channel *c = s->channel;
@@ -102,24 +99,23 @@ static int read_on(lua_State *L, int status, lua_KContext ctx) {
       return 1;
     }
     int results = take(L, s);
-    if (dr_buffer_len(&c->in) < DR_HIGH_WATER / 2) c->more(c);
-    if (results) return results;
+    if (results) {
+      if (s->channel && dr_buffer_len(&c->in) < DR_HIGH_WATER / 2) c->more(c);
+      return results;
+    }
     if (c->failed) return at_end(L, s);
     size_t before = dr_buffer_len(&c->in);
     c->more(c);
     if (dr_buffer_len(&c->in) != before) continue;
     if (c->ended) return at_end(L, s);
-    double left = -1;
-    if (s->deadline >= 0) {
-      left = s->deadline - (double)uv_hrtime() / 1e9;
-      if (left < 0) {
-        struct dr_error e;
-        dr_fail(&e, "timeout", ETIMEDOUT, "nothing came through the stream in time");
-        return dr_return_error(L, &e);
-      }
+    if (status == LUA_YIELD && c->reader.outcome == DR_TIMED_OUT) {
+      struct dr_error e;
+      dr_fail(&e, "timeout", ETIMEDOUT, "nothing came through the stream in time");
+      return dr_return_error(L, &e);
     }
+    double left = s->deadline < 0 ? -1 : s->deadline - (double)uv_hrtime() / 1e9;
     c->reader.stop = NULL;
-    return dr_wait(L, &c->reader, 1, left, read_on, 0);
+    return dr_wait(L, &c->reader, 1, s->deadline >= 0 && left < 0 ? 0 : left, read_on, 0);
   }
 }
 
@@ -156,23 +152,30 @@ static int written(lua_State *L, int status, lua_KContext ctx) {
   (void)status, (void)ctx;
   struct stream *s = check_stream(L);
   struct dr_channel *c = s->channel;
-  if (c && c->failed) return dr_return_error(L, &c->error);
-  if (c && !c->ended && dr_buffer_len(&c->out) > DR_HIGH_WATER) return dr_wait(L, &c->writer, 1, -1, written, 0);
   struct dr_error e;
-  dr_fail(&e, "unreachable", EPIPE, "the stream is closed");
-  if (!c || c->ended) return dr_return_error(L, &e);
+  if (c && c->failed) return dr_return_error(L, &c->error);
+  if (!c || c->ended) {
+    dr_fail(&e, "unreachable", EPIPE, "the stream is closed");
+    return dr_return_error(L, &e);
+  }
+  if (dr_buffer_len(&c->out) > DR_HIGH_WATER) {
+    c->writer.stop = NULL;
+    return dr_wait(L, &c->writer, 1, -1, written, 0);
+  }
   lua_pushboolean(L, true);
   return 1;
 }
 
-// stream:write(bytes) -> true | nil, err. Waits while the peer is too far behind.
+// stream:write(bytes) -> true | nil, err. Waits while the peer is too far behind. For attach and exec.
 static int l_write(lua_State *L) {
   struct stream *s = check_stream(L);
   size_t len;
   const char *data = luaL_checklstring(L, 2, &len);
-  if (s->channel && !s->channel->ended) {
-    if (dr_buffer_add(&s->channel->out, data, len)) return luaL_error(L, "out of memory");
-    s->channel->flush(s->channel);
+  struct dr_channel *c = s->channel;
+  if (c && !c->writable) return luaL_error(L, "this stream is for reading, or its end was written already");
+  if (c && !c->ended) {
+    if (dr_buffer_add(&c->out, data, len)) return luaL_error(L, "out of memory");
+    c->flush(c);
   }
   lua_settop(L, 1);
   return written(L, LUA_OK, 0);
@@ -181,7 +184,9 @@ static int l_write(lua_State *L) {
 // stream:shutdown(): nothing more will be written; the peer sees the end of its input
 static int l_shutdown(lua_State *L) {
   struct stream *s = check_stream(L);
-  if (s->channel) s->channel->half_close(s->channel);
+  if (!s->channel || !s->channel->writable) return 0;
+  s->channel->writable = false;
+  s->channel->half_close(s->channel);
   return 0;
 }
 

@@ -1,8 +1,10 @@
 // Upgraded (hijacked) connections, for attach and exec: HTTP once, raw bytes both ways from then on. libcurl makes the
 // connection (unix, TCP or TLS, CURLOPT_CONNECT_ONLY); the one request is written and its answer's head read here.
 // Engine API, "Attach to a container": 101 UPGRADED, or 200 from engines that ignore the upgrade headers.
+#include <ctype.h>
 #include <lauxlib.h>
 #include <stdio.h>
+#include <strings.h>
 #include <sys/socket.h>
 
 #include "http.h"
@@ -27,35 +29,75 @@ static void broken(struct dr_upgrade *u, const char *what) {
 
 // ---- the head of the answer --------------------------------------------------------------------
 
-// Whether a refusal's body is whole. The engine sends its errors with a Content-Length.
-static bool refusal_whole(const struct dr_upgrade *u) {
-  char length[24];
-  return dr_header(&u->headers, "content-length", length, sizeof length) &&
-         dr_buffer_len(&u->channel.in) >= strtoull(length, NULL, 10);
+static bool is_refusal(const struct dr_upgrade *u) { return u->head_done && u->status >= 300; }
+
+static bool header_is(const struct dr_upgrade *u, const char *name, const char *wanted) {
+  size_t len;
+  const char *value = dr_header(&u->headers, name, &len);
+  return value && len == strlen(wanted) && !strncasecmp(value, wanted, len);
+}
+
+// Takes the framing off the chunks (RFC 9112, 7.1) of a body that began at data. Returns its length once it is whole,
+// -EAGAIN until then, or -EPROTO.
+static ssize_t unchunk(char *data, size_t len) {
+  char *at = data, *end = data + len, *out = data;
+  for (int pass = 0; pass < 2; at = data, pass++) {  // whole at all? then in place
+    for (;;) {
+      char *line = memchr(at, '\n', end - at);
+      if (!line) return -EAGAIN;
+      if (!isxdigit((unsigned char)*at)) return -EPROTO;
+      unsigned long size = strtoul(at, NULL, 16);
+      if (size > MAX_REFUSAL) return -EPROTO;
+      if (size == 0) break;
+      if ((size_t)(end - line) < 1 + size + 2) return -EAGAIN;
+      if (pass) memmove(out, line + 1, size), out += size;
+      at = line + 1 + size;
+      at += *at == '\r';
+      if (*at++ != '\n') return -EPROTO;
+    }
+  }
+  return out - data;
+}
+
+// Whether a refusal's body is whole, which then is all that `in` holds. The engine tells the length of a short one, and
+// sends a long one in chunks.
+static bool refusal_whole(struct dr_upgrade *u) {
+  struct dr_buffer *in = &u->channel.in;
+  size_t len;
+  const char *length = dr_header(&u->headers, "content-length", &len);
+  if (length) return dr_buffer_len(in) >= strtoull(length, NULL, 10);  // a line's end stops it
+  if (!header_is(u, "transfer-encoding", "chunked")) return false;
+  ssize_t whole = dr_buffer_len(in) ? unchunk(in->data + in->at, dr_buffer_len(in)) : -EAGAIN;
+  if (whole >= 0) in->end = in->at + whole;
+  if (whole == -EPROTO) broken(u, "broken chunks");
+  return whole >= 0;
 }
 
 // Takes the head off `in` once it is whole.
 static void take_head(struct dr_upgrade *u) {
   struct dr_buffer *in = &u->channel.in;
   size_t len = dr_buffer_len(in);
-  const char *data = dr_buffer_data(in), *end = memmem(data, len, "\r\n\r\n", 4);
+  const char *data = dr_buffer_data(in), *end = len ? memmem(data, len, "\r\n\r\n", 4) : NULL;
   if (!end) {
     if (len > MAX_HEAD) broken(u, "an endless answer");
     return;
   }
-  int major = 0, minor = 0, status = 0;
-  if (sscanf(data, "HTTP/%d.%d %d", &major, &minor, &status) != 3 || major != 1 || status < 100 || status > 599) {
+  if (len < 13 || memcmp(data, "HTTP/1.", 7) || data[8] != ' ' || !isdigit((unsigned char)data[9])) {
     broken(u, "something that is not HTTP/1");
     return;
   }
+  u->status = strtol(data + 9, NULL, 10);
   const char *lines = (const char *)memchr(data, '\n', len) + 1;
-  if (lines < end && dr_buffer_add(&u->headers, lines, end - lines)) {
+  dr_buffer_drop(&u->headers, dr_buffer_len(&u->headers));
+  if (lines < end && dr_buffer_add(&u->headers, lines, end + 2 - lines)) {
     fail(u, CURLE_OUT_OF_MEMORY);
     return;
   }
-  u->status = status;
-  u->head_done = true;
   dr_buffer_drop(in, end + 4 - data);
+  if (u->status == 101 || u->status >= 200)
+    u->head_done = true;
+  else
+    take_head(u);  // 1xx: the answer is still to come
 }
 
 // ---- the socket --------------------------------------------------------------------------------
@@ -63,7 +105,7 @@ static void take_head(struct dr_upgrade *u) {
 static void receive(struct dr_upgrade *u) {
   char chunk[16 * 1024];
   struct dr_channel *c = &u->channel;
-  while (!c->ended && dr_buffer_len(&c->in) < DR_HIGH_WATER + (u->head_done ? 0 : MAX_HEAD)) {
+  while (!c->ended && (!u->head_done || is_refusal(u) || !dr_channel_full(c))) {
     size_t n = 0;
     CURLcode code = curl_easy_recv(u->easy, chunk, sizeof chunk, &n);
     if (code == CURLE_AGAIN) break;
@@ -78,9 +120,11 @@ static void receive(struct dr_upgrade *u) {
       break;
     }
     if (!u->head_done) take_head(u);
-    if (u->head_done && u->status >= 400) {
-      if (refusal_whole(u)) dr_channel_end(c);
-      if (dr_buffer_len(&c->in) > MAX_REFUSAL) broken(u, "an endless refusal");
+    if (is_refusal(u)) {
+      if (refusal_whole(u))
+        dr_channel_end(c);
+      else if (dr_buffer_len(&c->in) > MAX_REFUSAL)
+        broken(u, "an endless refusal");
     } else if (u->head_done) {
       dr_wake(&c->reader);
     }
@@ -100,11 +144,12 @@ static void transmit(struct dr_upgrade *u) {
     dr_buffer_drop(&c->out, n);
   }
   if (dr_buffer_len(&c->out) < DR_HIGH_WATER / 2) dr_wake(&c->writer);
-  if (!dr_buffer_len(&c->out) && u->out_ended) shutdown(u->fd, SHUT_WR);
+  if (!dr_buffer_len(&c->out) && u->out_ended && !c->ended) shutdown(u->fd, SHUT_WR);
 }
 
 static void on_poll(uv_poll_t *poll, int status, int events) {
   struct dr_upgrade *u = poll->data;
+  if (status < 0) u->events = 0;  // libuv has stopped; there may be more to read before the error
   if (status < 0 || (events & UV_READABLE)) receive(u);
   if (events & UV_WRITABLE) transmit(u);
   watch(u);
@@ -115,7 +160,7 @@ static void watch(struct dr_upgrade *u) {
   struct dr_channel *c = &u->channel;
   if (!u->poll) return;
   int events = 0;
-  if (!c->ended && (!u->head_done || dr_buffer_len(&c->in) < DR_HIGH_WATER)) events |= UV_READABLE;
+  if (!c->ended && (!u->head_done || is_refusal(u) || !dr_channel_full(c))) events |= UV_READABLE;
   if (!c->ended && dr_buffer_len(&c->out)) events |= UV_WRITABLE;
   if (events == u->events) return;
   u->events = events;
@@ -198,6 +243,7 @@ struct dr_upgrade *dr_upgrade_start(lua_State *L, const struct dr_request_option
   memset(u, 0, sizeof *u);
   u->http = http;
   u->fd = CURL_SOCKET_BAD;
+  u->channel.writable = true;
   u->channel.more = more;
   u->channel.flush = flush;
   u->channel.half_close = half_close;
@@ -224,7 +270,7 @@ fail:
 
 int dr_upgrade_wait(lua_State *L, int idx, double timeout, lua_KFunction k, lua_KContext ctx) {
   struct dr_upgrade *u = lua_touserdata(L, idx);
-  if (u->channel.ended || (u->head_done && u->status < 400)) return k(L, LUA_OK, ctx);
+  if (u->channel.ended || (u->head_done && !is_refusal(u))) return k(L, LUA_OK, ctx);
   u->channel.reader.stop = give_up;
   return dr_wait(L, &u->channel.reader, idx, timeout, k, ctx);
 }
