@@ -49,6 +49,7 @@ static size_t on_data(char *data, size_t size, size_t n, void *arg) {
   bool stream = r->stream && r->status < 400;
   if (stream && dr_channel_full(c)) {
     r->receive_paused = true;
+    dr_wake(&c->reader);  // who may need more for one item
     return CURL_WRITEFUNC_PAUSE;
   }
   if (!stream && dr_buffer_len(&c->in) + len > r->limit) {

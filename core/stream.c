@@ -58,7 +58,10 @@ static int take(lua_State *L, struct stream *s) {
   }
   if (n) lua_pushlstring(L, item, n);
   dr_buffer_drop(&c->in, (size_t)used);
-  c->high = used || !dr_channel_full(c) ? 0 : dr_buffer_len(&c->in) + DR_HIGH_WATER;  // one item may be larger
+  if (used)
+    c->high = 0;
+  else if (dr_channel_full(c))
+    c->high = dr_buffer_len(&c->in) + DR_HIGH_WATER;  // one item may be larger
   if (!n) return 0;
   if (s->kind == DR_STREAM_LINES) return decode_line(L);
   if (s->kind == DR_STREAM_BYTES) return 1;
