@@ -196,7 +196,12 @@ static void more(struct dr_channel *c) {
   watch(u);
 }
 
-static void flush(struct dr_channel *c) { watch((struct dr_upgrade *)c); }
+// What the kernel takes at once is safe from a close that follows.
+static void flush(struct dr_channel *c) {
+  struct dr_upgrade *u = (struct dr_upgrade *)c;
+  if (u->poll) transmit(u);
+  watch(u);
+}
 
 static void half_close(struct dr_channel *c) {
   struct dr_upgrade *u = (struct dr_upgrade *)c;
