@@ -61,7 +61,8 @@ end
 step "Its limits, read from its cgroup"
 local stat = assert(dockrun.cgroup.read(container.State.Pid))
 show("memory", ("%s of %s"):format(output.size(stat.memory.usage), output.size(stat.memory.limit)))
-if stat.memory.swap_limit then show("with swap", ("of %s: there is none"):format(output.size(stat.memory.swap_limit))) end
+local swap = stat.memory.swap_limit and stat.memory.swap_limit - stat.memory.limit
+if swap then show("swap", swap == 0 and "none" or output.size(swap)) end
 show("cpu", stat.cpu.shares and ("%d shares"):format(stat.cpu.shares) or ("weight %d"):format(stat.cpu.weight))
 show("processes", ("%d of %s"):format(stat.pids.current, stat.pids.limit or "any number"))
 

@@ -1,5 +1,8 @@
 #!/usr/bin/env dockrun
--- Draws what a command prints on a terminal as an SVG: scripts/demo | dockrun scripts/picture.lua TITLE >docs/demo.svg
+-- Draws what a command prints on a terminal as an SVG:
+--
+--   script -qec scripts/demo /dev/null | dockrun scripts/picture.lua scripts/demo >docs/demo.svg
+--
 -- Understands the colours that dockrun uses (SGR 0, 1, 31 to 36, 90).
 local title = arg[1] or "dockrun"
 local colors = {
@@ -26,6 +29,7 @@ end
 
 local lines, columns = {}, 0
 for line in io.lines() do
+  line = line:gsub("\r$", "")
   lines[#lines + 1] = line
   columns = math.max(columns, utf8.len((line:gsub("\27%[[%d;]*m", ""))) or #line)
 end
