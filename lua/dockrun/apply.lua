@@ -138,7 +138,8 @@ local function roll(agent, job, list)
   while list[at] do
     local group = group_of(job, list[at].planned.group)
     local policy = group.update or job.update
-    local width = policy and math.max(policy.max_parallel, 1) or math.huge
+    if policy and policy.max_parallel == 0 then policy = nil end  -- as Nomad: all at once
+    local width = policy and policy.max_parallel or math.huge
     local batch, failure = {}, nil
     while list[at] and list[at].planned.group == group.name and #batch < width do
       batch[#batch + 1] = list[at]

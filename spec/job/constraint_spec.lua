@@ -26,6 +26,10 @@ describe("a constraint", function()
     [[attribute = "${attr.driver.docker.runtimes}", operator = "set_contains", value = "crun,runc"]],
     [[attribute = "${attr.driver.docker.runtimes}", operator = "set_contains_any", value = "kata,runc"]],
     [[attribute = "${meta.tier}", value = "gold"]],
+    [[attribute = "$meta.tier", value = "gold"]],
+    [[attribute = "$node.unique.name", value = "here"]],
+    [[attribute = "$node.datacenter", operator = "!=", value = "ams1"]],
+    [[attribute = "${attr.driver.docker.runtimes}", set_contains = "crun"]],
     [[attribute = "${attr.kernel.name}", operator = "is_set"]],
     [[attribute = "${attr.nothing}", operator = "is_not_set"]],
     [[attribute = "${attr.kernel.name}", operator = "is", value = "linux"]],
@@ -41,6 +45,7 @@ describe("a constraint", function()
 
   for text, message in pairs {
     [ [[attribute = "$attr.kernel.name", value = "windows"]] ] = "$attr.kernel.name is 'linux' here, and must be = 'windows'",
+    [ [[attribute = "$node.datacenter", value = "ams1"]] ] = "$node.datacenter is not known here, and must be = 'ams1'",
     [ [[attribute = "${attr.nothing}", value = "1"]] ] = "${attr.nothing} is not known here, and must be = '1'",
     [ [[attribute = "${attr.cpu.numcores}", operator = "<", value = "4"]] ] = "'4' here, and must be < '4'",
     [ [[attribute = "${attr.driver.docker.version}", version = "~> 20.9.1"]] ] = "must be version '~> 20.9.1'",

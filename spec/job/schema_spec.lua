@@ -5,7 +5,7 @@ describe("the schema, described for help,", function()
   for _, row in ipairs(schema.describe()) do by_path[row.path] = row end
 
   for _, case in ipairs {
-    { "job.type", type = "string", default = "service", values = { "service", "batch" } },
+    { "job.type", type = "string", default = "service", values = { "service", "batch", "system", "sysbatch" } },
     { "job.group.count", type = "integer", default = 1 },
     { "job.group.task.config.image", type = "string", required = true },
     { "job.group.task.config.args", type = "list of string" },

@@ -28,6 +28,7 @@ describe("a task's environment", function()
     assert.equal("22333", built.NOMAD_PORT_6379)
     assert.equal("22333", built.NOMAD_HOST_PORT_6379)
     assert.equal("10.0.0.1:22333", built.NOMAD_ADDR_6379)
+    assert.equal("10.0.0.1", built.NOMAD_IP_6379)
   end)
 
   it("has the port to bind under any other label, as written and in upper case", function()

@@ -5,6 +5,8 @@
 --- v1.41, ContainerCreate; none where dockrun itself acts on it), and `policy`, the agent's options that limit it.
 
 local checks = require "dockrun.job.checks"
+local older = require "dockrun.job.older"
+local rows_of = require "dockrun.job.rows"
 local storage = require "dockrun.job.storage"
 local types = require "dockrun.job.types"
 
@@ -83,20 +85,20 @@ local healthchecks = {
 }
 
 local logging = {
-  { name = "type", type = "string", default = "json-file", check = checks.not_blank, engine = "HostConfig.LogConfig.Type",
+  { name = "type", was = "driver", type = "string", default = "json-file", check = checks.not_blank, engine = "HostConfig.LogConfig.Type",
     doc = "the engine's log driver" },
   { name = "config", type = "map", of = "string", engine = "HostConfig.LogConfig.Config", doc = "options of the log driver" },
 }
 
 ---@type SchemaRow[]
-return {
+return rows_of.join({
   -- the image
   { name = "image", type = "string", required = true, check = checks.not_blank, engine = "Image",
     doc = "image reference; no tag means latest" },
   { name = "image_pull_timeout", type = "duration", check = checks.range(1),
     doc = "the time that the pull may take; left out, the agent's docker.pull_timeout (5m)" },
   { name = "force_pull", type = "boolean", default = false, doc = "pull, even if the image is on the host" },
-  { name = "load", type = "string", check = checks.not_blank,
+  { name = "load", type = "string", older = older.only, check = checks.not_blank,
     doc = "archive to load the image from instead of a registry: a path in /local, or one that begins with /local or /alloc" },
   { name = "auth", type = "block", rows = auth, doc = "credentials for the registry" },
   { name = "auth_soft_fail", type = "boolean", default = false, doc = "where credentials cannot be had, pull without" },
@@ -105,7 +107,7 @@ return {
   { name = "entrypoint", type = "list", of = "string", engine = "Entrypoint", doc = "instead of the image's" },
   { name = "command", type = "string", check = checks.not_blank, engine = "Cmd",
     doc = "what runs; with blanks and no args it is split on them" },
-  { name = "args", type = "list", of = "string", engine = "Cmd", doc = "of the command" },
+  { name = "args", type = "list", of = "string", older = older.words, engine = "Cmd", doc = "of the command" },
   { name = "work_dir", type = "string", check = checks.absolute_path, engine = "WorkingDir", doc = "instead of the image's" },
   { name = "init", type = "boolean", default = false, engine = "HostConfig.Init", doc = "run an init that reaps zombies as PID 1" },
   { name = "interactive", type = "boolean", default = false, engine = "OpenStdin", doc = "keep stdin open" },
@@ -135,7 +137,8 @@ return {
   { name = "extra_hosts", type = "list", of = "string", check = extra_host, engine = "HostConfig.ExtraHosts",
     doc = "name:address, for its /etc/hosts" },
   { name = "dns_servers", type = "list", of = "string", check = checks.address(), engine = "HostConfig.Dns", doc = "addresses" },
-  { name = "dns_search_domains", type = "list", of = "string", check = checks.not_blank, engine = "HostConfig.DnsSearch", doc = "domains" },
+  { name = "dns_search_domains", was = "search_domains", type = "list", of = "string", check = checks.not_blank,
+    engine = "HostConfig.DnsSearch", doc = "domains" },
   { name = "dns_options", type = "list", of = "string", check = checks.not_blank, engine = "HostConfig.DnsOptions",
     doc = "as in resolv.conf(5)" },
   { name = "ports", type = "list", of = "label", engine = "HostConfig.PortBindings",
@@ -148,7 +151,7 @@ return {
     doc = "source:target[:mode]; a relative source is in the task's directory, which holds local/" },
   { name = "volume_driver", type = "string", check = checks.not_blank, engine = "HostConfig.VolumeDriver",
     policy = { "docker.volumes.enabled" }, doc = "driver of volumes, whose sources are then names of volumes" },
-  { name = "mount", type = "blocks", rows = storage.mount, engine = "HostConfig.Mounts",
+  { name = "mount", was = "mounts", type = "blocks", rows = storage.mount, engine = "HostConfig.Mounts",
     policy = { "docker.volumes.enabled" }, doc = "a volume, a directory of the host or memory" },
   { name = "devices", type = "blocks", rows = storage.device, engine = "HostConfig.Devices", doc = "devices of the host" },
   { name = "readonly_rootfs", type = "boolean", default = false, engine = "HostConfig.ReadonlyRootfs",
@@ -197,4 +200,4 @@ return {
   { name = "sysctl", type = "map", of = "string", engine = "HostConfig.Sysctls", doc = "kernel parameters of its namespaces" },
   { name = "ulimit", type = "map", of = "string", check = limit, check_key = limit_name, engine = "HostConfig.Ulimits",
     doc = "limit = 'soft:hard', such as nofile = '2048:4096'" },
-}
+}, rows_of.unused "SSL isolation ssl")

@@ -93,10 +93,11 @@ function M.problem(one)
   end
 end
 
--- The value that a text stands for; nil where it names what the host does not have.
+-- The value that a text stands for; nil where it names what the host does not have. A name alone is one without braces
+-- too, as Nomad 0.1 writes it.
 local function value_of(text, context)
   if not text then return nil end
-  return (interpolate.text(text, context))
+  return (interpolate.text(text:gsub("^%$(%l+%.[%w_.-]+)$", "${%1}"), context))
 end
 
 -- Why a constraint does not hold; nil where it does.

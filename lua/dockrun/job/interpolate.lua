@@ -1,7 +1,8 @@
 --- `${…}` in the strings of a task: names of the node, the job and the task's environment.
 ---
---- `${NOMAD_…}` and `${env.NAME}` are the task's environment, as in Nomad; `${attr.…}` and `${node.…}` are the node's;
---- `${meta.KEY}` is the job's meta, the inner level winning. `$attr.…` without braces is Nomad 0.1's form. `$${` and
+--- `${NOMAD_…}`, `${env.NAME}` and `${NAME}` are the task's environment, as in Nomad; `${attr.…}` and `${node.…}` are the
+--- node's; `${meta.KEY}` is the job's meta, the inner level winning. `$attr.…` without braces is Nomad 0.1's form. So are
+--- `$node.…`, `$meta.…` and `$NOMAD_…`, where there is such a name; else these may be meant for a shell, and stay. `$${` and
 --- `$$attr.` stand for `${` and `$attr.` themselves.
 
 local nearest = require "dockrun.job.nearest"
@@ -22,7 +23,7 @@ local kinds = { "attr", "env", "meta", "node" }
 
 -- "attr.kernel.name", 'meta["a.b"]', "NOMAD_IP" -> where to look, and for what
 local function parse(name)
-  if name:find "^NOMAD_" then return "env", name end
+  if name:find "^NOMAD_" or name:find "^[%a_][%w_]*$" then return "env", name end
   local kind, key = name:match "^(%a+)%.(.+)$"
   if not kind then kind, key = name:match '^(%a+)%["(.*)"%]$' end
   return kind, key
@@ -61,6 +62,19 @@ local function lookup(name, context, known)
   return text, why
 end
 
+-- The name that stands at a "$", and the byte after it.
+local function bare(text, from, context)
+  local name, after = text:match("^%${([^}]*)}()", from)
+  if not name then name, after = text:match("^%$(attr%.[%w_.-]*[%w_-])()", from) end
+  if name then return name, after end
+  for _, pattern in ipairs { "^%$(NOMAD_[%w_]+)()", "^%$(node%.[%w_.-]*[%w_-])()", "^%$(meta%.[%w_.-]*[%w_-])()" } do
+    name, after = text:match(pattern, from)
+    local kind, key
+    if name then kind, key = parse(name) end
+    if kind and context[kind] and context[kind][key] ~= nil then return name, after end
+  end
+end
+
 --- Fills in one string.
 ---@param text string
 ---@param context InterpolateContext
@@ -74,8 +88,7 @@ function fill(text, context, known)
     if not from then break end
     parts[#parts + 1] = text:sub(at, from - 1)
     local escaped = text:match("^%$%$({)", from) or text:match("^%$%$(attr%.)", from)
-    local name, after = text:match("^%${([^}]*)}()", from)
-    if not name then name, after = text:match("^%$(attr%.[%w_.-]*[%w_-])()", from) end
+    local name, after = bare(text, from, context)
     if escaped then
       parts[#parts + 1], at = "$" .. escaped, from + 2 + #escaped
     elseif name then

@@ -60,6 +60,7 @@ local function index_of(rows)
       index.known[name] = i
       if not row.hidden then table.insert(row.unused and index.unused or index.used, name) end
     end
+    if row.was then index.known[row.was] = i end
   end
   index.new = maker(defaults)
   indexes[rows] = index
@@ -179,9 +180,10 @@ end
 
 -- Both keys of a row, as one value.
 local function given(row, raw)
-  local value, other = raw[row.name], raw[row.also]
+  local also = row.also or row.was
+  local value, other = raw[row.name], raw[also]
   if value ~= nil and other ~= nil then return { value, other }, row.name end
-  if value == nil then return other, row.also end
+  if value == nil then return other, also end
   return value, row.name
 end
 
@@ -203,7 +205,7 @@ end
 
 function Reading:value(row, raw, path)
   local key, value = row.name, raw[row.name]
-  if row.also then value, key = given(row, raw) end
+  if row.also or row.was then value, key = given(row, raw) end
   if value == nil then
     local default = row.default
     if type(default) ~= "table" then
@@ -212,6 +214,7 @@ function Reading:value(row, raw, path)
     end
     value, key = default, row.name
   end
+  if row.older then value = row.older(value) end
   if row.unused and asks(value) and not self.noted[row] then
     self.noted[row] = true
     self.problems:warn(sub(path, key), "known to Nomad; not used on a single host")

@@ -32,7 +32,7 @@ end
 local without_value = { is_set = true, is_not_set = true, distinct_hosts = true, distinct_property = true }
 
 local function constraint(reading, one)
-  for _, operator in ipairs { "version", "regexp" } do
+  for _, operator in ipairs { "version", "regexp", "set_contains" } do
     if one[operator] then one.operator, one.value = operator, one[operator] end
     one[operator] = nil
   end
@@ -55,6 +55,16 @@ local restarts = {
   service = { attempts = 2, interval = 1800, delay = 15, mode = "fail" },
   batch = { attempts = 3, interval = 86400, delay = 15, mode = "fail" },
 }
+
+-- Jobs of which Nomad runs one on each host: here there is one.
+local on_one_host = { system = "service", sysbatch = "batch" }
+
+local function job_type(reading, job)
+  local here = on_one_host[job.type]
+  if not here then return end
+  reading.problems:warn(reading.paths[job] .. ".type", ("'%s' is the same as '%s' on a single host"):format(job.type, here))
+  job.type = here
+end
 
 -- A policy, with what it leaves out taken from the one around it.
 local function restart(reading, policy, around)
@@ -86,6 +96,7 @@ end
 ---@param job table
 function M.job(reading, job)
   adopt(job)
+  job_type(reading, job)
   unique(reading, job.groups, "group", function(group) return reading.paths[group] or reading.paths[group.tasks[1]] end)
   local levels = { job }
   for _, group in ipairs(job.groups) do

@@ -1,6 +1,7 @@
 --- What a job file may say: one row per key, which drives reading, defaults, checks, the words of errors and the help.
 
 local checks = require "dockrun.job.checks"
+local rows_of = require "dockrun.job.rows"
 local stanzas = require "dockrun.job.stanzas"
 local types = require "dockrun.job.types"
 
@@ -9,6 +10,8 @@ local M = {}
 ---@class SchemaRow
 ---@field name string       the key, and where its value stands in the normalised job
 ---@field also? string      another key for the same: `group` for `groups`; both may be given
+---@field was? string       the same, as older job files call it
+---@field older? fun(value: any): any  a value as older job files write it -> as it is written now
 ---@field type string       a scalar of types.lua, or list, map, block, blocks, named, hooks, any
 ---@field of? string        list, map: the type of what is in it
 ---@field rows? SchemaRow[] block, blocks, named: what may stand in it
@@ -24,7 +27,7 @@ local M = {}
 ---@field policy? string[]  the agent's options that limit it
 ---@field doc string
 
-local at_least = checks.range
+local at_least, join, unused = checks.range, rows_of.join, rows_of.unused
 
 local function driver(value)
   if value ~= "docker" then return ("driver '%s' is not supported; the only one is 'docker'"):format(value) end
@@ -45,21 +48,6 @@ local function env_name(key)
   if key == "" or key:find "[=%z]" then return "is not a name for an environment variable" end
 end
 
--- Keys of Nomad that decide about a cluster, or about parts of Nomad that a single host does not have.
-local function unused(keys)
-  local rows = {}
-  for key in keys:gmatch "%S+" do
-    rows[#rows + 1] = { name = key, type = "any", unused = true, doc = "Nomad's; kept, not used on a single host" }
-  end
-  return rows
-end
-
-local function join(...)
-  local rows = {}
-  for _, list in ipairs { ... } do table.move(list, 1, #list, #rows + 1, rows) end
-  return rows
-end
-
 local meta = { name = "meta", type = "map", of = "string", default = {}, doc = "data of your own; the inner level wins" }
 local hooks = { name = "hooks", type = "hooks", default = {}, doc = "functions named after a transition; in .lua files only" }
 
@@ -76,6 +64,7 @@ M.constraint = join({
   { name = "regexp", type = "string", doc = "short for operator = \"regexp\" with this value" },
   { name = "distinct_hosts", type = "boolean", doc = "short for that operator" },
   { name = "distinct_property", type = "string", doc = "short for that operator with this attribute" },
+  { name = "set_contains", type = "string", doc = "short for that operator with this value" },
 }, unused "hard weight")
 local constraints = {
   name = "constraints", also = "constraint", type = "blocks", rows = M.constraint, default = {},
@@ -142,7 +131,7 @@ M.task = join({
   { name = "kill_signal", type = "string", default = "SIGTERM", check = signal, doc = "what asks the task to end" },
   { name = "kill_timeout", type = "duration", default = 5, doc = "the wait before it is killed" },
   { name = "resources", type = "block", rows = M.resources, default = {}, doc = "what it may use" },
-}, stanzas.task, unused [[action affinity artifact check_restart consul csi_plugin dispatch_payload identity kind logs scaling
+}, stanzas.task, unused [[action affinity artifact check_restart consul csi_plugin discover dispatch_payload identity kind logs scaling
   schedule secret service template vault volume_mount]])
 
 M.group = join({
@@ -156,7 +145,8 @@ M.group = join({
 
 M.job = join({
   { name = "name", type = "name", required = true, doc = "the job's name" },
-  { name = "type", type = "string", default = "service", values = { "service", "batch" }, doc = "batch: exit code 0 is success" },
+  { name = "type", type = "string", default = "service", values = { "service", "batch", "system", "sysbatch" },
+    doc = "batch: exit code 0 is success; system and sysbatch are the same as service and batch on a single host" },
   meta, constraints, hooks, update,
   { name = "groups", also = "group", type = "named", rows = M.group, default = {}, doc = "what is counted and restarted together" },
   { name = "tasks", also = "task", type = "named", rows = M.task, default = {}, doc = "each is a group of its own name" },

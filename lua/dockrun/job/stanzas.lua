@@ -42,7 +42,8 @@ M.check = {
 
 ---@type SchemaRow[]
 M.update = {
-  { name = "max_parallel", type = "integer", check = checks.range(1), default = 1, doc = "allocations that are replaced at a time" },
+  { name = "max_parallel", type = "integer", check = checks.range(0), default = 1,
+    doc = "allocations that are replaced at a time; 0: all at once, as if there were no such block" },
   { name = "min_healthy_time", type = "duration", default = 10, doc = "that a new one must be healthy in a row" },
   { name = "healthy_deadline", type = "duration", check = positive, default = 300, doc = "until it must be" },
   { name = "auto_revert", type = "boolean", default = false, doc = "start again what was there before, where that had to stop first" },

@@ -27,6 +27,7 @@ local function add_ports(env, context)
       local name = name_of(port.label)
       env["NOMAD_PORT_" .. name] = tostring(told(port))
       env["NOMAD_HOST_PORT_" .. name] = tostring(port.host_port)
+      env["NOMAD_IP_" .. name] = context.ip
       env["NOMAD_ADDR_" .. name] = address(context.ip, port.host_port)
     end
   end
