@@ -217,12 +217,12 @@ int dr_limit(lua_State *L) {
 
 // ---- functions of C that take long -------------------------------------------------------------
 
-static int guarded_done(lua_State *L, int status, lua_KContext ctx) {
+static int diverted_done(lua_State *L, int status, lua_KContext ctx) {
   (void)status, (void)ctx;
   return lua_gettop(L);
 }
 
-static int l_guarded(lua_State *L) {
+static int l_diverted(lua_State *L) {
   bool instead = false;
   int n = lua_gettop(L);
   if (current_budget(dr_runtime_of(L))) {
@@ -236,21 +236,21 @@ static int l_guarded(lua_State *L) {
   if (!instead) return lua_tocfunction(L, lua_upvalueindex(1))(L);
   lua_pushvalue(L, lua_upvalueindex(3));
   lua_insert(L, 1);
-  lua_callk(L, n, LUA_MULTRET, 0, guarded_done);
-  return guarded_done(L, LUA_OK, 0);
+  lua_callk(L, n, LUA_MULTRET, 0, diverted_done);
+  return diverted_done(L, LUA_OK, 0);
 }
 
-int dr_guard(lua_State *L) {
+int dr_divert(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   luaL_checktype(L, 3, LUA_TFUNCTION);
   luaL_checktype(L, 4, LUA_TFUNCTION);
   lua_settop(L, 4);
   lua_pushvalue(L, 2);
   lua_gettable(L, 1);
-  if (lua_tocfunction(L, 5) == l_guarded) return 0;  // by another copy of the module, in the same state
+  if (lua_tocfunction(L, 5) == l_diverted) return 0;  // by another copy of the module, in the same state
   luaL_argcheck(L, lua_iscfunction(L, 5) && !lua_getupvalue(L, 5, 1), 2, "names no plain function of C");
   lua_insert(L, 3);
-  lua_pushcclosure(L, l_guarded, 3);
+  lua_pushcclosure(L, l_diverted, 3);
   lua_settable(L, 1);
   return 0;
 }

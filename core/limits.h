@@ -47,8 +47,8 @@ void dr_uncount_memory(struct dr_runtime *rt, lua_State *L);
 // however long it takes, counts as one instruction.
 int dr_limit(lua_State *L);
 
-// guard(library, name, takes_long, fn): from here on, where a task with limits calls library[name], a function of C,
+// divert(library, name, takes_long, fn): from here on, where a task with limits calls library[name], a function of C,
 // with arguments for which takes_long(...) is true, it calls fn(...) instead.
-int dr_guard(lua_State *L);
+int dr_divert(lua_State *L);
 
 #endif

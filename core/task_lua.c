@@ -157,7 +157,7 @@ int luaopen_dockrun_core_tasks(lua_State *L) {
                                      {"__tostring", l_tostring}, {NULL, NULL}};
   static const luaL_Reg module[] = {
       {"spawn", l_spawn},  {"spawn_free", l_spawn_free}, {"sleep", l_sleep}, {"current", l_current},
-      {"limit", dr_limit}, {"guard", dr_guard},          {NULL, NULL}};
+      {"limit", dr_limit}, {"divert", dr_divert},        {NULL, NULL}};
   luaL_newmetatable(L, dr_task_type);
   luaL_setfuncs(L, methods, 0);
   lua_pushvalue(L, -1);

@@ -334,10 +334,10 @@ function M.gsub(text, pattern, replacement, most)
   return table.concat(parts), count
 end
 
-for name, fn in pairs(M) do runtime.guard(string, name, takes_long, fn) end
+for name, fn in pairs(M) do runtime.divert(string, name, takes_long, fn) end
 
 -- Nothing, ever so often.
-runtime.guard(string, "rep", function(text, times, separator)
+runtime.divert(string, "rep", function(text, times, separator)
   return text == "" and (separator == nil or separator == "") and math.type(times) ~= nil
 end, function() return "" end)
 

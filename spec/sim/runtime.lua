@@ -19,7 +19,7 @@ function M.new(sched, process)
     now = function() return sched.time end,
     clock = function() return M.EPOCH + math.floor(sched.time), math.floor(sched.time % 1 * 1e9) end,
     limit = function() end,
-    guard = function() end,
+    divert = function() end,
   }
 end
 

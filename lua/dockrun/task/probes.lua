@@ -1,8 +1,9 @@
 --- One look at a task, by the kind of its check.
 local http = require "dockrun.core.http"
+local limited = require "dockrun.limited"
+local queue = require "dockrun.core.queue"
 local runtime = require "dockrun.core.runtime"
 local uv = require "luv"
-local queue = require "dockrun.core.queue"
 
 local M = {}
 
@@ -23,11 +24,11 @@ local look = {}
 function look.tcp(task, check)
   local ip, port = address(task, check)
   local socket, done = uv.new_tcp(), queue.new()
-  socket:connect(ip, port, function(err) done:push(err or true) end)
-  local answer = done:pop(check.timeout)
-  socket:close()
-  if answer == true then return true end
-  return false, ("%s:%d: %s"):format(ip, port, answer or "no answer in time")
+  local _ <close> = setmetatable({}, { __close = function() socket:close() end })
+  local ok, why = socket:connect(ip, port, function(err) done:push(err or true) end)
+  if ok then why = done:pop(check.timeout) or "no answer in time" end
+  if why == true then return true end
+  return false, ("%s:%d: %s"):format(ip, port, why)
 end
 
 function look.http(task, check)
@@ -63,24 +64,21 @@ local function run_command(engine, id, check)
   return false, ("'%s' ended with %d%s"):format(check.command, found.ExitCode or -1, said)
 end
 
--- A function, in at most so long: what it returned, or false and why not.
-local function within(seconds, fn, ...)
-  local running <close> = runtime.spawn(pcall, fn, ...)
-  local answer = table.pack(running:await(seconds))  -- raises only where who looks is cancelled
-  if running:status() ~= "done" then return false, ("no answer within %g s"):format(seconds) end
-  if not answer[1] then return false, tostring(answer[2]) end
-  return table.unpack(answer, 2, answer.n)
-end
-
 function look.exec(task, check)
-  return within(check.timeout, run_command, task.agent.engine, task.container_id, check)
+  local command <close> = runtime.spawn(run_command, task.agent.engine, task.container_id, check)
+  local ok, why = command:await(check.timeout)
+  if command:status() ~= "done" then return false, ("'%s' took more than %g s"):format(check.command, check.timeout) end
+  return ok, why
 end
 look.script = look.exec
 
+-- The job's own function, under the limits of a hook.
 function look.lua(task, check)
-  local ok, why = within(check.timeout, check.run, task:view())
-  if ok == nil and why == nil then return true end  -- it found nothing to complain of
-  return ok and true or false, why and tostring(why) or "the function said no"
+  local limits = setmetatable({ timeout = check.timeout }, { __index = task.agent.hooks.limits })
+  local ok, answer, why = limited.call(limits, check.run, task:view())
+  if not ok then return false, "the function " .. answer end
+  if answer == nil and why == nil then return true end  -- it found nothing to complain of
+  return answer and true or false, why or "the function said no"
 end
 
 --- Looks once.
