@@ -27,16 +27,24 @@ int dr_refused(lua_State *L, const struct dr_engine *e, const struct dr_endpoint
                const struct dr_buffer *in) {
   size_t len = dr_buffer_len(in);
   const char *text = len ? dr_buffer_data(in) : "";
+  const char *kind = "engine", *own = NULL;
   int top = lua_gettop(L);
-  if (dr_json_decode(L, text, len) == 1 && lua_istable(L, -1) && lua_getfield(L, -1, "message") == LUA_TSTRING)
+  if (len && (dr_json_decode(L, text, len) != 1 || !lua_istable(L, -1))) {
+    kind = "protocol";  // not the engine's, but of whoever reads requests before it: this one was not understood
+    lua_pushlstring(L, text, len < 200 ? len : 200);
+    own = lua_pushfstring(L, ", and not in JSON: %s", lua_tostring(L, -1));
+  } else if (!len || lua_getfield(L, -1, "message") != LUA_TSTRING || !lua_rawlen(L, -1)) {
+    own = "";
+  } else {
     text = lua_tolstring(L, -1, &len);
-  while (len && (text[len - 1] == '\n' || text[len - 1] == '\r')) len--;
-  if (!len) {
-    text = lua_pushfstring(L, "%s answered %d to %s %s", e->who, (int)status, row->method, row->path);
+    while (len && (text[len - 1] == '\n' || text[len - 1] == '\r')) len--;
+  }
+  if (own) {
+    text = lua_pushfstring(L, "%s answered %d to %s %s%s", e->who, (int)status, row->method, row->path, own);
     len = strlen(text);
   }
   lua_pushnil(L);
-  dr_push_error_text(L, "engine", (int)status, text, len);
+  dr_push_error_text(L, kind, (int)status, text, len);
   lua_pushstring(L, row->name);
   lua_setfield(L, -2, "call");
   lua_replace(L, top + 2);
@@ -45,14 +53,31 @@ int dr_refused(lua_State *L, const struct dr_engine *e, const struct dr_endpoint
   return 2;
 }
 
+// Whether the caller takes the answer at the top, and says false with why at the top where not.
+static bool accepted(lua_State *L, const struct dr_endpoint *row) {
+  if (lua_getiuservalue(L, AT_ENGINE, DR_ENGINE_CHECK) == LUA_TFUNCTION) {
+    lua_pushstring(L, row->name);
+    lua_pushvalue(L, -3);
+    lua_call(L, 2, 1);
+  }
+  if (lua_isstring(L, -1)) return false;
+  lua_pop(L, 1);
+  return true;
+}
+
 static int push_json_answer(lua_State *L, const struct dr_engine *e, const struct dr_endpoint *row,
                             const struct dr_buffer *in) {
   struct dr_error error;
   size_t len = dr_buffer_len(in);
   if (len && dr_json_decode(L, dr_buffer_data(in), len) == 1) {
     if (!lua_touserdata(L, -1) && lua_islightuserdata(L, -1)) dr_json_push_array(L);  // null: a list of none, in Go
-    return 1;
+    if (!lua_istable(L, -1)) goto none;
+    if (accepted(L, row)) return 1;
+    dr_fail(&error, "protocol", EPROTO, "the answer to %s %s is not as it should be, from %s: %s", row->method,
+            row->path, e->who, lua_tostring(L, -1));
+    return dr_return_error(L, &error);
   }
+none:
   lua_settop(L, AT_EXCHANGE);
   dr_fail(&error, "protocol", EPROTO, "the answer to %s %s is not JSON, from %s: %.*s", row->method, row->path, e->who,
           len < 200 ? (int)len : 200, len ? dr_buffer_data(in) : "");

@@ -107,7 +107,7 @@ static void push_auth(lua_State *L) {
 }
 
 static void trace(lua_State *L, const struct dr_endpoint *row, const char *path) {
-  lua_getiuservalue(L, AT_ENGINE, 1);
+  lua_getiuservalue(L, AT_ENGINE, DR_ENGINE_TRACE);
   if (lua_isfunction(L, -1)) {
     lua_createtable(L, 0, 5);
     lua_pushstring(L, row->name);

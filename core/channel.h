@@ -18,7 +18,8 @@ struct dr_buffer {
 enum { DR_LARGEST_BUFFER = 1 << 30, DR_KEPT_BUFFER = 1 << 20 };  // a larger one is let go of when it is empty
 
 static inline size_t dr_buffer_len(const struct dr_buffer *b) { return b->end - b->at; }
-static inline const char *dr_buffer_data(const struct dr_buffer *b) { return b->data + b->at; }
+// NULL where nothing was ever in it.
+static inline const char *dr_buffer_data(const struct dr_buffer *b) { return b->data ? b->data + b->at : NULL; }
 
 static inline int dr_buffer_add(struct dr_buffer *b, const void *data, size_t len) {
   if (!len) return 0;

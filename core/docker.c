@@ -52,7 +52,7 @@ static void push_path(lua_State *L, const struct dr_endpoint *row) {
     lua_concat(L, 2);
     p += plain;
     if (!*p) break;
-    size_t len, name_len = strcspn(p, "}") - 1;
+    size_t len = 0, name_len = strcspn(p, "}") - 1;
     const char *value = arg <= last && lua_type(L, arg) == LUA_TSTRING ? lua_tolstring(L, arg, &len) : NULL;
     if (!value || !len || !strcmp(value, ".") || strstr(value, ".."))
       luaL_error(L, "%s: its argument %d is the %s, a string that is not empty and has no '..'", row->name, arg - 1,
@@ -145,14 +145,16 @@ static char *copy_field(lua_State *L, int idx, const char *name) {
   return copy;
 }
 
-// docker.connect{endpoint = "unix:///var/run/docker.sock", timeout = 60, tls = {ca, cert, key, insecure}, trace}
+// docker.connect{endpoint = "unix:///var/run/docker.sock", timeout = 60, tls = {ca, cert, key, insecure}, trace,
+// check}
 //   -> engine | nil, err (kind "invalid"). Nothing is sent yet; the first call negotiates the API version.
-// trace(call) sees every request before it is sent: {name, method, path (with the query), options}.
+// trace(call) sees every request before it is sent: {name, method, path (with the query), options}. check(name, answer)
+// sees every answer that is one JSON document, and may return what is wrong with it: then the call fails.
 static int l_connect(lua_State *L) {
   struct dr_error error;
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 1);
-  struct dr_engine *e = lua_newuserdatauv(L, sizeof *e, 1);
+  struct dr_engine *e = lua_newuserdatauv(L, sizeof *e, DR_ENGINE_CHECK);
   memset(e, 0, sizeof *e);
   luaL_setmetatable(L, ENGINE);
   e->endpoint = copy_field(L, 1, "endpoint");
@@ -160,7 +162,9 @@ static int l_connect(lua_State *L) {
   lua_getfield(L, 1, "timeout");
   e->timeout = dr_opt_seconds(L, -1, 60);
   lua_getfield(L, 1, "trace");
-  lua_setiuservalue(L, 2, 1);
+  lua_setiuservalue(L, 2, DR_ENGINE_TRACE);
+  lua_getfield(L, 1, "check");
+  lua_setiuservalue(L, 2, DR_ENGINE_CHECK);
   if (lua_getfield(L, 1, "tls") == LUA_TTABLE) {
     e->tls.ca = copy_field(L, -1, "ca");
     e->tls.cert = copy_field(L, -1, "cert");

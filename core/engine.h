@@ -16,6 +16,8 @@ struct dr_engine {
   double timeout;
 };
 
+enum { DR_ENGINE_TRACE = 1, DR_ENGINE_CHECK };  // functions of the caller, or nil: user values
+
 // Where things are on the stack of a call under way. The body is JSON text, a string, a function or nil; the deadline,
 // of an upload, a time on the clock of uv_hrtime or nil.
 enum { AT_ENGINE = 1, AT_OPTIONS, AT_PATH, AT_BODY, AT_EXCHANGE, AT_DEADLINE };

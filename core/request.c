@@ -238,7 +238,7 @@ int dr_request_wait_written(lua_State *L, int idx, double timeout, lua_KFunction
 
 static const char *next_header(const struct dr_buffer *raw, size_t *at, const char **name, size_t *name_len,
                                size_t *value_len) {
-  const char *data = raw->data + raw->at;
+  const char *data = dr_buffer_data(raw);
   while (*at < dr_buffer_len(raw)) {
     const char *line = data + *at, *end = memchr(line, '\n', dr_buffer_len(raw) - *at);
     if (!end) end = data + dr_buffer_len(raw);

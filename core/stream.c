@@ -23,12 +23,12 @@ static struct stream *check_stream(lua_State *L) { return luaL_checkudata(L, 1, 
 static int decode_line(lua_State *L) {
   size_t len;
   const char *line = lua_tolstring(L, -1, &len);
-  if (dr_json_decode(L, line, len) == 1) {
+  if (dr_json_decode(L, line, len) == 1 && lua_istable(L, -1)) {
     lua_insert(L, -2);
     return 2;
   }
   struct dr_error e;
-  dr_fail(&e, "protocol", EPROTO, "a line that is not JSON (%.*s)", len < 400 ? (int)len : 400, line);
+  dr_fail(&e, "protocol", EPROTO, "a line that is not a JSON object (%.*s)", len < 400 ? (int)len : 400, line);
   return dr_return_error(L, &e);
 }
 

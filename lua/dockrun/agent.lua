@@ -1,5 +1,6 @@
 -- What the tasks of one process share, and the way of a job: submitted, watched, stopped.
 local allocs = require "dockrun.task.alloc"
+local answers = require "dockrun.driver.answers"
 local corePorts = require "dockrun.core.ports"
 local endpoint = require "dockrun.driver.endpoint"
 local env = require "dockrun.task.env"
@@ -50,14 +51,17 @@ function M.new(options, opts)
   local where, err = endpoint.resolve(options)
   if not where then return nil, err end
   local engine
-  engine, err = docker.connect { endpoint = where.endpoint, tls = where.tls, timeout = options["docker.timeout"], trace = opts.trace }
+  engine, err = docker.connect {
+    endpoint = where.endpoint, tls = where.tls, timeout = options["docker.timeout"], trace = opts.trace, check = answers.check,
+  }
   if not engine then return nil, err end
   local bind_ip = options["docker.bind_ip"]
   local self = setmetatable({
     engine = engine, options = options, emitter = opts.emitter or events.new(),
     hooks = hooks.new(options),
     state = state, is_alive = opts.is_alive or process.is_alive, warned = {}, changes = {},
-    images = image.new(engine, options, state), watch = watch.new(engine, options["docker.watch_interval"]),
+    images = image.new(engine, options, state),
+    watch = watch.new(engine, { interval = options["docker.watch_interval"], patience = options["docker.timeout"] }),
     tasks = {}, allocs = {}, publish_ip = bind_ip,
     random = opts.random or math.random,
     bind_ip = bind_ip ~= "" and bind_ip or "0.0.0.0",

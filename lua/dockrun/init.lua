@@ -66,6 +66,7 @@ function M.connect(opts)
   end
   return docker.connect {
     endpoint = where.endpoint, tls = opts.tls or where.tls, timeout = opts.timeout or M.options["docker.timeout"], trace = opts.trace,
+    check = require("dockrun.driver.answers").check,
   }
 end
 

@@ -585,6 +585,22 @@ describe("a callback of luv", function()
     assert.equal("spawned", queue:pop(5))
   end)
 
+  it("comes where luv was first loaded by a coroutine that is gone", function()
+    local result = process.run { "-e", [[
+      package.loaded.luv = nil
+      coroutine.wrap(function() require "luv" end)()
+      collectgarbage()
+      collectgarbage()
+      local dockrun, uv = require "dockrun", require "luv"
+      local queue, timer = dockrun.queue(), uv.new_timer()
+      for _ = 1, 100 do
+        timer:start(0, 0, function() queue:push(true) end)
+        queue:pop(5)
+      end
+      timer:close()]] }
+    assert.equal(0, result.code, result.stderr)
+  end)
+
   it("is told where it cannot wait", function()
     local queue = dockrun.queue()
     timer:start(1, 0, function()

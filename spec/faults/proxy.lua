@@ -1,9 +1,12 @@
 -- A proxy between dockrun and a Docker engine, unix socket to unix socket, that does harm at one byte of one request or
 -- answer:
 --
---   local p <close> = proxy.start("unix:///run/docker.sock", { { request = 7, direction = "down", byte = 20, action = "reset" } })
+--   local p <close> = proxy.start "unix:///run/docker.sock"
+--   local fault = { request = 7, direction = "down", byte = 20, action = "reset" }
+--   local requests = p:arm { fault }
 --   … dockrun --endpoint <p.endpoint> …
---   p.requests[7].path, p.faults[1].fired
+--   p:arm {}
+--   requests[7].path, fault.fired
 --
 -- or stops dead (freeze), drops who is connected (drop), or goes away and comes back as another socket (away, back).
 local dockrun = require "dockrun"
@@ -12,7 +15,7 @@ local uv = require "luv"
 local M = {}
 
 ---@class Fault
----@field request? integer    which request, counted over all connections from 1
+---@field request? integer    which request, counted over all connections from 1 since it was armed
 ---@field match? string       or the first whose "METHOD /path" has this pattern
 ---@field direction "up"|"down"  in the request, or in its answer
 ---@field byte integer        so many bytes pass before it; from 0
@@ -208,18 +211,25 @@ local function listen(self)
   self.server = server
 end
 
----@param to string        unix://…, the engine
----@param faults? Fault[]
+---@param to string  unix://…, the engine
 ---@return Proxy
-function M.start(to, faults)
+function M.start(to)
   local path = os.tmpname()
   os.remove(path)
   local self = setmetatable({
-    to = to:match "^unix://(.*)$", path = path, endpoint = "unix://" .. path, faults = faults or {}, requests = {},
+    to = to:match "^unix://(.*)$", path = path, endpoint = "unix://" .. path, faults = {}, requests = {},
     connections = setmetatable({}, { __mode = "k" }),
   }, Proxy)
   listen(self)
   return self
+end
+
+--- Does these faults from now on, in place of those before.
+---@param faults Fault[]
+---@return ProxyRequest[] requests  from now on, until it is armed again
+function Proxy:arm(faults)
+  self.faults, self.requests = faults, {}
+  return self.requests
 end
 
 --- Nothing goes through any more, in either direction, until thaw().

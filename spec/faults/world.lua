@@ -1,20 +1,23 @@
 -- What a fault is done to, and what must be true after it: one job, on an engine, with a state directory of its own.
 --
 --   local w <close> = world.new(endpoint)
---   local child = w:start({ "run", "--json", w.job_file }, through)
+--   w.proxy:arm { … }
+--   local child = w:start { "run", "--json", w.job_file }
 --   w:leftovers()         nothing leaked: an empty list
 local dockrun = require "dockrun"
 local jobs = require "spec.jobs"
 local pl_dir = require "pl.dir"
 local process = require "spec.process"
+local proxy = require "spec.faults.proxy"
+local store = require "dockrun.store"
 local uv = require "luv"
 
 local M = {}
 
 ---@class FaultWorld
 ---@field name string       of the job
----@field endpoint string   the engine itself
----@field engine table      a connection to it
+---@field proxy Proxy       what dockrun takes for the engine
+---@field engine table      a connection to the engine itself
 ---@field state_dir string
 ---@field job_file string
 ---@field exit_code integer that the task ends with
@@ -41,7 +44,7 @@ end
 function M.new(endpoint, opts)
   opts = opts or {}
   local self = setmetatable({
-    name = jobs.unique "fault", endpoint = endpoint, engine = assert(dockrun.connect { endpoint = endpoint }),
+    name = jobs.unique "fault", proxy = proxy.start(endpoint), engine = assert(dockrun.connect { endpoint = endpoint }),
     state_dir = assert(uv.fs_mkdtemp(uv.os_tmpdir() .. "/dockrun-fault-XXXXXX")), exit_code = opts.exit_code or 0,
     history = {}, listening = dockrun.queue(), children = {},
   }, World)
@@ -57,22 +60,18 @@ end
 
 --- Starts dockrun.
 ---@param words string[]
----@param endpoint? string  of a proxy; the engine's own where left out
----@param opts? ProcessOptions
 ---@return Child
-function World:start(words, endpoint, opts)
-  opts = opts or {}
-  opts.timeout = opts.timeout or PATIENCE
-  local child = process.start(
-    { "--endpoint", endpoint or self.endpoint, "--state-dir", self.state_dir, "--set", "docker.timeout=5", table.unpack(words) }, opts)
+function World:start(words)
+  local options = { "--endpoint", self.proxy.endpoint, "--state-dir", self.state_dir, "--set", "docker.timeout=5" }
+  local child = process.start(table.move(words, 1, #words, #options + 1, options), { timeout = PATIENCE })
   self.children[#self.children + 1] = child
   return child
 end
 
 --- Runs it to its end.
 ---@return ProcessResult
-function World:run(words, endpoint, opts)
-  local child <close> = self:start(words, endpoint, opts)
+function World:run(words)
+  local child <close> = self:start(words)
   return child:wait()
 end
 
@@ -154,6 +153,24 @@ local function ports(events)
   return found
 end
 
+-- The state has no work left: what was begun is done, every task has ended, and no port is anybody's.
+local function check_state(self, tell)
+  local state <close>, err = store.open(self.state_dir, { readonly = true })
+  if not state then
+    if err.kind ~= "missing" then tell("the state: %s", err) end
+    return
+  end
+  if state.db:value "PRAGMA integrity_check" ~= "ok" then tell "the state is damaged" end
+  for _, intent in ipairs(assert(state:intents())) do tell("the state: %s of %s is not done", intent.action, intent.task) end
+  for _, lease in ipairs(assert(state:leases())) do tell("the state: port %d is leased", lease.port) end
+  for _, task in ipairs(assert(state:tasks())) do
+    if task.state ~= "dead" and task.state ~= "failed" then tell("the state: the task is %s", task.state) end
+  end
+  for _, job in ipairs(assert(state:jobs())) do
+    if job.status == "running" and #assert(state:tasks()) > 0 then tell "the state: the job is running" end
+  end
+end
+
 --- What is left where nothing should be, as sentences.
 ---@param events? table[]  of all runs, for their ports
 ---@return string[]
@@ -162,6 +179,7 @@ function World:leftovers(events)
   local function tell(...) found[#found + 1] = string.format(...) end
   for _, container in ipairs(self:containers()) do tell("container %s is left, %s", container.Names[1], container.State) end
   for _, name in ipairs(directories(self)) do tell("directory alloc/%s is left", name) end
+  check_state(self, tell)
   for port in pairs(ports(events or {})) do
     local free, err = dockrun.ports.probe("0.0.0.0", port)
     if not free then tell("port %d is not free: %s", port, err) end
@@ -175,6 +193,7 @@ function World:close()
   self.closed = true
   for _, child in ipairs(self.children) do child:close() end
   self.listener:cancel()
+  local _ <close> = self.proxy
   for _, container in ipairs(self:containers()) do self.engine:container_remove(container.Id, { force = true, v = true }) end
   pl_dir.rmtree(self.state_dir)
   local _ <close> = self.file

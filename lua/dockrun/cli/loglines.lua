@@ -19,13 +19,13 @@ function M.each(engine, id, opts, line)
       timestamps = opts.timestamps,
     })
     if not stream then return nil, err end
-    local rest = { stdout = "", stderr = "" }
+    local rest = {}
     local text, which
     while true do
       text, which = stream:read()
       if text == nil then break end
       local start = 1
-      local all = rest[which] .. text
+      local all = (rest[which] or "") .. text
       for at, next_at in all:gmatch "()\n()" do
         line((all:sub(start, at - 1):gsub("\r$", "")), which)
         start = next_at

@@ -45,8 +45,21 @@ function M.result(text)
   M.say("error", "cannot write the results: " .. why)
 end
 
+-- JSON is UTF-8 (RFC 8259); what the engine or a container has said may be anything.
+local function to_utf8(text)
+  local parts, from = {}, 1
+  local _, bad = utf8.len(text)
+  while bad do
+    parts[#parts + 1] = text:sub(from, bad - 1)
+    from = bad + 1
+    _, bad = utf8.len(text, from)
+  end
+  parts[#parts + 1] = text:sub(from)
+  return table.concat(parts, "\u{fffd}")
+end
+
 ---@param value any  one JSON document, one line
-function M.json(value) M.result(json.encode(value)) end
+function M.json(value) M.result(to_utf8(json.encode(value))) end
 
 local colors = { error = "31", warn = "33", info = "36", debug = "90" }
 M.verbose = false

@@ -1,4 +1,5 @@
 -- The Docker driver: a task becomes the engine's create body; a container becomes the task's end.
+local again = require "dockrun.driver.again"
 local json = require "dockrun.core.json"
 local config = require "dockrun.driver.config"
 local files = require "dockrun.driver.files"
@@ -167,13 +168,13 @@ end
 
 -- A container of this name is there already. Ours is a leftover and goes; another's stays, and the name is taken.
 local function purge(engine, name)
-  local found, err = engine:container_inspect(name)
+  local found, err = again.again(function() return engine:container_inspect(name) end)
   if not found then return err.status == 404, err end
   if not (found.Config.Labels or {})[M.labels.alloc] then
     return nil, runtime.error("taken", ("the name '%s' belongs to a container that dockrun did not make"):format(name))
   end
   local ok
-  ok, err = engine:container_remove(found.Id, { force = true, v = true })
+  ok, err = again.again(function() return engine:container_remove(found.Id, { force = true, v = true }) end)
   return ok or err.status == 404, err
 end
 
@@ -196,7 +197,7 @@ function M.create(engine, name, body, attempts)
   add_mac_address(engine, body)
   local created, err
   for attempt = 1, 1 + (attempts or 5) do
-    created, err = engine:container_create { name = name, body = body }
+    created, err = again.again(function() return engine:container_create { name = name, body = body } end, again.is_unheard)
     if created then
       local warnings = table.concat(type(created.Warnings) == "table" and created.Warnings or {}, "; ")
       return created.Id, nil, warnings ~= "" and warnings or nil
@@ -207,6 +208,22 @@ function M.create(engine, name, body, attempts)
     runtime.sleep(0.05 * attempt)
   end
   return nil, err
+end
+
+--- Starts a container, once: where the engine's answer does not come, it is looked at, and not started again if it has run.
+---@param engine table
+---@param id string
+---@return true? ok
+---@return table? err
+function M.start(engine, id)
+  return again.again(function()
+    local ok, err = engine:container_start(id)
+    if not again.is_unheard(err) then return ok, err end
+    local found, unknown = again.again(function() return engine:container_inspect(id) end)
+    if not found then return nil, unknown end
+    if found.State.Status ~= "created" then return true end
+    return nil, err
+  end, again.is_unheard)
 end
 
 --- The IPv6 address of a running container, where its job wants it to be told (advertise_ipv6_address).

@@ -7,13 +7,13 @@ local queue = require "dockrun.core.queue"
 
 local M = {}
 
-local PATIENCE = 30  -- seconds, for the stream to open at first
 local SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5  -- seconds, before it is opened again
 
 ---@class Watch
 ---@field engine table
 ---@field containers table<string, table>  queues by container id
 ---@field interval number  seconds between two looks
+---@field patience number  seconds that the stream may take to open
 ---@field since? string  the engine's time of the last event seen
 ---@field broken? table   the error that ended the stream, until it is open again
 ---@field lost? fun(err: table)   told when the stream breaks
@@ -22,9 +22,12 @@ local Watch = {}
 Watch.__index = Watch
 
 ---@param engine table
----@param interval? number  30
+---@param opts? { interval?: number, patience?: number }  seconds: 30, 60
 ---@return Watch
-function M.new(engine, interval) return setmetatable({ engine = engine, interval = interval or 30, containers = {} }, Watch) end
+function M.new(engine, opts)
+  opts = opts or {}
+  return setmetatable({ engine = engine, interval = opts.interval or 30, patience = opts.patience or 60, containers = {} }, Watch)
+end
 
 -- Events that tell how a container fares; the rest (exec_create and so on) is of no use here.
 local actions = { "start", "die", "oom", "kill", "stop", "pause", "unpause", "destroy", "health_status" }
@@ -40,7 +43,9 @@ local function deliver(self, event, text)
 end
 
 local function open(self)
-  return self.engine:events { since = self.since, filters = { type = { "container" }, event = actions }, timeout = 30 }
+  return self.engine:events {
+    since = self.since, filters = { type = { "container" }, event = actions }, timeout = self.patience,
+  }
 end
 
 -- Those that are watched and do not run are looked at by who watches them.
@@ -105,7 +110,7 @@ function Watch:start()
   self.ready = queue.new()
   self.task = runtime.spawn(run, self)
   local ok
-  ok, err = self.ready:pop(PATIENCE)
+  ok, err = self.ready:pop(self.patience)
   if not ok then self:stop() end
   return ok, self.broken or err
 end

@@ -19,6 +19,7 @@
 ---
 --- A stop takes a task off its way at once where it waits (for its turn, a pull, a hook, a delay). Where the engine is
 --- making or starting a container, that is seen to its end first, so that nothing is left that nobody knows of.
+local again = require "dockrun.driver.again"
 local driver = require "dockrun.driver.docker"
 local events = require "dockrun.events"
 local health = require "dockrun.task.health"
@@ -337,12 +338,12 @@ function Task:skip() self.state, self.succeeded = "dead", true end
 
 -- Errors that the next attempt may not meet: the engine or the registry is away for now, or in trouble; the state cannot
 -- be written to.
-local passing = { unreachable = true, timeout = true, full = true, busy = true, readonly = true, store = true }
+local passing = { full = true, busy = true, readonly = true, store = true }
 
 local function may_pass(err)
   if type(err) ~= "table" then return false end
   if err.kind == "pull" then return not err.final end
-  return passing[err.kind] or err.kind == "engine" and (err.status or 0) >= 500
+  return passing[err.kind] or again.may_pass(err)
 end
 
 -- Whether it begins anew, by the policy and by the `restart` hooks.

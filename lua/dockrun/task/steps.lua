@@ -149,7 +149,7 @@ end
 ---@return table? err
 function M.start(task)
   task.events = task.agent.watch:add(task.container_id)
-  local ok, err = task.agent.engine:container_start(task.container_id)
+  local ok, err = driver.start(task.agent.engine, task.container_id)
   if ok then return true end
   local lost, port = driver.lost_port(err)
   return nil, lost and (port or 0), err
