@@ -50,7 +50,7 @@ int dr_request_wait(lua_State *L, int idx, double timeout, lua_KFunction k, lua_
 // The same for who has written too much: until the peer took most of it, or has answered.
 int dr_request_wait_written(lua_State *L, int idx, double timeout, lua_KFunction k, lua_KContext ctx);
 
-// The value of a header among raw lines, of length *len and not terminated, or NULL.
+// The value of a header among raw lines, of length *len and not terminated; NULL and 0 where there is none.
 const char *dr_header(const struct dr_buffer *raw, const char *name, size_t *len);
 
 // Pushes the headers as a table with lower-case names; one that comes twice is joined by commas (RFC 9110, 5.2).

@@ -262,6 +262,7 @@ const char *dr_header(const struct dr_buffer *raw, const char *name, size_t *len
   while ((found = next_header(raw, &at, &found_name, &name_len, len))) {
     if (name_len == strlen(name) && !strncasecmp(found_name, name, name_len)) return found;
   }
+  *len = 0;
   return NULL;
 }
 

@@ -326,4 +326,38 @@ function Document.check_query(_, op, query)
   return problems
 end
 
+-- What a call of dockrun.core.docker takes beside the query.
+local own_options = { body = true, auth = true, timeout = true, tty = true }
+
+--- What a trace of docker.connect saw, kept: a body is copied as JSON has it, so that a later change does not count.
+---@param call { name: string, method: string, path: string, options: table }
+---@return { name: string, method: string, path: string, query: table, body: any }
+function M.keep(call)
+  local kept = { name = call.name, method = call.method, path = call.path, query = {} }
+  for key, value in pairs(call.options) do
+    if not own_options[key] then kept.query[key] = value end
+  end
+  local body = call.options.body
+  kept.body = type(body) == "table" and json.decode(json.encode(body)) or body
+  return kept
+end
+
+--- Holds kept calls against a document: its path, its query as written and as sent, its body.
+---@param calls { method: string, path: string, query: table, body: any }[]
+---@return string[] problems
+function Document:check_calls(calls)
+  local problems = {}
+  for _, call in ipairs(calls) do
+    local op, _, sent = self:match(call.method, call.path)
+    local found = op and self:check_query(op, call.query) or { "no such endpoint" }
+    local function add(list) table.move(list, 1, #list, #found + 1, found) end
+    if op then add(self:check_query(op, sent)) end
+    if op and (op.body or call.body ~= nil) then
+      add(self:check_body(op, (type(call.body) == "function" or type(call.body) == "string") and "" or call.body))
+    end
+    for _, problem in ipairs(found) do problems[#problems + 1] = ("%s %s: %s"):format(call.method, call.path, problem) end
+  end
+  return problems
+end
+
 return M

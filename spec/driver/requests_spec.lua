@@ -6,7 +6,6 @@ local openapi = require "spec.openapi"
 local options = require "dockrun.options"
 
 describe("the requests of a run", function()
-  local own = { body = true, auth = true, timeout = true, tty = true }
   local shared, registry
 
   setup(function()
@@ -21,14 +20,7 @@ describe("the requests of a run", function()
     local set = options.new()
     set["docker.endpoint"], set.state_dir = shared.endpoint, jobs.state_dir
     local agent = assert(require("dockrun.agent").new(set, {
-      trace = function(call)
-        local copy = { name = call.name, method = call.method, path = call.path, query = {} }
-        for key, value in pairs(call.options) do
-          if key == "body" then copy.body = type(value) == "table" and dockrun.json.decode(dockrun.json.encode(value)) or value end
-          if not own[key] then copy.query[key] = value end
-        end
-        calls[#calls + 1] = copy
-      end,
+      trace = function(call) calls[#calls + 1] = openapi.keep(call) end,
     }))
     if hook then agent.hooks:register("started", hook) end
     local path, file = jobs.write(text)
@@ -37,19 +29,6 @@ describe("the requests of a run", function()
     agent:wait()
     agent:close()
     return calls
-  end
-
-  local function problems_of(calls, doc)
-    local problems = {}
-    for _, call in ipairs(calls) do
-      local op = doc:match(call.method, call.path)
-      local found = op and doc:check_query(op, call.query) or { "no such endpoint" }
-      if op and type(call.body) == "table" then
-        for _, problem in ipairs(doc:check_body(op, call.body)) do found[#found + 1] = problem end
-      end
-      for _, problem in ipairs(found) do problems[#problems + 1] = ("%s %s: %s"):format(call.method, call.path, tostring(problem)) end
-    end
-    return problems
   end
 
   -- The container may not start: what counts is the body.
@@ -85,17 +64,17 @@ describe("the requests of a run", function()
       for _, name in ipairs { "events", "image_pull", "container_create", "container_start", "container_inspect", "container_remove" } do
         assert.is_true(names[name], name .. " was never called")
       end
-      assert.same({}, problems_of(calls, doc))
+      assert.same({}, doc:check_calls(calls))
     end)
   end
 
   it("would not pass if a body were wrong", function()
     local doc = openapi.load(openapi.versions[1])
     if not doc then return end
-    local problems = problems_of({ {
+    local problems = doc:check_calls { {
       method = "POST", path = "/v1.41/containers/create?name=x", query = { name = "x" },
       body = { Image = "x", HostConfig = { Memory = "much", PortBindngs = {} } },
-    } }, doc)
+    } }
     assert.equal(2, #problems)
   end)
 end)
