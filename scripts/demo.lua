@@ -11,7 +11,8 @@ local function show(name, value) print(("   %-16s %s"):format(name, value)) end
 
 local engine = assert(dockrun.connect())
 step "The engine"
-show("Docker", ("%s at %s"):format(assert(engine:version()).Version, engine:endpoint()))
+show("Docker", assert(engine:version()).Version)
+show("endpoint", engine:endpoint())
 
 -- Whatever happens from here on, Ctrl-C too, the engine is left as it was.
 local had_image = engine:image_inspect(IMAGE) ~= nil
