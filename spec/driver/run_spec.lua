@@ -144,7 +144,7 @@ return job %q {
     local result = jobs.dockrun(endpoint, { "run", path })
     local lines = {}
     for i = 0, 499 do lines[#lines + 1] = ("task | line %d\n"):format(i) end
-    assert.equal(table.concat(lines), result.stdout)
+    assert.equal(table.concat(lines), result.stdout, result.stderr)
     assert.truthy(result.stderr:find "dockrun: info: .*exit code 0")
   end)
 
@@ -155,7 +155,8 @@ return job %q {
       resources = "memory = 32, network = { dynamic_ports = { 80 } }",
     })
     local _ <close> = file
-    assert.equal(0, jobs.dockrun(endpoint, { "run", "-d", path }).code)
+    local detached = jobs.dockrun(endpoint, { "run", "-d", path })
+    assert.equal(0, detached.code, detached.stderr)
 
     local status = jobs.dockrun(endpoint, { "status", name, "--json" })
     local job = dockrun.json.decode(status.stdout).jobs[1]
