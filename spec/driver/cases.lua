@@ -1,4 +1,4 @@
--- Every option of `config`, with what it comes to on the engine: the cases of config_spec.lua.
+-- Every option of a task that the engine is told, with what it comes to there: the cases of config_spec.lua.
 --
 -- Options that go together share a container: `in_` names it. `inspect` holds what the inspected container must have
 -- (Engine API, ContainerInspect), by dotted path; `sh` a command for a shell in the container and the line, or a Lua
@@ -37,8 +37,9 @@ M.containers = {
 
 ---@class ConfigCase
 ---@field in_ string
----@field config table
+---@field config? table     of the task, as well as
 ---@field resources? table
+---@field task? table       whatever else it says
 ---@field inspect? table<string, any>
 ---@field sh? { [1]: string, [2]: string }
 ---@field check? fun(container: table, created: Event, started: table)
@@ -51,15 +52,7 @@ M.cases = {
     sh = { "tr '\\0' ' ' </proc/1/cmdline", "sleep 600 ?" } },
   { in_ = "image", config = { command = "exec sleep 600", args = {} }, inspect = { ["Config.Cmd"] = { "exec sleep 600" } } },
   { in_ = "image", config = { healthchecks = { disable = true } }, inspect = { ["Config.Healthcheck.Test"] = { "NONE" } } },
-  { in_ = "image", config = { image_pull_timeout = "1m", force_pull = false, auth_soft_fail = true,
-    auth = { username = "u", password = "secret-of-the-spec", email = "e@example.org", server_address = "registry.invalid" } },
-    check = function(container)
-      for name, value in pairs(container.Config.Labels) do
-        assert(not value:find "secret%-of%-the%-spec", "the password is in the label " .. name)
-      end
-    end },
   { in_ = "image", config = { load = "/alloc/data/image.tar" }, inspect = { ["Config.Labels.loaded"] = "yes" } },
-  { in_ = "image", config = { container_exists_attempts = 3 } },
 
   -- what runs
   { in_ = "plain", config = { work_dir = "/tmp" }, inspect = { ["Config.WorkingDir"] = "/tmp" }, sh = { "readlink /proc/1/cwd", "/tmp" } },
@@ -73,6 +66,11 @@ M.cases = {
     inspect = { ["HostConfig.LogConfig"] = { Type = "json-file", Config = { ["max-size"] = "1m" } } } },
   { in_ = "host", config = {},
     inspect = { ["HostConfig.LogConfig"] = { Type = "json-file", Config = { ["max-size"] = "2m", ["max-file"] = "2" } } } },
+
+  { in_ = "network", task = { user = "nobody" }, inspect = { ["Config.User"] = "nobody" }, sh = { "id -un", "nobody" } },
+  { in_ = "network", task = { kill_signal = "SIGINT" }, inspect = { ["Config.StopSignal"] = "SIGINT" } },
+  { in_ = "network", task = { env = { LEVEL = "info", COUNT = 7, WHERE = "${NOMAD_TASK_NAME}" } },
+    sh = { "echo $LEVEL $COUNT $WHERE", "info 7 network" } },
 
   -- network
   { in_ = "network", config = { network_mode = "@NAME" }, inspect = { ["HostConfig.NetworkMode"] = "@NAME" } },
@@ -163,6 +161,9 @@ M.cases = {
     sh = { "hostname", "@HOSTNAME" } },
 
   -- how much it may use
+  { in_ = "host", resources = { cpu = 500, memory = 32 },
+    inspect = { ["HostConfig.CpuShares"] = 500, ["HostConfig.Memory"] = 32 << 20, ["HostConfig.MemorySwap"] = 32 << 20 },
+    sh = { "cd /sys/fs/cgroup/memory && cat memory.limit_in_bytes ../cpu/cpu.shares", "33554432\n500" } },
   { in_ = "plain", config = { cpu_hard_limit = true, cpu_cfs_period = 50000 }, inspect = { ["HostConfig.CpuPeriod"] = 50000 },
     check = function(container)
       local mhz, cores = fingerprint.compute()
@@ -204,8 +205,37 @@ M.cases = {
 --- Options that not every engine has: `said` is in its refusal.
 ---@type { config: string, paths: string[], inspect: table<string, any>, said: string }[]
 M.maybe = {
-  { config = "storage_opt = { size = '1G' }", paths = { "storage_opt" }, inspect = { ["HostConfig.StorageOpt.size"] = "1G" },
+  { config = "storage_opt = { size = '1G' }", paths = { "config.storage_opt" }, inspect = { ["HostConfig.StorageOpt.size"] = "1G" },
     said = "storage" },
+}
+
+local IMAGE, CREDENTIALS, LIFE = "spec/driver/config_image_spec.lua", "spec/driver/credentials_spec.lua", "spec/task/lifecycle_spec.lua"
+local PORTS = "spec/driver/forms_spec.lua"
+
+--- Options that no container shows: which spec shows that they do what they say, by its file and its title.
+---@type table<string, { [1]: string, [2]: string }>
+M.elsewhere = {
+  ["config.image_pull_timeout"] = { IMAGE, "is waited for as long as image_pull_timeout says, by each task for itself" },
+  ["config.force_pull"] = { IMAGE, "is pulled anew with force_pull, and only then" },
+  ["config.container_exists_attempts"] = { IMAGE, "that comes back is removed container_exists_attempts times" },
+  ["config.auth.username"] = { CREDENTIALS, "are used by the pull, and are in no event and on no container" },
+  ["config.auth.password"] = { CREDENTIALS, "are used by the pull, and are in no event and on no container" },
+  ["config.auth.email"] = { CREDENTIALS, "in the task's auth first" },
+  ["config.auth.server_address"] = { CREDENTIALS, "in the task's auth first" },
+  ["config.auth_soft_fail"] = { CREDENTIALS, "that cannot be had do not stop a task with auth_soft_fail from trying" },
+  ["kill_timeout"] = { LIFE, "that ignores its signal is killed once kill_timeout is over" },
+  ["shutdown_delay"] = { LIFE, "waits out its shutdown_delay, gets its kill_signal, and SIGKILL after kill_timeout" },
+  ["resources.network.dynamic_ports"] = { PORTS, "are published by tcp and udp, each as its form says" },
+  ["resources.network.reserved_ports"] = { PORTS, "are published by tcp and udp, each as its form says" },
+  ["resources.network.port.label"] = { PORTS, "are published by tcp and udp, each as its form says" },
+  ["resources.network.port.static"] = { PORTS, "are published by tcp and udp, each as its form says" },
+  ["resources.network.port.to"] = { PORTS, "are published by tcp and udp, each as its form says" },
+}
+
+--- Options that do nothing by themselves.
+---@type table<string, string>
+M.silent = {
+  ["resources.network.mbits"] = "kept for the record: the engine has no limit of bandwidth",
 }
 
 return M

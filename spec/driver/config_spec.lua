@@ -11,18 +11,29 @@ local process = require "spec.process"
 local schema = require "dockrun.job.schema"
 local uv = require "luv"
 
--- Every row's path, such as mount.volume_options.labels.
-local function paths_of(list, prefix, into)
-  for _, row in ipairs(list) do
-    into[#into + 1] = prefix .. row.name
-    if row.rows then paths_of(row.rows, prefix .. row.name .. ".", into) end
+local TASK = "job.group.task."
+
+-- The rows of the schema that a spec must show, by their paths, such as config.mount.volume_options.labels: each option
+-- of `config` and `resources` that is no mere block of others, and whatever else of a task the engine is told.
+local function options_of_a_task()
+  local paths, blocks = {}, {}
+  for _, row in ipairs(schema.describe()) do
+    local path = row.path:sub(1, #TASK) == TASK and not row.unused and row.path:sub(#TASK + 1)
+    if path and (row.engine or path:find "^config%." or path:find "^resources%.") then
+      paths[#paths + 1] = path
+      blocks[path:match "^(.*)%." or ""] = true
+    end
   end
-  return into
+  local leaves = {}
+  for _, path in ipairs(paths) do
+    if not blocks[path] then leaves[#leaves + 1] = path end
+  end
+  return leaves
 end
 
--- Notes every path that a config says something of. A block's label is no part of it, but a key of the block.
-local function note(config, prefix, noted)
-  for key, value in pairs(config) do
+-- Notes every path that a task says something of. A block's label is no part of it, but a key of the block.
+local function note(value, prefix, noted)
+  for key, item in pairs(value) do
     local path = prefix
     if key == "@DISK" then
       noted[prefix .. ".path"] = true
@@ -30,8 +41,13 @@ local function note(config, prefix, noted)
       path = (prefix == "" and "" or prefix .. ".") .. key
       noted[path] = true
     end
-    if type(value) == "table" then note(value, path, noted) end
+    if type(item) == "table" then note(item, path, noted) end
   end
+end
+
+local function read(path)
+  local file <close> = assert(io.open(path))
+  return file:read "a"
 end
 
 -- A value with its @WORDS filled in.
@@ -61,27 +77,46 @@ end
 
 local function title(case)
   local names = {}
-  for _, list in ipairs { case.config, case.resources or {} } do
+  for _, list in ipairs { case.config or {}, case.resources or {}, case.task or {} } do
     for name in pairs(list) do names[#names + 1] = name end
   end
   table.sort(names)
   return #names > 0 and table.concat(names, ", ") or "what is left out"
 end
 
-describe("an option of config", function()
-  it("has a case, whichever it is", function()
-    local noted, missing = {}, {}
+describe("an option of a task", function()
+  it("is read back from a container, or is named with the spec that shows it, or with the reason why none can", function()
+    local shown, missing = {}, {}
     for _, case in ipairs(cases.cases) do
-      note(case.config, "", noted)
-      note(case.resources or {}, "", noted)
+      if case.inspect or case.sh or case.check then
+        note({ config = case.config, resources = case.resources }, "", shown)
+        note(case.task or {}, "", shown)
+      end
     end
     for _, case in ipairs(cases.maybe) do
-      for _, path in ipairs(case.paths) do noted[path] = true end
+      for _, path in ipairs(case.paths) do shown[path] = true end
     end
-    for _, path in ipairs(paths_of(schema.config, "", paths_of(schema.io, "io.", {}))) do
-      if not noted[path] then missing[#missing + 1] = path end
+    for _, path in ipairs(options_of_a_task()) do
+      if not (shown[path] or cases.elsewhere[path] or cases.silent[path]) then missing[#missing + 1] = path end
     end
     assert.same({}, missing)
+  end)
+
+  it("is named with a spec that there is", function()
+    local known = {}
+    for _, row in ipairs(schema.describe()) do known[row.path] = row.type end
+    for path, spec in pairs(cases.elsewhere) do
+      assert.not_nil(known[TASK .. path], path)
+      assert.truthy(read(spec[1]):find(("it(%q"):format(spec[2]), 1, true), path)
+    end
+    for path in pairs(cases.silent) do assert.not_nil(known[TASK .. path], path) end
+  end)
+
+  it("has a type and a meaning, and is what it says where it is left out", function()
+    for _, row in ipairs(schema.describe()) do
+      assert.truthy(#row.type > 0 and #row.doc > 0, row.path)
+      assert.is_false(row.required and row.default ~= nil, row.path)
+    end
   end)
 end)
 
@@ -99,8 +134,9 @@ describe("in a container,", function()
       }
       for _, case in ipairs(cases.cases) do
         if case.in_ == container then
-          for key, value in pairs(filled(case.config, words)) do config[key] = value end
+          for key, value in pairs(filled(case.config or {}, words)) do config[key] = value end
           for key, value in pairs(filled(case.resources or {}, words)) do task.resources[key] = value end
+          for key, value in pairs(filled(case.task or {}, words)) do task[key] = value end
         end
       end
       groups[container] = { restart = { attempts = 0 }, task = { [container] = task } }
@@ -206,7 +242,12 @@ describe("in a container,", function()
       if case.check then case.check(container, created[case.in_], started[case.in_]) end
       if not case.sh then return end
       local command, expected = table.unpack(filled(case.sh, words))
-      local printed = output_of(container.Id, command)
+      local printed, patience = nil, dockrun.now() + 10
+      repeat  -- its process may just have begun
+        printed = output_of(container.Id, command)
+        local good = printed == expected or printed:find("^" .. expected .. "$")
+        if not good then dockrun.sleep(0.1) end
+      until good or dockrun.now() > patience
       assert.truthy(printed == expected or printed:find("^" .. expected .. "$"), printed)
     end)
   end

@@ -115,7 +115,7 @@ M.resources = join({
   { name = "cpu", type = "integer", default = 100, check = at_least(1), engine = "HostConfig.CpuShares", doc = "MHz" },
   { name = "memory", type = "integer", default = 300, check = at_least(1, (1 << 43) - 1), engine = "HostConfig.Memory",
     doc = "MB; there is no swap" },
-  { name = "network", type = "block", rows = M.network, default = {}, doc = "ports" },
+  { name = "network", type = "block", rows = M.network, default = {}, engine = "HostConfig.PortBindings", doc = "ports" },
   { name = "io", type = "block", rows = M.io, doc = "disks" },
 }, unused "cores device disk disk_mb iops memory_max numa secrets")
 
@@ -125,10 +125,10 @@ M.task = join({
   { name = "name", type = "name", required = true, doc = "unique in its group" },
   { name = "driver", type = "string", default = "docker", check = driver, doc = "the only one is docker" },
   { name = "config", type = "block", rows = M.config, default = {}, doc = "the container" },
-  { name = "env", type = "map", of = "string", check_key = env_name, default = {}, doc = "environment; wins over what dockrun sets" },
+  { name = "env", type = "map", of = "string", check_key = env_name, default = {}, engine = "Env", doc = "environment; wins over what dockrun sets" },
   meta, constraints, hooks, restart,
   { name = "user", type = "string", engine = "User", doc = "user[:group]; left out, the image's" },
-  { name = "kill_signal", type = "string", default = "SIGTERM", check = signal, doc = "what asks the task to end" },
+  { name = "kill_signal", type = "string", default = "SIGTERM", check = signal, engine = "StopSignal", doc = "what asks the task to end" },
   { name = "kill_timeout", type = "duration", default = 5, doc = "the wait before it is killed" },
   { name = "resources", type = "block", rows = M.resources, default = {}, doc = "what it may use" },
 }, stanzas.task, unused [[action affinity artifact check_restart consul csi_plugin discover dispatch_payload identity kind logs scaling
