@@ -8,6 +8,7 @@ local interpolate = require "dockrun.job.interpolate"
 local json = require "dockrun.core.json"
 local policy = require "dockrun.driver.policy"
 local problems = require "dockrun.job.problems"
+local recheck = require "dockrun.job.recheck"
 local tree = require "dockrun.job.tree"
 
 local M = {}
@@ -28,25 +29,35 @@ local function filled(job, group, task, host, path)
   })
 end
 
+-- What is wrong with a task on a host, each place once: what cannot be filled in is not judged besides.
+local function check_task(job, group, task, host, found)
+  local path, told = ("job.%s.group.%s.task.%s"):format(job.name, group.name, task.name), {}
+  local function tell(at, why)
+    if not told[at] then found:add(at, why) end
+    told[at] = true
+  end
+  local function tell_all(err)
+    for _, problem in ipairs(err and err.list or {}) do tell(problem.path, problem.message) end
+  end
+  local whole, err, rest = filled(job, group, task, host, path)
+  tell_all(err)
+  recheck.task(whole or rest, path, tell)
+  tell_all(select(2, policy.check(whole or rest, host.options, { path = path })))
+end
+
 --- Whether a host takes a job: its constraints, the names in its strings, the agent's limits. Everything that is wrong is
 --- told at once.
 ---@param job table   normalised
 ---@param host { attr: table, node: table, ip?: string, options: table<string, any> }
 ---@return true? ok
----@return table? err  kind "constraint" or "spec"
+---@return SpecError? err
 function M.check(job, host)
-  local ok, err = constraint.check(job, host)
-  if not ok then return nil, err end
   local found = problems.new()
+  for _, failure in ipairs(constraint.failures(job, host)) do found:add(failure.path, failure.message) end
   for _, group in ipairs(job.groups) do
-    for _, task in ipairs(group.tasks) do
-      local path = ("job.%s.group.%s.task.%s"):format(job.name, group.name, task.name)
-      local whole, why = filled(job, group, task, host, path)
-      if whole then why = select(2, policy.check(whole, host.options, { path = path })) end
-      for _, problem in ipairs(why and why.list or {}) do found:add(problem.path, problem.message) end
-    end
+    for _, task in ipairs(group.tasks) do check_task(job, group, task, host, found) end
   end
-  err = found:error()
+  local err = found:error()
   if err then return nil, err end
   return true
 end

@@ -242,13 +242,13 @@ describe("in a container,", function()
       if case.check then case.check(container, created[case.in_], started[case.in_]) end
       if not case.sh then return end
       local command, expected = table.unpack(filled(case.sh, words))
-      local printed, patience = nil, dockrun.now() + 10
+      local patience, good = dockrun.now() + 10, false
       repeat  -- its process may just have begun
-        printed = output_of(container.Id, command)
-        local good = printed == expected or printed:find("^" .. expected .. "$")
+        local printed = output_of(container.Id, command)
+        good = printed == expected or printed:find("^" .. expected .. "$") ~= nil
+        if not good and dockrun.now() > patience then error(printed, 0) end
         if not good then dockrun.sleep(0.1) end
-      until good or dockrun.now() > patience
-      assert.truthy(printed == expected or printed:find("^" .. expected .. "$"), printed)
+      until good
     end)
   end
 

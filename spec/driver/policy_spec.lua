@@ -144,23 +144,27 @@ describe("a task that asks for too much", function()
     engines.image(shared, "busybox:1")
   end)
 
-  it("is refused by `run` and `plan` before anything is pulled or made, naming every setting", function()
+  it("is refused by `run` and `plan` before anything is pulled or made, with all that is wrong at once", function()
     local name = jobs.unique "refused"
     local path, file = jobs.write(jobs.text {
-      name = name, image = "127.0.0.1:1/never:1", command = "true", config = "privileged = true, ipc_mode = '${meta.ipc}',",
-      job = "meta = { ipc = 'host' },",
+      name = name, image = "127.0.0.1:1/never:1", command = "true", job = "meta = { ipc = 'host', network = 'container:x' },",
+      group = "constraint = { attribute = '$attr.kernel.name', value = 'plan9' },",
+      config = "privileged = true, ipc_mode = '${meta.ipc}', network_mode = '${meta.network}', hostname = '${meta.nmae}',",
     })
     local _ <close> = file
     for _, command in ipairs { "run", "plan" } do
       local result = process.run { command, "--json", "--endpoint", endpoint, "--state-dir", jobs.state_dir, path }
       assert.same({ 2, "" }, { result.code, result.stdout })
-      for _, problem in ipairs {
-        "config.ipc_mode: 'host' is not among the agent's docker.allowed_modes.ipc",
-        "config.privileged: the agent's docker.allow_privileged is false",
-      } do
-        local line = ("error: job.%s.group.group.task.task.%s\n"):format(name, problem)
-        assert.truthy(result.stderr:find(line, 1, true), result.stderr)
-      end
+      local told, path_of = {}, "^job%." .. name:gsub("%p", "%%%0") .. "%."
+      for line in result.stderr:gmatch "error: ([^\n]+)\n" do told[#told + 1] = line:gsub(path_of, "") end
+      assert.same({
+        "group.group.constraint[1]: $attr.kernel.name is 'linux' here, and must be = 'plan9'",
+        "group.group.task.task.config.hostname: unknown name '${meta.nmae}'; write '$${meta.nmae}' for the text itself",
+        "group.group.task.task.config.network_mode: network_mode 'container:x' is not supported; "
+          .. "use default, bridge, host, none or the name of a network",
+        "group.group.task.task.config.ipc_mode: 'host' is not among the agent's docker.allowed_modes.ipc",
+        "group.group.task.task.config.privileged: the agent's docker.allow_privileged is false",
+      }, told)
     end
     assert.same({}, jobs.containers(engine, name))
   end)

@@ -1,34 +1,19 @@
 -- Images: what a reference means, when it is pulled, and when it goes.
 local credentials = require "dockrun.driver.credentials"
+local references = require "dockrun.job.reference"
 local runtime = require "dockrun.core.runtime"
 local queue = require "dockrun.core.queue"
 
 local M = {}
 
----@class Reference
----@field name string     with the registry, as the engine wants it in `fromImage`
----@field tag? string     nil where there is a digest
----@field digest? string  "sha256:…"
----@field full string     name:tag or name@digest
-
---- Takes an image reference apart: [registry[:port]/]path[:tag][@digest], with an optional docker:// or https:// before
---- it. No tag means `latest`. Grammar: the reference package of github.com/distribution/reference.
+--- Takes an image reference apart, see job/reference.lua.
 ---@param text string
 ---@return Reference? reference
 ---@return table? err  kind "invalid"
 function M.parse(text)
-  local rest = text:gsub("^docker://", ""):gsub("^https?://", "")
-  local name, digest = rest:match "^([^@]+)@(%w+:%x+)$"
-  name = name or rest
-  local path, tag = name:match "^(.*):([%w_][%w_.-]*)$"  -- the last colon, unless a port is meant: a tag has no slash
-  path = path or name
-  local valid = path ~= "" and not path:find "[^%w._/:%-]" and not path:find "//" and not path:find "^[/.-]" and not path:find "/$"
-  if not valid or rest:find "@" and not digest then
-    return nil, runtime.error("invalid", ("'%s' is not an image reference ([registry/]name[:tag][@digest])"):format(text))
-  end
-  if digest then return { name = path, digest = digest, full = path .. "@" .. digest } end
-  tag = tag or "latest"
-  return { name = path, tag = tag, full = path .. ":" .. tag }
+  local found, why = references.parse(text)
+  if not found then return nil, runtime.error("invalid", why) end
+  return found
 end
 
 ---@class ImagePuller

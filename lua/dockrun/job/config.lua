@@ -6,9 +6,16 @@
 
 local checks = require "dockrun.job.checks"
 local older = require "dockrun.job.older"
+local reference = require "dockrun.job.reference"
 local rows_of = require "dockrun.job.rows"
 local storage = require "dockrun.job.storage"
 local types = require "dockrun.job.types"
+
+local function image(value)
+  if checks.is_open(value) then return nil end
+  if checks.not_blank(value) then return checks.not_blank(value) end
+  return select(2, reference.parse(value))
+end
 
 local function network_mode(value)
   if value:find "^container:" then
@@ -93,7 +100,7 @@ local logging = {
 ---@type SchemaRow[]
 return rows_of.join({
   -- the image
-  { name = "image", type = "string", required = true, check = checks.not_blank, engine = "Image",
+  { name = "image", type = "string", required = true, check = image, engine = "Image",
     doc = "image reference; no tag means latest" },
   { name = "image_pull_timeout", type = "duration", check = checks.range(1),
     doc = "the time that the pull may take; left out, the agent's docker.pull_timeout (5m)" },

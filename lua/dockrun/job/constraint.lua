@@ -1,9 +1,9 @@
 --- What a job asks of its host: https://developer.hashicorp.com/nomad/docs/job-specification/constraint. There is one
 --- host, so a constraint that does not hold is an error of the whole job, before anything of it begins.
+
 local checks = require "dockrun.job.checks"
 local interpolate = require "dockrun.job.interpolate"
 local pcre = require "rex_pcre2"
-local runtime = require "dockrun.core.runtime"
 local versions = require "dockrun.job.version"
 
 local M = {}
@@ -123,15 +123,14 @@ end
 --- Whether this host is as a job wants it.
 ---@param job table  normalised
 ---@param node { attr: table<string, string|number>, node: table<string, string|number> }
----@return true? ok
----@return table? err  kind "constraint": every constraint that does not hold, by its path
-function M.check(job, node)
+---@return { path: string, message: string }[] failures  every constraint that does not hold
+function M.failures(job, node)
   local failures = {}
   local function check(level, path, meta)
     local context = { attr = node.attr, node = node.node, meta = meta }
     for i, one in ipairs(level.constraints or {}) do
       local why = failure(one, context)
-      if why then failures[#failures + 1] = ("%s.constraint[%d]: %s"):format(path, i, why) end
+      if why then failures[#failures + 1] = { path = ("%s.constraint[%d]"):format(path, i), message = why } end
     end
   end
   check(job, "job." .. job.name, merge(job.meta))
@@ -140,8 +139,7 @@ function M.check(job, node)
     check(group, path, meta)
     for _, task in ipairs(group.tasks) do check(task, path .. ".task." .. task.name, merge(meta, task.meta)) end
   end
-  if #failures == 0 then return true end
-  return nil, runtime.error("constraint", table.concat(failures, "\n"), { list = failures })
+  return failures
 end
 
 return M

@@ -29,16 +29,30 @@ local function parse(name)
   return kind, key
 end
 
-local function unknown(name, context)
-  local known = {}
-  for _, kind in ipairs(kinds) do
-    for key in pairs(context[kind] or {}) do
-      known[#known + 1] = kind == "env" and key:find "^NOMAD_" and key or kind .. "." .. key
-    end
+local function keys_of(map)
+  local keys = {}
+  for key in pairs(map or {}) do keys[#keys + 1] = key end
+  table.sort(keys)
+  return keys
+end
+
+-- The name that was meant: one of the same kind, or of any where the kind is none.
+local function near(name, context)
+  local kind, key = parse(name)
+  if context[kind] then
+    local meant = nearest.word(key, keys_of(context[kind]))
+    return meant and (meant:find "^NOMAD_" and meant or kind .. "." .. meant)
   end
-  table.sort(known)
-  local near = nearest.word(name, known)
-  local hint = near and ("did you mean '${%s}'?"):format(near) or ("write '$${%s}' for the text itself"):format(name)
+  local names = {}
+  for _, other in ipairs(kinds) do
+    for _, one in ipairs(keys_of(context[other])) do names[#names + 1] = other .. "." .. one end
+  end
+  return nearest.word(name, names)
+end
+
+local function unknown(name, context)
+  local meant = near(name, context)
+  local hint = meant and ("did you mean '${%s}'?"):format(meant) or ("write '$${%s}' for the text itself"):format(name)
   return ("unknown name '${%s}'; %s"):format(name, hint)
 end
 
@@ -116,7 +130,7 @@ local function walk(value, context, path, known, found)
   if type(value) == "string" then
     local text, why = fill(value, context, known)
     if not text then found:add(path, why) end
-    return text
+    return text or value
   end
   if type(value) ~= "table" then return value end
   local copy = setmetatable({}, getmetatable(value))
@@ -136,6 +150,7 @@ for _, row in ipairs(schema.task) do literal[row.name] = literal[row.name] or ro
 ---@param context InterpolateContext
 ---@return table? task                  a new one
 ---@return SpecError? err               every unknown name, with its key path
+---@return table? rest                  the task as far as it could be filled in
 function M.task(task, context)
   local found, known, copy = problems.new(), {}, {}
   local path = context.path or "task." .. task.name
@@ -143,7 +158,7 @@ function M.task(task, context)
     copy[key] = literal[key] and task[key] or walk(task[key], context, path .. "." .. key, known, found)
   end
   local err = found:error()
-  if err then return nil, err end
+  if err then return nil, err, copy end
   return copy
 end
 

@@ -32,7 +32,7 @@ TEMPLATE
       }
 
       config {
-        image = "registry.example:5000/desk/server@sha256:00ff"
+        image = "registry.example:5000/desk/server@sha256:00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff"
       }
 
       service {

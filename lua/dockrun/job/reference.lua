@@ -1,0 +1,54 @@
+--- Image references: [registry[:port]/]path[:tag][@digest], with an optional docker:// or https:// before it. The grammar
+--- is that of https://github.com/distribution/reference, which the engine reads them by.
+
+local lpeg = require "lpeg"
+
+local M = {}
+
+local Cg, Ct, P, R, S = lpeg.Cg, lpeg.Ct, lpeg.P, lpeg.R, lpeg.S
+
+local digit, lower, upper = R "09", R "az", R "AZ"
+local letter = lower + upper
+local function most(pattern, n) return pattern ^ -n end
+
+-- A host has a dot or a port, or is localhost; what else stands before a slash is a part of the path.
+local label = (letter + digit) * (P "-" ^ 0 * (letter + digit)) ^ 0
+local port = P ":" * digit ^ 1
+local host = P "[" * (R("09", "af", "AF") + ":") ^ 1 * "]" * port ^ -1
+  + P "localhost" * port ^ -1 * #P "/" + label * ((P "." * label) ^ 1 * port ^ -1 + port)
+
+local word = (lower + digit) ^ 1
+local part = word * ((P "__" + S "._" + P "-" ^ 1) * word) ^ 0
+local path = part * (P "/" * part) ^ 0
+local tag = (letter + digit + "_") * most(letter + digit + S "_.-", 127)
+local algorithm = letter * (letter + digit) ^ 0 * (S "-_+." * letter * (letter + digit) ^ 0) ^ 0
+local hex = R("09", "af", "AF")
+local digest = algorithm * ":" * hex ^ 32
+
+local scheme = P "docker://" + "https://" + "http://"
+local reference = Ct(scheme ^ -1 * Cg((host * "/") ^ -1 * path, "name") * (P ":" * Cg(tag, "tag")) ^ -1
+  * (P "@" * Cg(digest, "digest")) ^ -1) * -1
+
+---@class Reference
+---@field name string     with the registry, as the engine wants it in `fromImage`
+---@field tag? string     nil where there is a digest
+---@field digest? string  "sha256:…"
+---@field full string     name:tag or name@digest
+
+--- Takes an image reference apart. No tag means `latest`; beside a digest, a tag means nothing.
+---@param text string
+---@return Reference? reference
+---@return string? why not
+function M.parse(text)
+  local found = reference:match(text)
+  if not found then
+    local hint = reference:match(text:lower()) and "; its name is in lower case" or ""
+    return nil, ("'%s' is not an image reference ([registry/]name[:tag][@digest])%s"):format(text, hint)
+  end
+  if found.digest then return { name = found.name, digest = found.digest, full = found.name .. "@" .. found.digest } end
+  found.tag = found.tag or "latest"
+  found.full = found.name .. ":" .. found.tag
+  return found
+end
+
+return M
