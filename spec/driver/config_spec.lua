@@ -242,7 +242,8 @@ describe("in a container,", function()
       if case.check then case.check(container, created[case.in_], started[case.in_]) end
       if not case.sh then return end
       local command, expected = table.unpack(filled(case.sh, words))
-      local patience, good = dockrun.now() + 10, false
+      local patience = dockrun.now() + 10
+      local good
       repeat  -- its process may just have begun
         local printed = output_of(container.Id, command)
         good = printed == expected or printed:find("^" .. expected .. "$") ~= nil
