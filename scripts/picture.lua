@@ -11,7 +11,9 @@ local colors = {
 }
 local width, height, left, top = 8.4, 19, 16, 52
 
-local function escape(text) return (text:gsub("[&<>]", { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;" })) end
+local function escape(text)
+  return (text:gsub('[&<>"]', { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;", ['"'] = "&quot;" }))
+end
 
 -- One line as tspans, each in the colour that was set before it.
 local function spans(line)

@@ -8,6 +8,7 @@
 local argparse = require "argparse"
 local dockrun = require "dockrun"
 local duration = require "dockrun.job.duration"
+local timestamp = require "dockrun.timestamp"
 
 local parser = argparse("prune.lua", "Removes old stopped containers and unused images.")
 parser:argument("age", "How old: 24h, 90m, 10s."):convert(duration.parse)
@@ -25,13 +26,6 @@ local engine = assert(dockrun.connect())
 local now = os.time()
 local label = args.label and { args.label } or nil
 local gone = {}  -- ids of containers that were, or would be, removed: they use no image any more
-
--- RFC 3339 in UTC, as the engine writes it, to seconds since 1970.
-local function seconds(timestamp)
-  local year, month, day, hour, minute, second = timestamp:match "^(%d+)-(%d+)-(%d+)T(%d+):(%d+):(%d+)"
-  local utc = os.time { year = year, month = month, day = day, hour = hour, min = minute, sec = second, isdst = false }
-  return utc + os.difftime(now, os.time(os.date("!*t", now)))
-end
 
 -- Removes by call(engine, ...); true if that is, or would be, done.
 local function remove(what, name, call, ...)
@@ -57,7 +51,7 @@ local function prune_containers()
     local state = inspected and inspected.State
     if state and not state.Running then
       local ended = state.Status == "created" and inspected.Created or state.FinishedAt
-      if now - seconds(ended) >= args.age then
+      if now - timestamp.seconds(ended) >= args.age then
         local name = container.Names[1]:gsub("^/", "")
         gone[container.Id] = remove("container", name, engine.container_remove, container.Id, { v = true })
       end

@@ -2,16 +2,17 @@
 -- Restarts the containers that carry a label, one after the other. Goes on only once the container runs, is healthy
 -- (where its image says how to tell) and has stayed so; stops at the first that does not come back.
 --
---   dockrun scripts/rolling-restart.lua [--settle S] [--timeout S] LABEL[=VALUE]
+--   dockrun scripts/rolling-restart.lua [--settle TIME] [--timeout TIME] LABEL[=VALUE]
 --
 -- Exit: 0 all are up, 1 one is not (or none has the label), 2 bad usage.
 local argparse = require "argparse"
 local dockrun = require "dockrun"
+local duration = require "dockrun.job.duration"
 
 local parser = argparse("rolling-restart.lua", "Restarts containers by label, one at a time.")
 parser:argument("label", "LABEL or LABEL=VALUE.")
-parser:option("--settle", "Seconds that a container must stay up before the next.", "2"):convert(tonumber)
-parser:option("--timeout", "Seconds that a container may take to come back.", "60"):convert(tonumber)
+parser:option("--settle", "How long a container must stay up before the next.", "2"):convert(duration.parse)
+parser:option("--timeout", "How long a container may take to come back.", "60"):convert(duration.parse)
 function parser:error(message)
   io.stderr:write(self:get_usage(), "\n\nError: ", message, "\n")
   os.exit(2, true)

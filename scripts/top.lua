@@ -1,17 +1,22 @@
 #!/usr/bin/env dockrun
 -- What every running container uses, read from its cgroup files: no load on the engine, however many there are.
 --
---   dockrun scripts/top.lua [-d SECONDS] [-n COUNT] [--json]
+--   dockrun scripts/top.lua [-d TIME] [-n COUNT] [--json]
 --
 -- CPU% is of one core. Memory is without the page cache that the kernel takes back first, as `docker stats` counts it.
 local argparse = require "argparse"
+local count = require "dockrun.cli.count"
 local dockrun = require "dockrun"
+local duration = require "dockrun.job.duration"
 local output = require "dockrun.cli.output"
 local usage = require "dockrun.driver.usage"
 
 local parser = argparse("top.lua", "Live statistics of all containers.")
-parser:option("-d --delay", "Seconds between two pictures.", "2"):convert(tonumber)
-parser:option("-n --count", "How many pictures; without it, until interrupted."):convert(tonumber)
+parser:option("-d --delay", "Time between two pictures.", "2"):convert(function(text)
+  if duration.parse(text) == 0 then return nil, "the delay must be more than 0" end
+  return duration.parse(text)
+end)
+parser:option("-n --count", "How many pictures; without it, until interrupted."):convert(count("--count", 1))
 parser:flag("--json", "One JSON document a picture.")
 function parser:error(message)
   io.stderr:write(self:get_usage(), "\n\nError: ", message, "\n")

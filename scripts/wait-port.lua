@@ -2,16 +2,17 @@
 -- Waits until a port answers: connects, or, with --http PATH, gets a status below 400 from it. A port that an engine
 -- publishes may connect before anything listens in the container, because the engine's proxy does; --http sees through.
 --
---   dockrun scripts/wait-port.lua [--timeout S] [--http PATH] HOST:PORT
+--   dockrun scripts/wait-port.lua [--timeout TIME] [--http PATH] HOST:PORT
 --
 -- Exit: 0 it answers, 1 it does not, 2 bad usage.
 local argparse = require "argparse"
 local dockrun = require "dockrun"
+local duration = require "dockrun.job.duration"
 local uv = require "luv"
 
 local parser = argparse("wait-port.lua", "Waits until a port answers.")
 parser:argument("target", "HOST:PORT.")
-parser:option("--timeout", "Seconds to wait in all.", "30"):convert(tonumber)
+parser:option("--timeout", "How long to wait in all.", "30"):convert(duration.parse)
 parser:option("--http", "Ask for this path and want a status below 400."):argname "PATH"
 function parser:error(message)
   io.stderr:write(self:get_usage(), "\n\nError: ", message, "\n")

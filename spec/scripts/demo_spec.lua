@@ -29,6 +29,13 @@ describe("demo.lua", function()
     assert_nothing_left()
   end)
 
+  it("is drawn by picture.lua, colours and all", function()
+    local drawn = process.run({ "scripts/picture.lua", "a<b" }, { stdin = "\27[1;36m== R&D\27[0m > x\r\n\n  last" }).stdout
+    assert.matches('<tspan font%-weight="bold" fill="#56d4dd">== R&amp;D</tspan>', drawn)
+    assert.matches("<tspan> &gt; x</tspan></text>\n<text [^>]*><tspan>  last</tspan></text>\n</g>\n</svg>\n$", drawn)
+    assert.matches('aria%-label="a&lt;b"', drawn)
+  end)
+
   it("leaves nothing where it is interrupted", function()
     local child <close> = process.start(args)
     child:wait_for "started"

@@ -115,7 +115,7 @@ describe("rolling-restart.lua", function()
 
   for _, case in ipairs {
     { "no label", {}, "missing argument 'label'" },
-    { "a time that is no number", { "--settle", "long", "x" }, "malformed argument 'long'" },
+    { "a time that is none", { "--settle", "long", "x" }, "a number of seconds, not 'long'" },
   } do
     local what, args, message = table.unpack(case)
     it("refuses " .. what, function()

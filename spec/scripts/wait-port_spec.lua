@@ -132,7 +132,7 @@ describe("wait-port.lua", function()
     { "no port", { "localhost" }, "'localhost' is not HOST:PORT" },
     { "a port that cannot be", { "localhost:65536" }, "'localhost:65536' is not HOST:PORT" },
     { "port 0", { "localhost:0" }, "'localhost:0' is not HOST:PORT" },
-    { "a time-out that is no number", { "--timeout", "soon", "localhost:1" }, "malformed argument 'soon'" },
+    { "a time-out that is none", { "--timeout", "soon", "localhost:1" }, "a number of seconds, not 'soon'" },
     { "no target", {}, "missing argument 'target'" },
   } do
     local what, args, message = table.unpack(case)
