@@ -23,33 +23,42 @@ enum dr_answer dr_answer_of(lua_State *L, const struct dr_endpoint *row) {
   return detached ? DR_ANSWER_NONE : DR_ANSWER_HIJACK;
 }
 
+// Whether the engine itself wrote the answer: its heads say so, and a refusal to attach has a type of the engine's own.
+static bool is_engines(const struct dr_buffer *headers) {
+  static const char own_type[] = "application/vnd.docker.";
+  size_t len;
+  if (dr_header(headers, "api-version", &len)) return true;
+  const char *type = dr_header(headers, "content-type", &len);
+  return len >= strlen(own_type) && !memcmp(type, own_type, strlen(own_type));
+}
+
 int dr_refused(lua_State *L, const struct dr_engine *e, const struct dr_endpoint *row, long status,
-               const struct dr_buffer *in) {
+               const struct dr_buffer *headers, const struct dr_buffer *in) {
+  enum { SHOWN = 200 };  // bytes of what is not the engine's own words
   size_t len = dr_buffer_len(in);
   const char *text = len ? dr_buffer_data(in) : "";
-  const char *kind = "engine", *own = NULL;
-  int top = lua_gettop(L);
-  if (len && (dr_json_decode(L, text, len) != 1 || !lua_istable(L, -1))) {
-    kind = "protocol";  // not the engine's, but of whoever reads requests before it: this one was not understood
-    lua_pushlstring(L, text, len < 200 ? len : 200);
-    own = lua_pushfstring(L, ", and not in JSON: %s", lua_tostring(L, -1));
-  } else if (!len || lua_getfield(L, -1, "message") != LUA_TSTRING || !lua_rawlen(L, -1)) {
-    own = "";
-  } else {
+  bool json = len && dr_json_decode(L, text, len) == 1 && lua_istable(L, -1);
+  bool own = !json && len && is_engines(headers);
+  if (json && lua_getfield(L, -1, "message") == LUA_TSTRING && lua_rawlen(L, -1)) {
     text = lua_tolstring(L, -1, &len);
-    while (len && (text[len - 1] == '\n' || text[len - 1] == '\r')) len--;
+    own = true;
   }
-  if (own) {
-    text = lua_pushfstring(L, "%s answered %d to %s %s%s", e->who, (int)status, row->method, row->path, own);
-    len = strlen(text);
+  while (len && (text[len - 1] == '\n' || text[len - 1] == '\r')) len--;
+  if (!own || !len) {
+    lua_pushlstring(L, text, len < SHOWN ? len : SHOWN);
+    text = lua_pushfstring(L, "%s answered %d to %s %s%s%s", e->who, (int)status, row->method, row->path,
+                           !len   ? ""
+                           : json ? ": "
+                                  : ", and not in JSON: ",
+                           lua_tostring(L, -1));
   }
+  // "protocol": not from the engine, but from whoever reads requests before it. This one was not understood.
+  const char *kind = json || own || !len ? "engine" : "protocol";
+  if (!own || !len) len = strlen(text);
   lua_pushnil(L);
   dr_push_error_text(L, kind, (int)status, text, len);
   lua_pushstring(L, row->name);
   lua_setfield(L, -2, "call");
-  lua_replace(L, top + 2);
-  lua_replace(L, top + 1);
-  lua_settop(L, top + 2);
   return 2;
 }
 
@@ -123,7 +132,7 @@ int dr_answered(lua_State *L, int status, lua_KContext ctx) {
     results = dr_return_error(L, &r->channel.error);
   } else if (r->status >= 400) {
     if (r->status == 400) e->api = 0;  // it may be another engine now, with another version: ask again next time
-    results = dr_refused(L, e, row, r->status, &r->channel.in);
+    results = dr_refused(L, e, row, r->status, &r->headers, &r->channel.in);
   } else if (answer >= DR_ANSWER_BYTES) {
     dr_stream_push(L, &r->channel, &r->headers, stream_kind(L, e, answer, &r->headers, false));
     lua_pushinteger(L, r->status);
@@ -149,8 +158,8 @@ int dr_upgraded(lua_State *L, int status, lua_KContext ctx) {
   struct dr_engine *e = lua_touserdata(L, AT_ENGINE);
   struct dr_upgrade *u = lua_touserdata(L, AT_EXCHANGE);
   if (u->channel.failed || u->status >= 300) {
-    int results =
-        u->channel.failed ? dr_return_error(L, &u->channel.error) : dr_refused(L, e, row, u->status, &u->channel.in);
+    int results = u->channel.failed ? dr_return_error(L, &u->channel.error)
+                                    : dr_refused(L, e, row, u->status, &u->headers, &u->channel.in);
     u->channel.close(&u->channel);
     return results;
   }

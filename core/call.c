@@ -264,8 +264,8 @@ static int negotiated(lua_State *L, int status, lua_KContext ctx) {
   struct dr_request *r = lua_touserdata(L, AT_EXCHANGE);
   struct dr_error error;
   if (r->channel.failed || r->status >= 400) {
-    int results =
-        r->channel.failed ? dr_return_error(L, &r->channel.error) : dr_refused(L, e, row, r->status, &r->channel.in);
+    int results = r->channel.failed ? dr_return_error(L, &r->channel.error)
+                                    : dr_refused(L, e, row, r->status, &r->headers, &r->channel.in);
     r->channel.close(&r->channel);
     return results;
   }

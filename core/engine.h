@@ -40,6 +40,6 @@ int dr_upgraded(lua_State *L, int status, lua_KContext row);
 
 // nil and the engine's refusal: its `message` where the body is its JSON, else the body as it is. Returns 2.
 int dr_refused(lua_State *L, const struct dr_engine *e, const struct dr_endpoint *row, long status,
-               const struct dr_buffer *in);
+               const struct dr_buffer *headers, const struct dr_buffer *in);
 
 #endif

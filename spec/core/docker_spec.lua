@@ -320,20 +320,28 @@ describe("an answer", function()
 
   for what, case in pairs {
     ["as JSON"] = { '{"message":"No such container: x"}\n', "No such container: x" },
-    ["as text"] = { "page not found\n", "page not found" },
-    ["as JSON of another shape"] = { '{"error":"x"}', '{"error":"x"}' },
+    ["as text"] = { "No such container: " .. ("x"):rep(5000) .. "\r\n", "No such container: " .. ("x"):rep(5000) },
     ["with line breaks"] = { '{"message":"first\\nsecond\\n"}', "first\nsecond" },
     ["of any length"] = { '{"message":"' .. ("long "):rep(50000) .. '"}', ("long "):rep(50000) },
     ["in any script"] = { '{"message":"Größe \\u2717"}', "Größe ✗" },
   } do
     it("of refusal gives the engine's words whole, " .. what, function()
-      local value, err = answer_of(info, case[1], "404 Not Found", "Content-Type: application/json\r\n")
+      local value, err = answer_of(info, case[1], "404 Not Found", "Api-Version: 1.41\r\n")
       assert.is_nil(value)
       assert.same({ "engine", 404, "info" }, { err.kind, err.status, err.call })
       assert.is_true(case[2] == err.message)
       assert.equal(err.message, tostring(err))
     end)
   end
+
+  it("of refusal in other words is shown, and who refused what", function()
+    for text, kind in pairs { ['{"error":"x"}'] = "engine", ["<html>no</html>"] = "protocol" } do
+      local value, err = answer_of(info, text, "404 Not Found")
+      assert.is_nil(value)
+      assert.same({ kind, 404, "info" }, { err.kind, err.status, err.call })
+      assert.matches("^the Docker engine at unix://%S+ answered 404 to GET /info.*: " .. text .. "$", err.message)
+    end
+  end)
 
   it("of refusal without a word says who refused what", function()
     local value, err = answer_of(function(engine) return engine:container_start "x" end, "", "500 Oh")
