@@ -2,6 +2,7 @@
 -- being decided, may veto it, and may call anything of the runtime. One that fails harms its own task only.
 local limited = require "dockrun.limited"
 local runtime = require "dockrun.core.runtime"
+local things = require "dockrun.things"
 
 local M = {}
 
@@ -99,6 +100,18 @@ local function run_one(self, hook, name, where, view, thing)
   return nil, err
 end
 
+--- Whether any hook is there for a transition.
+---@param name string
+---@param sources { [1]: string, [2]: table<string, Hook> }[]
+---@return boolean
+function Hooks:has(name, sources)
+  if self.host[name] or self.operator[name] then return true end
+  for _, source in ipairs(sources) do
+    if source[2][name] then return true end
+  end
+  return false
+end
+
 --- Runs every hook of a transition: the host program's, the operator's, then the job's, the group's and the task's.
 ---@param name string
 ---@param sources { [1]: string, [2]: table<string, Hook> }[]  the job's own: where it stands, and the hooks there
@@ -115,6 +128,8 @@ function Hooks:run(name, sources, view, thing, report)
     if hook then
       local ok, err = run_one(self, hook, name, where, view, thing)
       if not ok and (err.veto or hooks.on_error ~= "ignore") then return nil, err end
+      local broken = things.problem(name, thing)  -- with which nobody can go on
+      if broken then return nil, failure(name, where, "left what cannot be used: " .. broken) end
       if not ok and report then report(err) end
     end
   end

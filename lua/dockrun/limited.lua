@@ -23,16 +23,16 @@ local function text(value)
   return ok and words or ("an error that is a %s, and cannot say what it means"):format(type(value))
 end
 
--- The function's first two results; the second, a reason, as text.
-local function answer(ok, value, reason)
-  if not ok then error(text(value), 0) end
-  return value, reason ~= nil and text(reason) or nil
+-- Whether it returned; its first two results, of which the second is a reason, or what it raised.
+local function outcome(ok, value, reason)
+  if not ok then return false, text(value) end
+  return true, value, reason ~= nil and text(reason) or nil
 end
 
--- However its caller leaves, the task ends, and with it those that it spawned.
+-- Unless it went well, the task ends however its caller leaves, and with it those that it spawned.
 local function ending(task)
-  return setmetatable({}, { __close = function()
-    if task:status() == "done" then return end
+  return setmetatable({ well = false }, { __close = function(self)
+    if self.well then return end
     task:cancel()
     pcall(task.await, task, GRACE)
     task:kill()
@@ -49,13 +49,15 @@ end
 function M.call(limits, fn, ...)
   local task = runtime.spawn(function(...)
     runtime.limit(limits)
-    return answer(pcall(fn, ...))
+    return outcome(pcall(fn, ...))
   end, ...)
-  local _ <close> = ending(task)
-  local ok, value, reason = pcall(task.await, task, limits.timeout)
-  if not ok and type(value) ~= "string" then error(value, 0) end  -- all that comes from the function is text
-  if not ok then return false, "failed: " .. value end
+  local scope <close> = ending(task)
+  local ended, ok, value, reason = pcall(task.await, task, limits.timeout)
+  if not ended and type(ok) ~= "string" then error(ok, 0) end  -- what a limit raises is text: the caller was cancelled
+  if not ended then return false, "failed: " .. ok end
   if task:status() ~= "done" then return false, ("took more than %g s"):format(limits.timeout) end
+  if not ok then return false, "failed: " .. value end
+  scope.well = true
   return true, value, reason
 end
 

@@ -27,6 +27,7 @@ local hooks = require "dockrun.hooks"
 local oom = require "dockrun.task.oom"
 local queue = require "dockrun.core.queue"
 local record = require "dockrun.task.record"
+local reread = require "dockrun.job.reread"
 local restarts = require "dockrun.task.restarts"
 local runtime = require "dockrun.core.runtime"
 local steps = require "dockrun.task.steps"
@@ -117,7 +118,7 @@ Task.__index = Task
 -- A task that is done when it ends well: of a batch job, or one that prepares or tidies up for others.
 local function is_finite(context)
   local lifecycle = context.spec.lifecycle
-  if lifecycle then return not lifecycle.sidecar end
+  if lifecycle then return lifecycle.hook == "poststop" or not lifecycle.sidecar end
   return context.job.type == "batch"
 end
 
@@ -211,13 +212,20 @@ local function break_off(self)
   if self.part then self.part:cancel(self.stopping) end
 end
 
+-- Where hooks of its own job stand.
+local function own_hooks(context)
+  return { { "job", context.job.hooks or {} }, { "group", context.group.hooks or {} }, { "task", context.spec.hooks or {} } }
+end
+
 local function run_hook(self, name, thing)
-  local context = self.context
-  local own = {
-    { "job", context.job.hooks or {} }, { "group", context.group.hooks or {} }, { "task", context.spec.hooks or {} },
-  }
   local function report(err) self:emit("hook_failed", { message = tostring(err) }) end
-  return self.agent.hooks:run(name, own, self:view(), thing, report)
+  return self.agent.hooks:run(name, own_hooks(self.context), self:view(), thing, report)
+end
+
+--- A copy of its text for its first hooks to change; nil where it has none.
+function Task:changeable()
+  local own, all = own_hooks(self.context), self.agent.hooks
+  if all:has("received", own) or all:has("setup", own) then return reread.copy(self.context.spec) end
 end
 
 --- Runs a transition's hooks. Raises where one fails or says no, which takes the task off its way.
@@ -377,6 +385,10 @@ local function next_attempt(self, err)
     end
     if err then error(err, 0) end
     self.succeeded = not decision.failed
+    if decision.failed then
+      local why = self.restarts.policy.attempts > 0 and "; " .. decision.reason or ""
+      error(runtime.error("failed", describe(self.result) .. why), 0)
+    end
     return false
   end
   self.restarts.total = self.restarts.total + 1
@@ -455,6 +467,7 @@ function Task:recover(found)
   local row = found.row
   if not row then return end
   local detail = row.detail
+  self.context.wanted = detail.wanted and reread.restore(detail.wanted, self.context.spec)
   self.restarts:restore(row, record.from_wall(row.restart_since))
   self.started, self.succeeded = detail.started, detail.succeeded
   self.restart_wanted, self.result, self.finished_at = detail.restart_wanted, record.result(row), row.finished_at
@@ -465,7 +478,8 @@ end
 -- Its own turn, and what it keeps for its whole life.
 local function begin(self)
   self:emit "received"
-  self:hook("received", self.context.spec)
+  self.context.wanted = self:changeable()
+  self:hook("received", self.context.wanted)
   local ok, err = breakable(self, self.alloc.turn, self.alloc, self)
   if not ok then error(err, 0) end
   self:become("setup", "order")
@@ -584,6 +598,15 @@ function Task:kill()
   if self.state == "stopping" then steps.end_container(self, steps.at_once) end
 end
 
+-- What its first hooks make of another text. Where they fail, what they do not change counts.
+local function wanted_anew(self)
+  local context, wanted = self.context, self:changeable()
+  if not wanted or not self:late_hook("received", wanted) or not self:late_hook("setup", wanted) then return nil end
+  local task, err = reread.task(wanted, context.spec, context.job, context.group)
+  if not task then self:emit("hook_failed", { message = tostring(err) }) end
+  return task
+end
+
 --- Another text of the same task, which needs no other container.
 ---@param job table
 ---@param group table
@@ -591,7 +614,8 @@ end
 function Task:redefine(job, group, spec)
   local context = self.context
   context.job, context.group, context.spec, context.task = job, group, spec, spec
-  self.restarts.policy, self.definition = spec.restart, nil
+  self.restarts.policy, self.definition, self.changed = spec.restart, nil, nil
+  context.wanted = wanted_anew(self)
   if self.state ~= "received" then steps.fill_in(self) end
   self:save()
 end

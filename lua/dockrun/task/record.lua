@@ -27,6 +27,7 @@ function M.from_wall(seconds) return runtime.now() + seconds - wall() end
 function M.of(task)
   local context, result, restarts = task.context, task.result or {}, task.restarts
   task.definition = task.definition or json.decode(driver.definition(context.spec, context.meta))
+  if context.wanted then task.changed = task.changed or json.decode(driver.definition(context.wanted, context.meta)) end
   return {
     alloc = task.alloc_id, task = task.name, state = task.state, container_id = task.container_id,
     image = context.image and context.image.reference.full, image_id = context.image and context.image.id,
@@ -36,7 +37,7 @@ function M.of(task)
     definition = task.definition,
     detail = {
       started = task.started, succeeded = task.succeeded, result_error = result.error,
-      stopping = task.stopping and tostring(task.stopping), restart_wanted = task.restart_wanted,
+      wanted = task.changed, stopping = task.stopping and tostring(task.stopping), restart_wanted = task.restart_wanted,
       wake_at = task.wake_at and M.to_wall(task.wake_at), error = task.error and tostring(task.error),
     },
   }

@@ -8,6 +8,7 @@ local interpolate = require "dockrun.job.interpolate"
 local leases = require "dockrun.task.leases"
 local policy = require "dockrun.driver.policy"
 local ports = require "dockrun.task.ports"
+local reread = require "dockrun.job.reread"
 local runtime = require "dockrun.core.runtime"
 
 local M = {}
@@ -35,9 +36,8 @@ end
 
 local function owner_of(task) return ("%s.%s[%d].%s"):format(task.job, task.group, task.context.alloc.index, task.name) end
 
-local function take_ports(task)
+local function take_ports(task, asked)
   local agent, context = task.agent, task.context
-  local asked = context.spec.resources.network.ports
   local mappings, err = ports.allocate(agent.ports, agent.bind_ip, context.ip, asked, owner_of(task), leases.taker(agent, task))
   if not mappings then
     if err.kind == "taken" and err.port and not err.alloc then name_holder(agent.engine, err) end
@@ -66,21 +66,41 @@ end
 ---@param task Task
 function M.fill_in(task)
   local context = task.context
-  context.task = context.spec
+  local wanted = context.wanted or context.spec
+  context.task = wanted
   context.env = env.build(context)
-  context.task = must(interpolate.task(context.spec, {
+  context.task = must(interpolate.task(wanted, {
     env = context.env, attr = task.agent.attributes, node = task.agent.node, meta = context.meta,
   }))
   context.env = env.build(context)
 end
 
+-- The ports of a task, as its hooks want them.
+local function settle_ports(task)
+  local wanted = reread.copy(task.context.ports)
+  task:hook("ports", wanted)
+  local same = #wanted == #task.context.ports
+  for i, mapping in ipairs(wanted) do same = same and mapping.host_port == task.context.ports[i].host_port end
+  if not same then
+    local asked = {}
+    for i, mapping in ipairs(wanted) do asked[i] = { label = mapping.label, static = mapping.host_port } end
+    release_ports(task)
+    take_ports(task, asked)
+  end
+  task.context.ports = wanted
+end
+
+local function asked_ports(context) return (context.wanted or context.spec).resources.network.ports end
+
 --- Ports, directories, environment: kept for the task's whole life.
 ---@param task Task
 function M.setup(task)
-  task:hook("setup", task.context.spec)
+  local context = task.context
+  task:hook("setup", context.wanted)
+  if context.wanted then context.wanted = must(reread.task(context.wanted, context.spec, context.job, context.group)) end
   make_dirs(task)
-  take_ports(task)
-  task:hook("ports", task.context.ports)
+  take_ports(task, asked_ports(context))
+  settle_ports(task)
   M.fill_in(task)
   must(policy.check(task.context.task, task.agent.options, { dirs = task.context.dirs }))
   task:emit("setup", { ports = task.context.ports })
@@ -112,7 +132,9 @@ end
 ---@param task Task
 function M.pull(task)
   local context, agent = task.context, task.agent
-  task:hook("pull", { image = context.task.config.image })
+  local wanted = { image = context.task.config.image }
+  task:hook("pull", wanted)
+  context.task.config.image = wanted.image
   context.image = must(driver.image(agent.images, context, {
     owner = { alloc = task.alloc_id, task = task.name },
     pulling = function() task:emit("pulling", { message = context.task.config.image }) end,
@@ -131,8 +153,12 @@ end
 function M.create(task)
   local context = task.context
   local body = must(driver.body(context, task.agent.options))
+  local labels = reread.copy(body.Labels)
   task:hook("create", body)
   task:hook("prestart", body)
+  for name, value in pairs(labels) do  -- by which it is found again
+    if name:find "^dockrun%." then body.Labels[name] = value end
+  end
   local id, err, warnings = driver.create(task.agent.engine, driver.container_name(context), body,
     context.task.config.container_exists_attempts)
   if err and err.status == 404 then err.kind, err.final = "pull", false end  -- the image went meanwhile: it can be pulled again
@@ -161,7 +187,8 @@ end
 function M.replace_ports(task, lost)
   release_ports(task)
   runtime.sleep(0.05)
-  take_ports(task)
+  take_ports(task, asked_ports(task.context))
+  settle_ports(task)
   M.fill_in(task)
   task:emit("setup", { message = ("port %d was taken by somebody else meanwhile; starting again"):format(lost) })
 end
