@@ -148,6 +148,12 @@ end
 
 -- ---- creating, starting -----------------------------------------------------------------------
 
+-- The engine's own words, after what it was that it would not do.
+local function explain(err, what)
+  if err and err.kind == "engine" then err.message = ("cannot %s the container: %s"):format(what, err.message) end
+  return err
+end
+
 --- The container. Nothing but its hooks can be broken off: whether the engine made it must be known.
 ---@param task Task
 function M.create(task)
@@ -162,7 +168,7 @@ function M.create(task)
   local id, err, warnings = driver.create(task.agent.engine, driver.container_name(context), body,
     context.task.config.container_exists_attempts)
   if err and err.status == 404 then err.kind, err.final = "pull", false end  -- the image went meanwhile: it can be pulled again
-  task.container_id = must(id, err)
+  task.container_id = must(id, explain(err, "create"))
   task:save()
   task:emit("created", { container_id = id, image_id = context.image.id, message = warnings })
   task:hook("created", { id = task.container_id })
@@ -178,7 +184,7 @@ function M.start(task)
   local ok, err = driver.start(task.agent.engine, task.container_id)
   if ok then return true end
   local lost, port = driver.lost_port(err)
-  return nil, lost and (port or 0), err
+  return nil, lost and (port or 0), explain(err, "start")
 end
 
 --- Other ports than those that were lost.
