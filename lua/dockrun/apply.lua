@@ -280,13 +280,15 @@ function M.take_over(agent, name)
   return adopt_all(agent, name, records)
 end
 
---- Ends a job that no process watches, as it wants to be ended, and waits until nothing of it is left.
+--- Ends a job as it wants to be ended, what the agent runs of it and what it has not taken over yet, and waits until
+--- nothing of it is left.
 ---@param agent Agent
 ---@param name string  the caller holds the job, see claim.lua
 ---@param reason? string
 ---@return boolean? found  false where there is nothing of it
 ---@return table? err
 function M.stop(agent, name, reason)
+  agent:stop_job(name, reason)
   local records, err = look(agent, name)
   if not records then return nil, err end
   if #records == 0 then

@@ -66,38 +66,56 @@ local function serve(pipe, on_request)
   end
 end
 
+-- A file is told from one that took its name since by both: inodes are given out again.
+local function is_same(a, b)
+  return a and b and a.ino == b.ino and a.ctime.sec == b.ctime.sec and a.ctime.nsec == b.ctime.nsec
+end
+
+-- Listens at the path, in the place of the stale socket that is to be there still. One process at a time does this: who
+-- finds a dead one's socket would else take away the one that another has put in its place.
+---@return table? pipe
+---@return table? err
+---@return table? other  what is there, where that is why not
+local function listen(state, path, stale, on_request)
+  local pipe, other = uv.new_pipe(), nil
+  local ok, why, code
+  local done, err = state:transaction(function()
+    if stale and is_same(uv.fs_stat(path), stale) then uv.fs_unlink(path) end
+    ok, why, code = pipe:bind(path)
+    if ok then ok, why, code = pipe:listen(16, function() serve(pipe, on_request) end) end
+    if code == "EADDRINUSE" then other = uv.fs_stat(path) end
+  end)
+  if done and ok then return pipe end
+  pipe:close()
+  if not done then return nil, err end
+  if code == "EADDRINUSE" then return nil, nil, other end
+  return nil, runtime.error("system", ("cannot listen on %s: %s"):format(path, why))
+end
+
 --- Takes hold of a job.
----@param state_dir string
----@param endpoint string
+---@param agent Agent
 ---@param job string
 ---@param on_request fun(request: table): table?  what somebody asks, and the answer; may wait
 ---@return Claim? claim  until it is closed
----@return table? err    kind "taken": another process watches the job; or "system"
-function M.hold(state_dir, endpoint, job, on_request)
-  local path = path_of(state_dir, endpoint, job)
+---@return table? err    kind "taken": another process watches the job; "system"; those of the state
+function M.hold(agent, job, on_request)
+  local state_dir = agent.options.state_dir
+  local path = path_of(state_dir, agent.engine:endpoint(), job)
   if #path > LONGEST then
     return nil, runtime.error("system", ("the path of the state directory is too long for a socket: %s"):format(state_dir))
   end
   local ok, why = make_directory(path)
   if not ok then return nil, runtime.error("system", "cannot make the state directory: " .. why) end
-  local pipe = uv.new_pipe()
-  local code
-  ok, why, code = pipe:bind(path)
-  if code == "EADDRINUSE" then
-    local other = connect(path)
-    if other then
-      other:close()
-      pipe:close()
+  local pipe, err, other
+  repeat
+    pipe, err, other = listen(agent.state, path, other, on_request)
+    if err then return nil, err end
+    local holder = other and connect(path)
+    if holder then
+      holder:close()
       return nil, runtime.error("taken", ("job '%s' is run by another dockrun; `dockrun stop %s` ends it"):format(job, job))
     end
-    uv.fs_unlink(path)
-    ok, why = pipe:bind(path)
-  end
-  if ok then ok, why = pipe:listen(16, function() serve(pipe, on_request) end) end
-  if not ok then
-    pipe:close()
-    return nil, runtime.error("system", ("cannot hold job '%s' by %s: %s"):format(job, path, why))
-  end
+  until pipe
   pipe:unref()
   return setmetatable({ pipe = pipe, path = path }, Claim)
 end
@@ -115,14 +133,13 @@ Claim.__close = Claim.close
 M.agent = ""
 
 --- Asks the process that watches a job for something, and waits for its answer.
----@param state_dir string
----@param endpoint string
+---@param agent Agent
 ---@param job string
 ---@param request table
 ---@return table? answer  nil where no process watches it, or it ended meanwhile
 ---@return table? err     of the other process
-function M.ask(state_dir, endpoint, job, request)
-  local path = path_of(state_dir, endpoint, job)
+function M.ask(agent, job, request)
+  local path = path_of(agent.options.state_dir, agent.engine:endpoint(), job)
   local pipe = #path <= LONGEST and uv.fs_stat(path) and connect(path)
   if not pipe then return nil end
   pipe:write(json.encode(request) .. "\n")

@@ -34,8 +34,11 @@ end
 -- nothing may run for a moment: that is no end.
 local function watch(self, name, ready, first)
   local agent = self.agent
-  local held <close>, err = claim.hold(agent.options.state_dir, agent.engine:endpoint(), name, function(request)
-    agent:stop_job(name, request.reason)
+  local held <close>, err = claim.hold(agent, name, function(request)
+    self.changing[name] = true
+    local _ <close> = setmetatable({}, { __close = function() self.changing[name] = nil end })
+    local _, why = apply.stop(agent, name, request.reason)
+    if why then error(why, 0) end
   end)
   if not held then
     ready:push { nil, err }
@@ -116,7 +119,7 @@ end
 ---@return table? err  kind "taken": there is an agent already
 function M.run(agent, dockrun)
   local self = setmetatable({ agent = agent, jobs = {}, changing = {}, dockrun = dockrun }, Supervisor)
-  local held <close>, err = claim.hold(agent.options.state_dir, agent.engine:endpoint(), claim.agent, function(request)
+  local held <close>, err = claim.hold(agent, claim.agent, function(request)
     return submit(self, request.source)
   end)
   if not held and err.kind == "taken" then err.message = "an agent with this state and this engine runs already" end

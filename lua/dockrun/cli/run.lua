@@ -42,8 +42,12 @@ end
 -- Brings the job to what it should be, then waits for the end.
 local function foreground(agent, job, source)
   local applied, failure = apply.run(agent, job, source)
-  if failure then output.say("error", tostring(failure)) end
-  return agent:wait() and applied and 0 or 1
+  local stopped = failure and failure.kind == "stopped"
+  if failure and not stopped then
+    if #agent.tasks == 0 then return nil, failure end
+    output.say("error", tostring(failure))
+  end
+  return agent:wait() and (applied or stopped) and 0 or 1
 end
 
 -- Brings the job to what it should be, and leaves it as soon as it runs.
@@ -55,17 +59,36 @@ local function detached(agent, job, source)
 end
 
 -- The first Ctrl-C stops the job as it wants to be stopped, the second kills it.
-local function interruptible(agent, run, ...)
-  local ok, code, err = pcall(run, agent, ...)
+local function interruptible(agent, name, run)
+  local ok, code, err = pcall(run)
   if ok then return code, err end
   if type(code) ~= "table" or code.kind ~= "cancelled" then error(code, 0) end
   output.say("info", ("%s: stopping; once more to kill"):format(code))
-  local stopped, why = pcall(agent.stop, agent, tostring(code))
+  local stopped, why = pcall(apply.stop, agent, name, tostring(code))
   if not stopped then
     output.say("warn", ("%s: killing"):format(why))
     agent:kill()
   end
   return 130
+end
+
+-- What another process asks for: one stop, however often it is asked.
+local function stopper(agent, name)
+  local stop = {}
+  function stop.begin(request)
+    stop.task = stop.task or dockrun.spawn(apply.stop, agent, name, request.reason)
+    local _, problem = stop.task:await()
+    if problem then error(problem, 0) end
+  end
+  -- It has more to do than to end what runs here.
+  function stop.await()
+    if stop.task then stop.task:await() end
+  end
+  function stop.cut_off()
+    if stop.task then stop.task:cancel() end
+    pcall(stop.await)
+  end
+  return stop
 end
 
 return {
@@ -96,19 +119,23 @@ return {
     if not ok then return nil, err end
     if args.detach then
       local answer
-      answer, err = claim.ask(dockrun.options.state_dir, agent.engine:endpoint(), claim.agent, { source = source })
+      answer, err = claim.ask(agent, claim.agent, { source = source })
       if err then return nil, err end
       for _, why in ipairs(answer and answer.failures or {}) do output.say("error", why) end
       if answer then return #answer.failures == 0 and 0 or 1 end
     end
-    local held <close>, why = claim.hold(dockrun.options.state_dir, agent.engine:endpoint(), job.name, function(request)
-      agent:stop(request.reason)
-    end)
+    local stop = stopper(agent, job.name)
+    local held <close>, why = claim.hold(agent, job.name, stop.begin)
     if not held then return nil, why end
     agent.on_warning = function(text) output.say("warn", text) end
     listen(agent, args)
     local code
-    code, err = interruptible(agent, args.detach and detached or foreground, job, source)
+    code, err = interruptible(agent, job.name, function()
+      local result, problem = (args.detach and detached or foreground)(agent, job, source)
+      stop.await()
+      return result, problem
+    end)
+    stop.cut_off()
     if not args.detach or code == 130 then agent:close() end
     return code, err
   end,

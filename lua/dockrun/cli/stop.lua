@@ -16,10 +16,10 @@ return {
     if not agent then return nil, err end
     agent.on_warning = function(text) output.say("warn", text) end
     agent.emitter:listen(args.json and output.json or output.say_event)
-    local asked, problem = claim.ask(dockrun.options.state_dir, agent.engine:endpoint(), args.job, { reason = "dockrun stop" })
+    local asked, problem = claim.ask(agent, args.job, { reason = "dockrun stop" })
     if problem then return nil, problem end
     if not asked then
-      local held <close>, why = claim.hold(dockrun.options.state_dir, agent.engine:endpoint(), args.job, function() end)
+      local held <close>, why = claim.hold(agent, args.job, function() end)
       if not held then return nil, why end
       local found
       found, err = apply.stop(agent, args.job, "dockrun stop")

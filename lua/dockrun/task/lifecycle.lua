@@ -466,6 +466,7 @@ function Task:recover(found)
   self.entry = entry(found)
   local row = found.row
   if not row then return end
+  if self.entry == "running" then self.container_id = self.container_id or row.container_id end  -- gone: which is seen then
   local detail = row.detail
   self.context.wanted = detail.wanted and reread.restore(detail.wanted, self.context.spec)
   self.restarts:restore(row, record.from_wall(row.restart_since))
