@@ -99,12 +99,15 @@ local function open(self, timeout, begin)
   local stream
   local connection, close = connect(self, function() if stream then stream:break_off() end end)
   stream = streams.new(self.sched, close)
-  local ok, err = exchange(self, timeout, function(answer) answer(begin(stream, connection)) end)
-  if not ok then
+  local opened = false
+  local _ <close> = setmetatable({}, { __close = function()
+    if opened then return end
     stream:break_off()  -- the engine sees that nobody listens
     close()
-    return nil, err
-  end
+  end })
+  local ok, err = exchange(self, timeout, function(answer) answer(begin(stream, connection)) end)
+  if not ok then return nil, err end
+  opened = true
   return stream
 end
 

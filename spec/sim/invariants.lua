@@ -1,19 +1,19 @@
--- What must hold in a simulated world: at every step, when a process ends, when all has come to rest, and at the end.
+-- What must hold in a simulated world: at every step, at every transition of a task, when a process ends, when all has
+-- come to rest, and at the end.
 local engines = require "spec.sim.engine"
+local final = require "spec.sim.final"
 
 local M = {}
 
 ---@class Invariants
 ---@field world World
+---@field seen table<table, table>  by task of the policy: where its restart policy stands, counted anew
 local Invariants = {}
 Invariants.__index = Invariants
 
 ---@param world World
 ---@return Invariants
-function M.new(world)
-  local self = setmetatable({ world = world, changes = -1, seen = setmetatable({}, { __mode = "k" }), foreign = {} }, Invariants)
-  return self
-end
+function M.new(world) return setmetatable({ world = world, changes = -1, seen = setmetatable({}, { __mode = "k" }) }, Invariants) end
 
 -- ---- at every step ------------------------------------------------------------------------------
 
@@ -44,13 +44,9 @@ local function check_containers(self)
         if places[place] > most then world:violate("%d containers run at once for %s", places[place], place) end
       end
     end
-    if container.State.Running then
-      local own = {}
-      for _, bound in ipairs(engines.ports_of(container)) do
-        if ports[bound.port] and ports[bound.port] ~= container then world:violate("port %d is held twice", bound.port) end
-        own[bound.port] = container
-      end
-      for port in pairs(own) do ports[port] = container end
+    for _, bound in ipairs(container.State.Running and engines.ports_of(container) or {}) do
+      if ports[bound.port] and ports[bound.port] ~= container then world:violate("port %d is held twice", bound.port) end
+      ports[bound.port] = container
     end
   end
 end
@@ -64,30 +60,65 @@ end
 --- A task of the runtime ended by an error.
 ---@param task SimTask
 function Invariants:on_failure(task)
-  local text = tostring(task.results[1])
   if task.bug then self.world:violate("an internal error in %s: %s", task.process, task.bug) end
-  if task.process and not task.bug then self.unseen = { task, text, self.unseen } end
+  if task.process and not task.bug then self.unseen = { task, tostring(task.results[1]), self.unseen } end
 end
 
 -- ---- at every transition ------------------------------------------------------------------------
 
--- Whether the restart policy allows what was decided: counted here anew, in each process from what it found.
+-- Whether the restart policy allows what was decided.
 local function check_restart(self, task, to)
   local policy, now, count = task.restarts.policy, self.world.sched.time, self.seen[task]
   if now > count.since + policy.interval then count.attempts, count.since = 0, now end
   count.attempts = count.attempts + 1
   if to ~= "waiting" then return end
-  local delay = task.wake_at - now
-  local within = policy.attempts > 0 and count.attempts <= policy.attempts
-  local ok
-  if within then
-    ok = delay >= policy.delay - 1e-6 and delay <= policy.delay * 1.25 + 1e-6
-  else
-    ok = policy.attempts > 0 and policy.mode == "delay" and math.abs(delay - (count.since + policy.interval - now)) < 1e-3
+  local delay, allowed = task.wake_at - now, false
+  if policy.attempts > 0 and count.attempts <= policy.attempts then
+    allowed = delay >= policy.delay - 1e-6 and delay <= policy.delay * 1.25 + 1e-6
+  elseif policy.attempts > 0 and policy.mode == "delay" then
+    local late = delay - (count.since + policy.interval - now)  -- by the time that a hook took
+    allowed = late > -1e-3 and late < self.world.options.hook_timeout * 3 + 1e-3
   end
-  if not ok then
+  if not allowed then
     self.world:violate("%s is restarted in %.3f s at attempt %d of %d in %g s (delay %g, mode %s)", task.name, delay, count.attempts,
       policy.attempts, policy.interval, policy.delay, policy.mode)
+  end
+end
+
+-- Whether a task that ends as failed has a reason to, and one that ends as done was asked to or has done its work.
+local function check_end(self, task, to)
+  local policy, result = task.restarts.policy, task.result
+  if to == "failed" then
+    local spent = policy.attempts == 0 or self.seen[task].attempts > policy.attempts
+    local hooks = task.context.spec.hooks.restart or task.context.job.hooks.restart  -- which may say no
+    if not task.error and not (result and spent) and not hooks and not task.recovered then
+      self.world:violate("%s failed without a reason: %s", task.name, result and result.exit_code or "no result")
+    end
+  elseif not task.stopping and not (result and result.exit_code == 0) and not task.recovered then
+    self.world:violate("%s is dead, not failed, by nobody's wish: %s", task.name, result and result.exit_code or "no result")
+  end
+end
+
+local function common_port(one, other)
+  for _, port in ipairs(one.context.ports) do
+    for _, own in ipairs(other.context.ports) do
+      if own.host_port == port.host_port then return port.host_port end
+    end
+  end
+end
+
+-- Nobody else may have the ports of a task that is to have a container, or be at its allocation.
+local function check_alone(self, process, task)
+  for _, other in ipairs(self.world:alive()) do
+    for _, one in ipairs(other.agent and other.agent.tasks or {}) do
+      if one ~= task and not one:ended() and not one.detached then
+        if other ~= process and one.alloc_id == task.alloc_id then
+          self.world:violate("%s and %s are both at allocation %s", process, other, task.alloc_id)
+        end
+        local port = common_port(one, task)
+        if port then self.world:violate("%s and %s both have port %d", task.name, one.name, port) end
+      end
+    end
   end
 end
 
@@ -100,7 +131,7 @@ function Invariants:on_transition(process, task, from, to, cause)
   local now = self.world.sched.time
   local count = self.seen[task]
   if not count then
-    count = { attempts = task.restarts.count, since = task.restarts.since, process = process }
+    count = { attempts = task.restarts.count, since = task.restarts.since }
     self.seen[task] = count
     if to == "waiting" and cause ~= "recovery" then count.attempts = count.attempts - 1 end
   end
@@ -110,15 +141,35 @@ function Invariants:on_transition(process, task, from, to, cause)
     if late < -1e-6 or late > 1 then self.world:violate("%s begins %.3f s after its delay was over", task.name, late) end
   end
   count.wake_at = to == "waiting" and math.max(task.wake_at, now) or nil  -- it may be over when another takes it up
+  if to == "creating" then check_alone(self, process, task) end
+  if from == "cleanup" then check_end(self, task, to) end
 end
 
 -- ---- when a process ends ------------------------------------------------------------------------
 
+-- Whether somebody else is, or was meanwhile, at the job of a process.
+local function has_company(world, process)
+  if world.keeps_agent then return true end
+  for _, other in ipairs(world.processes) do
+    if other ~= process and other.job == process.job and not (other.ended_at and other.ended_at < process.began) then return true end
+  end
+  return false
+end
+
+--- A process's main function has returned.
 ---@param process SimProcess
 function Invariants:main_ended(process)
   local world = self.world
   local failure = process.main.state == "failed" and process.main.results[1]
   if failure and not (type(failure) == "table" and failure.kind) then world:violate("%s failed: %s", process, tostring(failure)) end
+  local stops = process.command == "stop" and process.code == 0
+  local ran = process.command == "run" and not process.args.detach and process.code ~= nil
+  if not stops and not ran or has_company(world, process) then return end
+  for _, container in ipairs(world.engine.order) do
+    if container.Config.Labels["dockrun.job"] == process.job and container.State.Running then
+      world:violate("%s ended with %d, and %s runs", process, process.code, container.Name)
+    end
+  end
 end
 
 -- Tasks of the runtime that failed and that nobody has asked: `dockrun: a task failed` on stderr.
@@ -126,88 +177,23 @@ local function check_unseen(self)
   local one = self.unseen
   while one do
     local task, text = one[1], one[2]
-    if not task.observed and not task.process.dead then self.world:violate("a task of %s failed unseen: %s", task.process, text) end
+    if not task.observed and not task.process.killed then self.world:violate("a task of %s failed unseen: %s", task.process, text) end
     one = one[3]
   end
   self.unseen = nil
 end
 
--- ---- at rest ------------------------------------------------------------------------------------
-
-local resting = { running = true, healthy = true, unhealthy = true, dead = true, failed = true, waiting = true, received = true }
-local lives = { running = true, healthy = true, unhealthy = true }
-
--- What keeps a task from being at rest; nil where it is.
-local function unrest(world, task)
-  if not resting[task.state] then return "is " .. task.state end
-  if lives[task.state] then
-    local container = task.container_id and world.engine.containers[task.container_id]
-    if not container then return "runs without a container" end
-    if not container.State.Running then return "runs, and its container does not" end
-  elseif task.state == "waiting" and task.wake_at and task.wake_at < world.sched.time - 0.5 then
-    return "waits for longer than its delay"
-  elseif task.state == "received" then
-    for _, other in ipairs(task.alloc.tasks) do
-      if other ~= task and not other:ended() then return nil end
-    end
-    return "waits for a turn that nobody gives"
-  end
-end
+-- ---- at rest, and at the end --------------------------------------------------------------------
 
 --- What keeps the world from being at rest.
 ---@return string? why
-function Invariants:unrest()
-  for _, process in ipairs(self.world:alive()) do
-    if process.main:ended() then return ("%s does not end"):format(process) end
-    if process.agent and process.detaching then return ("%s does not let go"):format(process) end
-    for _, task in ipairs(process.agent and process.agent.tasks or {}) do
-      local why = not task.detached and unrest(self.world, task)
-      if why then return ("%s: %s.%s[%d].%s %s"):format(process, task.job, task.group, task.context.alloc.index, task.name, why) end
-    end
-  end
-end
-
--- ---- at the end ---------------------------------------------------------------------------------
-
-local function check_state(world)
-  local store = require "dockrun.store"
-  local state <close> = assert(store.open(world.options.state_dir))
-  local tables = { "leases", "intents", "jobs", "allocs", "tasks" }
-  if world.options["docker.cleanup.image"] ~= false then tables[#tables + 1] = "images" end
-  for _, what in ipairs(tables) do
-    local rows = assert(state[what](state))
-    for _, row in ipairs(rows) do
-      world:violate("%s are left in the state: %s", what, require("dockrun.core.json").encode(row))
-    end
-  end
-end
-
-local function check_directories(world)
-  for _, id in ipairs(require("dockrun.driver.dirs").list(world.options.state_dir)) do
-    world:violate("the directory of allocation %s is left", id)
-  end
-end
+function Invariants:unrest() return final.unrest(self.world) end
 
 --- Once every job was stopped and every process has ended.
 ---@param before table  what the engine had in the beginning: { containers = …, images = … }
 function Invariants:finish(before)
-  local world = self.world
   check_unseen(self)
-  for _, container in ipairs(world.engine.order) do
-    if not before.containers[container.Id] then world:violate("container %s is left, %s", container.Name, container.State.Status) end
-  end
-  for id, name in pairs(before.containers) do
-    if not world.engine.containers[id] then world:violate("container %s, which is not ours, is gone", name) end
-  end
-  for ref in pairs(world.engine.images) do
-    if not before.images[ref] and world.options["docker.cleanup.image"] ~= false then world:violate("image %s is left", ref) end
-  end
-  for ref in pairs(before.images) do
-    if not world.engine.images[ref] then world:violate("image %s, which was there before, is gone", ref) end
-  end
-  for port in pairs(world.port_claims) do world:violate("port %d is left claimed", port) end
-  check_state(world)
-  check_directories(world)
+  final.check(self.world, before)
 end
 
 return M

@@ -16,10 +16,12 @@ function M.new(world, process)
   return self
 end
 
+-- What happens to a pipe happens in order.
 local function later(self, callback, ...)
-  local values = table.pack(...)
-  self.world.sched:after(self.world.faults:latency(), function()
-    if not self.closed then self.world.sched:spawn(self.process, callback, table.unpack(values, 1, values.n)) end
+  local values, sched = table.pack(...), self.world.sched
+  self.last = math.max(sched.time + self.world.faults:latency(), (self.last or 0) + 1e-6)
+  sched:at(self.last, function()
+    if not self.closed then sched:spawn(self.process, callback, table.unpack(values, 1, values.n)) end
   end, self.process)
 end
 

@@ -17,6 +17,10 @@ local M = {}
 ---@field tasks table<integer, SimTask>  live ones, by number
 ---@field points integer     at which it could have been killed until now
 ---@field kill_at? integer   the point at which it is
+---@field command string     of dockrun, with its `args`
+---@field job string          which it is about, "" for none
+---@field began number        and `ended_at`
+---@field killed? boolean
 ---@field code? integer      what it returned
 ---@field agent? table       of the policy, where it made one
 local Process = {}
@@ -153,7 +157,7 @@ function M.start(world, name, main, kill_at)
     world = world, name = name, pid = world.pids, start = math.floor(world.sched.time * 100) + 1, dead = false, tasks = {}, points = 0,
     kill_at = kill_at, databases = {}, pipes = {},
   }, Process)
-  self.host = hosts.new(world, self)
+  self.host, self.began = hosts.new(world, self), world.sched.time
   self.loaded = simulated(self)
   table.insert(world.processes, self)
   world:note("%s starts", self)
@@ -187,7 +191,7 @@ end
 -- What the kernel does when a process ends, however it ends.
 local function vanish(self)
   if self.dead then return end
-  self.dead = true
+  self.dead, self.ended_at = true, self.world.sched.time
   for _, database in ipairs(self.databases) do database:close() end
   for _, pipe in ipairs(self.pipes) do pipe:vanish() end
   local world = self.world

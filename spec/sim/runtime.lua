@@ -13,12 +13,16 @@ function M.new(sched, process)
   return {
     version = real.version, error = real.error,
     spawn = function(fn, ...) return sched:spawn(process, fn, ...) end,
-    spawn_free = function(fn, ...) return sched:spawn(process, fn, ...) end,
+    spawn_free = function(fn, ...)
+      local task = sched:spawn(process, fn, ...)
+      task.budget = nil
+      return task
+    end,
     sleep = function(seconds) sched:wait(seconds) end,
     current = function() return sched.current end,
     now = function() return sched.time end,
     clock = function() return M.EPOCH + math.floor(sched.time), math.floor(sched.time % 1 * 1e9) end,
-    limit = function() end,
+    limit = function() sched.current.budget = {} end,
     divert = function() end,
   }
 end

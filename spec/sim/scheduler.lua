@@ -9,6 +9,7 @@ local M = {}
 ---@class SimTask
 ---@field state "new"|"running"|"waiting"|"done"|"failed"
 ---@field observed boolean  somebody has seen, or caused, how it ended
+---@field budget? table      shared with the tasks that it spawned: `spent` is why none of them may go on
 local Task = {}
 Task.__index = Task
 Task.__name = "task"
@@ -87,10 +88,10 @@ end
 
 local function cancelled() return runtime.error("cancelled", "cancelled") end
 
--- An error that is a mere string is one of the program's: where it came from is what helps.
+-- An error that says where it was raised is one of the program's: its way there is what helps.
 local function with_traceback(err)
-  local task = coroutine.running()
-  return type(err) == "string" and { bug = debug.traceback(task, err, 2), text = err } or err
+  local is_bug = type(err) == "string" and err:find "%.lua:%d+:"
+  return is_bug and { bug = debug.traceback(coroutine.running(), err, 2), text = err } or err
 end
 
 ---@param process? table
@@ -99,6 +100,7 @@ end
 function Scheduler:spawn(process, fn, ...)
   self.numbers = self.numbers + 1
   local task = setmetatable({ sched = self, process = process, state = "new", joins = {}, number = self.numbers, observed = false }, Task)
+  task.budget = process and self.current and self.current.budget
   local arguments = table.pack(...)
   -- Protected at its bottom, so that an error closes its variables while it can still wait.
   task.co = coroutine.create(function() return xpcall(fn, with_traceback, table.unpack(arguments, 1, arguments.n)) end)
@@ -161,6 +163,7 @@ end
 ---@return "woken"|"timeout"
 function Scheduler:wait(timeout, arm)
   local task = assert(self.current, "a wait outside of any task")
+  if task.budget and task.budget.spent then error(runtime.error("cancelled", task.budget.spent), 0) end
   if task.cancel_pending then
     task.cancel_pending = false
     error(task.reason or cancelled(), 0)
@@ -185,6 +188,20 @@ function Task:cancel(reason)
   self.reason, self.observed = reason, true
   if self.wait and not self.wait.outcome then self.sched:wake(self.wait, "cancelled") else self.cancel_pending = true end
   return true
+end
+
+--- Ends it and every task that it spawned, whatever they catch: each wait raises.
+---@param why? string
+function Task:kill(why)
+  if self:ended() then return end
+  self.budget = self.budget or {}
+  self.budget.spent = why or "killed"
+  local numbers = {}
+  for number, task in pairs(self.process.tasks) do
+    if task.budget == self.budget then numbers[#numbers + 1] = number end
+  end
+  table.sort(numbers)
+  for _, number in ipairs(numbers) do self.process.tasks[number]:cancel() end
 end
 
 local function join(self, timeout)

@@ -63,6 +63,15 @@ local function operator(world, name)
   end
 end
 
+-- The agent, which somebody starts again whenever it has ended.
+local function keep_agent(world)
+  while world.keeps_agent do
+    if not world.agent or world.agent.dead then world.agent = world:dockrun("agent", { json = true }, { kill_at = death(world) }) end
+    sleep(world, world.dice:between(0.5, 10))
+    if world.sched.time < world.chaos and world.dice:chance(0.2) then world.agent:interrupt "SIGTERM" end
+  end
+end
+
 -- ---- accidents ----------------------------------------------------------------------------------
 
 local accidents = {}
@@ -89,10 +98,19 @@ function accidents.registry(world)
   world.engine.registry_down = false
 end
 
--- Another program takes a port that a task may want, or just has.
+-- A port that a task may want, or has taken and does not use just now.
+local function some_port(world)
+  local dice, from, to = world.dice, world.options["ports.from"], world.options["ports.to"]
+  local claimed = {}
+  for port in pairs(world.port_claims) do claimed[#claimed + 1] = port end
+  table.sort(claimed)
+  if #claimed > 0 and dice:chance(0.6) then return dice:pick(claimed) end
+  return dice:chance(0.2) and 30011 or from + world.random(to - from + 1) - 1
+end
+
+-- Another program takes a port.
 function accidents.port(world)
-  local port = world.options["ports.from"] + world.random(world.options["ports.to"] - world.options["ports.from"] + 1) - 1
-  if world.dice:chance(0.2) then port = 30001 end
+  local port = some_port(world)
   if world.engine:holder(port) then return end
   world:note("another program takes port %d", port)
   world.engine.foreign[port] = true
@@ -157,11 +175,27 @@ local function await(world, process, seconds)
   end
 end
 
+local function interrupt_all(world)
+  local list = world:alive()
+  for _, process in ipairs(list) do
+    if process ~= world.agent then process:interrupt() end
+  end
+  for _, process in ipairs(list) do
+    if process ~= world.agent then await(world, process, REST) end
+  end
+end
+
 local function stop_everything(world)
-  for _, process in ipairs(world:alive()) do process:interrupt() end
-  for _, process in ipairs(world:alive()) do await(world, process, REST) end
+  interrupt_all(world)
   for _, name in ipairs(world.names) do
-    await(world, world:dockrun("stop", { job = name, json = true, purge = true }), REST)
+    local process = world:dockrun("stop", { job = name, json = true, purge = true })
+    await(world, process, REST)
+    if process.code ~= 0 and process.err.kind ~= "failed" then world:violate("%s: %s", process, process.err) end
+  end
+  if world.keeps_agent then
+    world.keeps_agent = false
+    world.agent:interrupt()
+    await(world, world.agent, REST)
   end
   local collector = world:dockrun("gc", { json = true }, { options = {
     ["gc.creation_grace"] = 0, ["gc.job_threshold"] = 0, ["docker.cleanup.image_delay"] = 0,
@@ -205,6 +239,8 @@ function M.tell(world, opts)
     world.jobs[name] = { texts = { raw }, rolls = jobs.rolls(raw) }
     world.sched:spawn(nil, operator, world, name)
   end
+  world.keeps_agent = dice:chance(0.25)
+  if world.keeps_agent then world.sched:spawn(nil, keep_agent, world) end
   local kinds = {}
   for _, kind in ipairs { "engine", "reset", "registry", "port", "removal", "killing", "garbage" } do
     if dice:chance(0.35) then kinds[#kinds + 1] = kind end

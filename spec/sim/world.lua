@@ -176,12 +176,14 @@ function World:text_of(name) return ("%s#%d"):format(name, #self.jobs[name].text
 function World:dockrun(command, args, opts)
   opts = opts or {}
   local label = args.job and ("%s %s"):format(command, args.job) or command
-  return processes.start(self, label, function(process)
+  local process = processes.start(self, label, function(process)
     local options = process:require("dockrun").options
     for name, value in pairs(self.options) do options[name] = value end
     for name, value in pairs(opts.options or {}) do options[name] = value end
     return process:require("dockrun.cli." .. command).run(args)
   end, opts.kill_at)
+  process.command, process.args, process.job = command, args, (args.job or ""):match "^[^#]*"
+  return process
 end
 
 --- Every process that lives.
