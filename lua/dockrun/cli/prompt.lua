@@ -10,10 +10,7 @@ local function reader()
       return io.read()
     end
   end
-  return function(prompt)
-    local line = readline.readline(prompt)
-    return line
-  end
+  return function(prompt) return (readline.readline(prompt)) end
 end
 
 -- An incomplete chunk ends in "<eof>", as in lua.c.
@@ -32,6 +29,18 @@ local function read_chunk(read)
   end
 end
 
+-- One turn: reads, runs, shows. True at the end of the input.
+local function turn(read)
+  local chunk, why = read_chunk(read)
+  if chunk == nil then return true end
+  local results = chunk and table.pack(xpcall(chunk, debug.traceback)) or { false, why, n = 2 }
+  if not results[1] then
+    io.stderr:write(tostring(results[2]), "\n")
+  elseif results.n > 1 then
+    print(table.unpack(results, 2, results.n))
+  end
+end
+
 ---@return integer exit_code
 return function()
   print(("dockrun %s, %s. Try engine:version() or dockrun.sleep(1); Ctrl-D ends."):format(dockrun.version, _VERSION))
@@ -39,16 +48,13 @@ return function()
   _G.engine = dockrun.connect()
   local read = reader()
   while true do
-    local chunk, why = read_chunk(read)
-    if chunk == nil then
+    local ok, ended = pcall(turn, read)
+    if not ok then  -- Ctrl-C: what was being typed is thrown away
+      if type(ended) ~= "table" or ended.signal ~= "SIGINT" then error(ended, 0) end
+      io.stderr:write(tostring(ended), "\n")
+    elseif ended then
       print()
       return 0
-    end
-    local results = chunk and table.pack(xpcall(chunk, debug.traceback)) or { false, why, n = 2 }
-    if not results[1] then
-      io.stderr:write(tostring(results[2]), "\n")
-    elseif results.n > 1 then
-      print(table.unpack(results, 2, results.n))
     end
   end
 end
