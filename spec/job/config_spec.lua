@@ -2,6 +2,7 @@
 local json = require "dockrun.core.json"
 local load = require "dockrun.job.load"
 local process = require "spec.process"
+local schema = require "dockrun.job.schema"
 
 -- A job with one task of this config; Lua, so that whatever can be wrong can be written.
 local function read(config, resources)
@@ -61,7 +62,41 @@ describe("config", function()
     assert.same({ { ["net.core.somaxconn"] = "7" }, true, { nofile = "5" } }, { config.sysctl, config.tty, config.ulimit })
   end)
 
-  for _, case in ipairs {
+  -- { what is wrong, where, why }
+  local refused = {
+    { "image = ' '", "config.image", "must not be empty" },
+    { "image = 'a b'", "config.image", "'a b' is not an image reference ([registry/]name[:tag][@digest])" },
+    { "image = 'Redis:7'", "config.image",
+      "'Redis:7' is not an image reference ([registry/]name[:tag][@digest]); its name is in lower case" },
+    { "image_pull_timeout = '0s'", "config.image_pull_timeout", "must be at least 1, not 0" },
+    { "load = ''", "config.load", "must not be empty" },
+    { "command = ' '", "config.command", "must not be empty" },
+    { "work_dir = 'tmp'", "config.work_dir", "must be an absolute path, not 'tmp'" },
+    { "logging = { type = '' }", "config.logging.type", "must not be empty" },
+    { "container_exists_attempts = 0", "config.container_exists_attempts", "must be at least 1, not 0" },
+    { "network_mode = 'container:web'", "config.network_mode", "network_mode 'container:web' is not supported" },
+    { "network_aliases = { '' }, network_mode = 'n'", "config.network_aliases[1]", "must not be empty" },
+    { "dns_search_domains = { '' }", "config.dns_search_domains[1]", "must not be empty" },
+    { "dns_options = { ' ' }", "config.dns_options[1]", "must not be empty" },
+    { "volume_driver = '', volumes = { 'a:/b' }", "config.volume_driver", "must not be empty" },
+    { "mount = { { target = '/t', source = '' } }", "config.mount[1].source", "must not be empty" },
+    { "mount = { { target = '/t', volume_options = { driver_config = { name = '' } } } }", "config.mount[1].volume_options.driver_config.name",
+      "must not be empty" },
+    { "mount = { { type = 'tmpfs', target = '/t', tmpfs_options = { size = -1 } } }", "config.mount[1].tmpfs_options.size",
+      "must be at least 0, not -1" },
+    { "mount = { { type = 'bind', source = 'x', target = '/t', bind_options = { propagation = 'both' } } }",
+      "config.mount[1].bind_options.propagation", "must be one of private, rprivate, shared, rshared, slave, rslave, not 'both'" },
+    { "devices = { { host_path = 'null' } }", "config.devices[1].host_path", "must be an absolute path, not 'null'" },
+    { "devices = { { host_path = '/dev/null', container_path = 'null' } }", "config.devices[1].container_path",
+      "must be an absolute path, not 'null'" },
+    { "shm_size = -1", "config.shm_size", "must be at least 0, not -1" },
+    { "cap_drop = { 'kill', 'net' }", "config.cap_drop[2]", "must be a capability such as NET_ADMIN, or all, not 'net'" },
+    { "security_opt = { '' }", "config.security_opt[1]", "must not be empty" },
+    { "group_add = { '' }", "config.group_add[1]", "must not be empty" },
+    { "runtime = ''", "config.runtime", "must not be empty" },
+    { "userns_mode = 'private'", "config.userns_mode", "must be one of host, not 'private'" },
+    { "pids_limit = -1", "config.pids_limit", "must be at least 0, not -1" },
+    { "memory_hard_limit = -1", "config.memory_hard_limit", "must be at least 0, not -1" },
     { "ipv4_address = '10.0.0.256', network_mode = 'n'", "config.ipv4_address", "must be an IPv4 address, not '10.0.0.256'" },
     { "ipv6_address = 'fd00::1::2', network_mode = 'n'", "config.ipv6_address", "must be an IPv6 address, not 'fd00::1::2'" },
     { "ipv4_address = '10.0.0.5'", "config.ipv4_address", "needs a network of your own, and network_mode is 'bridge'" },
@@ -102,7 +137,9 @@ describe("config", function()
     { "image_pull_timeout = 'soon'", "config.image_pull_timeout", "must be a duration" },
     { "healthchecks = { disabled = true }", "config.healthchecks.disabled", "unknown key 'disabled'; did you mean 'disable'?" },
     { "auth = { user = 'x' }", "config.auth.user", "unknown key 'user'" },
-  } do
+  }
+
+  for _, case in ipairs(refused) do
     local text, path, message = table.unpack(case)
     it("refuses " .. text, function()
       local at, why = problem_of(text, "memory = 32")
@@ -110,6 +147,49 @@ describe("config", function()
       assert.truthy(why:find(message, 1, true), why)
     end)
   end
+
+  it("refuses something of each option that not every value of its type is good for", function()
+    local shown, missing = "\n", {}
+    for _, case in ipairs(refused) do shown = shown .. case[2]:gsub("%[%d+%]", "") .. ".\n" end
+    local function look(rows, prefix)
+      for _, row in ipairs(rows) do
+        local path = prefix .. row.name
+        local judged = row.check or row.check_key or row.values
+        if judged and not shown:find("\n" .. path .. ".", 1, true) then missing[#missing + 1] = path end
+        look(row.rows or {}, path .. ".")
+      end
+    end
+    look(schema.config, "config.")
+    assert.same({}, missing)
+  end)
+
+  -- What is of no type that a row may have, as Lua.
+  local wrong = {
+    string = "{}", integer = "'x'", boolean = "'maybe'", duration = "'soon'", mode = "'0999'", list = "true", map = "'x'", block = "'x'",
+    blocks = "'x'",
+  }
+  -- What a block must have besides.
+  local besides = { ["config.mount."] = "target = '/t', ", ["config.devices."] = "host_path = '/dev/null', " }
+
+  it("refuses what is of another type, by its place, whichever the option", function()
+    local seen = 0
+    local function look(rows, path, before, after)
+      for _, row in ipairs(rows) do
+        local bad = assert(wrong[row.type] or row.unused, row.type)
+        if not row.unused then
+          local _, err = read(("%s%s = %s%s"):format(before, row.name, bad, after))
+          local at = false
+          for _, problem in ipairs(err.list) do at = at or problem.path:gsub("%[%d+%]", "") == "job.j.task.t." .. path .. row.name end
+          assert.is_true(at, path .. row.name .. ": " .. tostring(err))
+          seen = seen + 1
+        end
+        local inside = path .. row.name .. "."
+        if row.rows then look(row.rows, inside, ("%s%s = { %s"):format(before, row.name, besides[inside] or ""), " }" .. after) end
+      end
+    end
+    look(schema.config, "config.", "", "")
+    assert.is_true(seen > 70)
+  end)
 
   it("leaves what is filled in later to be judged then", function()
     config_of [[hostname = "${NOMAD_TASK_NAME}", ipv4_address = "${meta.ip}", network_mode = "${meta.network}",

@@ -152,6 +152,30 @@ describe("an error", function()
     assert.truthy(err.message:find("^job%.json:3:3: not JSON: "))
   end)
 
+  it("has the line and the column of what JSON says wrongly", function()
+    local _, err = load.string('{ "job": { "é": {\n  "group": [{ "g": { "count": 1.5 } }, 7],\n "\\u0074ype": "x" } } }', "json", "job.json")
+    local places = {}
+    for i, problem in ipairs(err.list) do places[i] = ("%d:%d %s"):format(problem.line, problem.column, problem.path) end
+    assert.same({ "1:12 job.é.name", "3:2 job.é.type", "2:22 job.é.group.g.count", "2:40 job.é.group.?" }, places)
+  end)
+
+  it("has no place where Nomad's own form is another tree than the text", function()
+    local _, err = load.string('{ "Job": { "ID": "x", "Priority": 5, "TaskGroups": [{ "Name": "g", "Count": -1 }] } }', "json", "job.json")
+    assert.equal("job.json: job.x.group.g.count: must be at least 0, not -1", tostring(err))
+  end)
+
+  it("tells what is twice in JSON, and nothing that only looks so", function()
+    for text, twice in pairs {
+      ['{ "job": { "j": { "meta": { "a": "b\\":", "b": ":\\"", "c": null, "d": "\\\\" } } } }'] = false,
+      ['{ "job": { "j": { "meta": { "a": [], "b": {}, "c": [null, { "a": null }] } } } }'] = false,
+      ['{ "job": { "j": { "meta": { "a": 1, "b" : 2, "\\u0061" : 3 } } } }'] = true,
+      ['{ "job": { "j": { "meta": { "a": 1, "a": null } } } }'] = true,
+    } do
+      local _, err = load.string(text, "json", "job.json")
+      assert.equal(twice, err ~= nil and tostring(err):find "set twice" ~= nil, text)
+    end
+  end)
+
   it("has the place that a reader knows, or the nearest around it", function()
     local problems = require "dockrun.job.problems"
     local normalise = require "dockrun.job.normalise"

@@ -2,37 +2,62 @@
 --- `dockrun validate --json` prints. Gives the raw tree that schema and normalise.lua read.
 
 local api = require "dockrun.job.api"
+local careful = require "dockrun.job.json.careful"
 local json = require "dockrun.core.json"
+local positions = require "dockrun.job.positions"
 local tree = require "dockrun.job.tree"
 
 local M = {}
 
-local function position(text, offset)
-  local before = text:sub(1, offset - 1)
-  local _, lines = before:gsub("\n", "")
-  local line = before:match "[^\n]*$"
-  return lines + 1, (utf8.len(line) or #line) + 1
+local function problem(places, offset, message)
+  local line, column = places:of(offset)
+  return { message = message, line = line, column = column }
+end
+
+-- A value of any of the forms, as the tree that normalising reads.
+local function tree_of(value)
+  if api.is(value) then return { job = { api.tree(value) } } end
+  if value.job == nil and value.name ~= nil then return { job = { value } } end
+  return value
+end
+
+-- The same once more, with its places, or with what stands twice. Nomad's own form is another tree than the text.
+local function read_again(text, places)
+  local value, reader = careful.read(text)
+  local problems = {}
+  for i, one in ipairs(reader.twice) do
+    problems[i] = problem(places, one.at, ("'%s' is set twice; the first time at line %d, column %d"):format(one.key,
+      places:of(one.first)))
+  end
+  if #problems > 0 then return nil, problems end
+  return tree_of(value), function(holder, key)
+    local at = reader.places[holder] and reader.places[holder][key]
+    if not at then return nil end
+    local line, column = places:of(at)
+    return line, column
+  end
 end
 
 ---@param text string
 ---@return table? raw
----@return { message: string, line?: integer, column?: integer }[]? problems
+---@return (fun(): table, HclLocate)|{ message: string, path?: string, line?: integer, column?: integer }[] again
 function M.read(text)
+  local places = positions.new(text)
   local value, err = json.decode(text)
   if err then
-    local line, column
-    if err.offset then line, column = position(text, err.offset) end
-    return nil, { { message = "not JSON: " .. err.message:gsub(" at character %d+$", ""), line = line, column = column } }
+    local message = "not JSON: " .. err.message:gsub(" at character %d+$", "")
+    return nil, { err.offset and problem(places, err.offset, message) or { message = message } }
   end
   if type(value) ~= "table" or #value > 0 then
-    local line, column = position(text, text:find "%S" or 1)
-    return nil, { { message = 'a job is a JSON object: {"job": {"name": { … }}}', line = line, column = column } }
+    return nil, { problem(places, text:find "%S" or 1, 'a job is a JSON object: {"job": {"name": { … }}}') }
   end
-  local deep = tree.too_deep(value)
+  local deep, keys = tree.measure(value)
   if deep then return nil, { { path = deep, message = ("is nested more than %d deep"):format(tree.DEEPEST) } } end
-  if api.is(value) then return { job = { api.tree(value) } } end
-  if value.job == nil and value.name ~= nil then return { job = { value } } end
-  return value
+  if careful.has_twice(text, keys) then
+    local raw, problems = read_again(text, places)
+    if not raw then return nil, problems end
+  end
+  return tree_of(value), function() return read_again(text, places) end
 end
 
 return M

@@ -32,7 +32,7 @@ function M.word(word, known)
   if #word > LONGEST then return nil end
   local best, least = nil, math.max(1, #word // 2) + 1
   for _, candidate in ipairs(known) do
-    local d = distance(word:lower(), candidate:lower())
+    local d = math.abs(#word - #candidate) < least and distance(word:lower(), candidate:lower()) or least
     if d < least then best, least = candidate, d end
   end
   return best

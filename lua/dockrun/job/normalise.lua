@@ -16,6 +16,7 @@ local M = {}
 ---@field locate? fun(holder: table, key: any): integer?, integer?  where a value stands in the file
 ---@field paths table<table, string>  normalised block -> its path
 ---@field noted table<SchemaRow, true>  unused keys that were told
+---@field hints table<RowIndex, table<string, string>>  what may be meant by a key that is unknown
 local Reading = {}
 Reading.__index = Reading
 
@@ -244,13 +245,16 @@ local function wanted_of(index, raw, named)
 end
 
 function Reading:unknown_keys(index, raw, path)
+  local hints = self.hints[index] or {}
+  self.hints[index] = hints
   for _, key in ipairs(tree.keys(raw)) do
     local at = sub(path, key)
     if type(key) == "number" then
       self.problems:add(at, ("%s stands here without a key"):format(types.show(raw[key])))
     elseif not index.known[key] then
       self:place(at, raw, key)
-      self.problems:add(at, ("unknown key '%s'%s"):format(key, nearest.hint(key, index.used, index.unused)))
+      hints[key] = hints[key] or nearest.hint(key, index.used, index.unused)
+      self.problems:add(at, ("unknown key '%s'%s"):format(key, hints[key]))
     end
   end
 end
@@ -286,7 +290,7 @@ end
 ---@param locate? fun(holder: table, key: any): integer?, integer?
 ---@return table? job  nil where something is wrong
 function M.job(raw, problems, locate)
-  local self = setmetatable({ problems = problems, locate = locate, paths = {}, noted = {} }, Reading)
+  local self = setmetatable({ problems = problems, locate = locate, paths = {}, noted = {}, hints = {} }, Reading)
   local jobs = self:block(schema.file, raw, "").job or {}
   if #jobs > 1 then problems:add(self.paths[jobs[2]], ("a file holds one job, and here are %d"):format(#jobs)) end
   if #jobs == 0 and #problems.list == 0 then problems:add("job", "there is no job in the file") end

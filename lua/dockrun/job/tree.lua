@@ -6,18 +6,24 @@ local M = {}
 --- How deep the tables of a file may be nested. A job needs a dozen; whoever walks a tree relies on it.
 M.DEEPEST = 40
 
---- The path to what is nested too deeply, if anything is.
----@param value any
----@param depth? integer  of the value itself: 0
----@return string?
-function M.too_deep(value, depth)
-  depth = depth or 0
-  if type(value) ~= "table" then return nil end
+local function measure(value, depth, found)
   if depth > M.DEEPEST then return "" end
   for key, item in next, value do
-    local rest = M.too_deep(item, depth + 1)
-    if rest then return rest == "" and tostring(key) or key .. "." .. rest end
+    if type(key) == "string" then found.keys = found.keys + 1 end
+    if type(item) == "table" then
+      local rest = measure(item, depth + 1, found)
+      if rest then return rest == "" and tostring(key) or key .. "." .. rest end
+    end
   end
+end
+
+--- How deep and how large a tree is.
+---@param value table
+---@return string? path     to what is nested too deeply, if anything is
+---@return integer keys     that are text; of no use where the tree is too deep
+function M.measure(value)
+  local found = { keys = 0 }
+  return measure(value, 0, found), found.keys
 end
 
 --- A table's keys in an order that is always the same: numbers first.

@@ -3,6 +3,7 @@
 
 local lpeg = require "lpeg"
 local numbers = require "dockrun.job.hcl.numbers"
+local positions = require "dockrun.job.positions"
 
 local C, Cc, Cp, P, R, S = lpeg.C, lpeg.Cc, lpeg.Cp, lpeg.P, lpeg.R, lpeg.S
 
@@ -14,7 +15,7 @@ local C, Cc, Cp, P, R, S = lpeg.C, lpeg.Cc, lpeg.Cp, lpeg.P, lpeg.R, lpeg.S
 
 ---@class HclLexer: HclToken   the token that was read last
 ---@field text string
----@field marks HclMark[]      as far as a place was asked for
+---@field places Positions
 local Lexer = {}
 Lexer.__index = Lexer
 
@@ -68,44 +69,15 @@ local escape = P "\\" * (
 ---@param text string  UTF-8, with "\n" at the end of lines
 ---@return HclLexer
 function Lexer.new(text)
-  return setmetatable({ text = text, after = 1, marks = { { at = 1, line = 1, column = 1, begin = 1 } } }, Lexer)
+  return setmetatable({ text = text, after = 1, places = positions.new(text) }, Lexer)
 end
 
----@class HclMark          a byte that begins a character, and where it stands
----@field at integer
----@field line integer
----@field column integer   in characters
----@field begin integer    the first byte of its line
-
----@param text string
----@param mark HclMark
----@param at integer  a later byte
----@return HclMark
-local function advance(text, mark, at)
-  local line, column, begin, from = mark.line, mark.column, mark.begin, mark.at
-  local newline = text:find("\n", from, true)
-  while newline and newline < at do
-    line, column, begin, from = line + 1, 1, newline + 1, newline + 1
-    newline = text:find("\n", from, true)
-  end
-  return { at = at, line = line, column = column + utf8.len(text, from, at - 1), begin = begin }
-end
-
-local STEP = 1024  -- bytes from mark to mark, so that no place is far from one
-
---- Line and column of a byte, in characters.
+--- Line and column of a byte, in characters, and the first byte of its line.
 ---@param offset integer
 ---@return integer line
 ---@return integer column
----@return integer begin  the first byte of its line
-function Lexer:position(offset)
-  local marks, wanted = self.marks, (offset - 1) // STEP + 1
-  while #marks < wanted do
-    marks[#marks + 1] = advance(self.text, marks[#marks], utf8.offset(self.text, 0, #marks * STEP + 1))
-  end
-  local found = advance(self.text, marks[wanted], offset)
-  return found.line, found.column, found.begin
-end
+---@return integer begin
+function Lexer:position(offset) return self.places:of(offset) end
 
 --- The blanks before the first thing on the line that begins at a byte.
 ---@param begin integer

@@ -1,0 +1,108 @@
+--- Reads JSON once more, where something in it is wrong: the same tree, with the places of its values, and the keys that
+--- an object has twice, of which a reader of JSON keeps one (RFC 8259, section 4, leaves it open).
+
+local json = require "dockrun.core.json"
+
+local M = {}
+
+---@class JsonReader
+---@field text string  JSON, as has been found out
+---@field at integer   the byte that is read next
+---@field places table<table, table<any, integer>>  holder -> key -> byte
+---@field twice { key: string, at: integer, first: integer }[]
+local Reader = {}
+Reader.__index = Reader
+
+function Reader:skip() self.at = self.text:match("^%s*()", self.at) end
+
+local words = { ["true"] = true, ["false"] = false, null = json.null }
+
+-- A string, a number or a word.
+function Reader:scalar()
+  local text, from = self.text, self.at
+  local plain, after = text:match('^"([^"\\]*)"()', from)
+  if plain then
+    self.at = after
+    return plain
+  end
+  if text:byte(from) == 0x22 then
+    after = from + 1
+    while text:byte(after) ~= 0x22 do after = text:find('["\\]', after + (text:byte(after) == 0x5c and 2 or 0)) end
+    after = after + 1
+  else
+    after = text:match("^[^%s,%]}]+()", from)
+  end
+  self.at = after
+  local token = text:sub(from, after - 1)
+  if words[token] ~= nil then return words[token] end
+  return json.decode("[" .. token .. "]")[1]
+end
+
+-- Each item of what stands between two brackets; `item` reads one.
+function Reader:items(close, item)
+  self.at = self.at + 1
+  self:skip()
+  while self.text:byte(self.at) ~= close do
+    item()
+    self:skip()
+    if self.text:byte(self.at) == 0x2c then self.at = self.at + 1 end
+    self:skip()
+  end
+  self.at = self.at + 1
+end
+
+function Reader:object()
+  local object, places = {}, {}
+  self.places[object] = places
+  self:items(0x7d, function()
+    local at, key = self.at, self:scalar()
+    self:skip()
+    self.at = self.at + 1  -- the colon
+    local value = self:value()
+    if places[key] then table.insert(self.twice, { key = key, at = at, first = places[key] }) end
+    if value ~= json.null then object[key] = value end
+    places[key] = places[key] or at
+  end)
+  return object
+end
+
+function Reader:list()
+  local list, places = json.array {}, {}
+  self.places[list] = places
+  self:items(0x5d, function()
+    local at = self.at
+    list[#list + 1] = self:value()
+    places[#list] = at
+  end)
+  return list
+end
+
+function Reader:value()
+  self:skip()
+  local first = self.text:byte(self.at)
+  if first == 0x7b then return self:object() end
+  if first == 0x5b then return self:list() end
+  return self:scalar()
+end
+
+--- Whether an object of this text may have a key twice.
+---@param text string   JSON
+---@param kept integer  keys that the decoded value has in all
+---@return boolean
+function M.has_twice(text, kept)
+  local bare = text:gsub("\\.", ""):gsub('"[^"]*"', '"')  -- each string is a quote
+  local _, keys = bare:gsub('"%s*:', "")
+  local _, nulls = bare:gsub('"%s*:%s*null', "")
+  return keys - nulls ~= kept
+end
+
+--- Reads it.
+---@param text string  JSON
+---@return any value
+---@return JsonReader reader
+function M.read(text)
+  local self = setmetatable({ text = text, at = 1, places = {}, twice = {} }, Reader)
+  return self:value(), self
+end
+
+return M
