@@ -153,10 +153,10 @@ describe("an error", function()
   end)
 
   it("has the line and the column of what JSON says wrongly", function()
-    local _, err = load.string('{ "job": { "é": {\n  "group": [{ "g": { "count": 1.5 } }, 7],\n "\\u0074ype": "x" } } }', "json", "job.json")
+    local _, err = load.string('{"job": { "é": {\n  "group": [{ "g": { "count": 1.5 } }, 7],\n "\\u0074ype": "x" } } }', "json", "job.json")
     local places = {}
     for i, problem in ipairs(err.list) do places[i] = ("%d:%d %s"):format(problem.line, problem.column, problem.path) end
-    assert.same({ "1:12 job.é.name", "3:2 job.é.type", "2:22 job.é.group.g.count", "2:40 job.é.group.?" }, places)
+    assert.same({ "1:11 job.é.name", "3:2 job.é.type", "2:22 job.é.group.g.count", "2:40 job.é.group.?" }, places)
   end)
 
   it("has no place where Nomad's own form is another tree than the text", function()
