@@ -49,14 +49,16 @@ local function from_context(name, getenv)
   return nil, runtime.error("invalid", ("no docker context '%s' under %s"):format(name, root))
 end
 
---- The endpoint that the options ask for: a context, the environment (with --dev), or `docker.endpoint`.
+--- The endpoint that the options ask for: a context (`default`, as docker's, is none), the environment (with --dev), or
+--- `docker.endpoint`.
 ---@param options table<string, any>
 ---@param getenv? fun(name: string): string?
 ---@return Endpoint? endpoint
 ---@return table? err  kind "invalid"
 function M.resolve(options, getenv)
   getenv = getenv or os.getenv
-  if options.context ~= "" then return from_context(options.context, getenv) end
+  local context = options.context
+  if context ~= "" and context ~= "default" then return from_context(context, getenv) end
   return options.dev and from_environment(getenv) or { endpoint = options["docker.endpoint"] }
 end
 
@@ -68,7 +70,7 @@ function M.notice(options, getenv)
   if options.dev then return nil end
   local set = {}
   for _, name in ipairs(M.environment) do
-    if (getenv or os.getenv)(name) then set[#set + 1] = name end
+    if ((getenv or os.getenv)(name) or "") ~= "" then set[#set + 1] = name end
   end
   if #set == 0 then return nil end
   return ("%s set but ignored without --dev; the engine is %s"):format(
