@@ -30,10 +30,9 @@ end
 -- Docker keeps contexts as ~/.docker/contexts/meta/<sha256 of the name>/meta.json; the names are read, not hashed.
 local function from_context(name, getenv)
   local root = (getenv "DOCKER_CONFIG" or (getenv "HOME" or "") .. "/.docker") .. "/contexts"
-  local entries = uv.fs_scandir(root .. "/meta")
-  while entries do
-    local entry = uv.fs_scandir_next(entries)
-    if not entry then break end
+  local entries, names = uv.fs_scandir(root .. "/meta"), {}
+  for entry in function() return entries and uv.fs_scandir_next(entries) end do names[#names + 1] = entry end
+  for _, entry in ipairs(names) do
     local file = io.open(("%s/meta/%s/meta.json"):format(root, entry))
     local meta = file and json.decode(file:read "a")
     if file then file:close() end
