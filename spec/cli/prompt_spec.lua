@@ -1,51 +1,85 @@
--- The prompt, on a terminal of script(1).
+-- The prompt, on a terminal of its own (script(1) makes it).
+local dockrun = require "dockrun"
 local process = require "spec.process"
 
 describe("the prompt", function()
-  local child
-
-  before_each(function()
-    local command = ("'%s' --endpoint unix:///no/such.sock"):format(process.program)
-    child = process.start({ "-qec", command, "/dev/null" }, {
-      program = "script", stdin = true, env = { TERM = "dumb", ASAN_OPTIONS = "detect_leaks=0" },  -- readline's own, kept to the end
-    })
-    child:wait_for "Ctrl%-D ends%."
-  end)
-  after_each(function() child:close() end)
-
-  -- Types, at the prompt, and waits until that is said.
-  local function type_in(text, pattern)
-    child:wait_for "\n> $"
-    child:write(text)
-    child:wait_for(pattern)
+  -- Starts it; `say` types a line, or keys, and waits for what must come.
+  local function prompt()
+    local child = process.start(
+      { "-qec", process.program .. " --endpoint unix:///nowhere/docker.sock", "/dev/null" },
+      { program = "script", stdin = true, env = {
+        TERM = "dumb", INPUTRC = "/dev/null", HOME = "/nowhere", ASAN_OPTIONS = "detect_leaks=0", -- readline keeps its history
+      } })
+    local seen = 0
+    local function expect(pattern)
+      local deadline = dockrun.now() + 30
+      while true do
+        local from, to = child.stdout:find(pattern, seen + 1)
+        if from then
+          seen = to
+          return
+        end
+        if child.result or dockrun.now() > deadline then
+          error(("no '%s' after %q in:\n%s%s"):format(pattern, child.stdout:sub(1, seen), child.stdout, child.stderr), 0)
+        end
+        dockrun.sleep(0.01)
+      end
+    end
+    expect "Ctrl%-D ends%.\r?\n> "
+    return child, function(keys, pattern)
+      child:write(keys)
+      expect(pattern)
+    end
   end
 
-  -- Ctrl-D, at the prompt: what comes before the terminal is readline's is lost.
-  local function leave()
-    child:wait_for "\n> $"
-    child:write "\4"
+  it("evaluates lines as lua does, expressions too, and statements over several lines", function()
+    local child <close>, say = prompt()
+    say("1 + 1\n", "\n2\r?\n> ")
+    say("'a', nil, 'b'\n", "\na\tnil\tb\r?\n> ")
+    say("x = 5\n", "x = 5\r?\n> ")
+    say("for i = x, 6 do\n", "\n>> ")
+    say("print('line ' .. i)\n", "\n>> ")
+    say("end\n", "line 5\r?\nline 6\r?\n> ")
+    say("\4", "\n")
     assert.equal(0, child:wait().code)
-  end
-
-  it("shows what an expression is, goes on over several lines, and ends with Ctrl-D", function()
-    type_in("6 * 7, dockrun.version\n", "\n42\t%d+%.%d+%.%d+\r\n")
-    type_in("for i = 1, 2 do\nprint('line ' .. i)\nend\n", "\nline 1\r\nline 2\r\n")
-    type_in("engine:version()\n", "cannot reach the Docker engine at unix:///no/such%.sock")
-    type_in("error 'on purpose'\n", "on purpose\r\nstack traceback")
-    leave()
   end)
 
-  it("comes back after Ctrl-C, from what runs and from what was being typed", function()
-    type_in("print 'one' dockrun.sleep(600)\n", "\none\r\n")
-    child:write "\3"
-    child:wait_for "interrupted by SIGINT"
-    type_in("print 'two' while true do end\n", "\ntwo\r\n")
-    child:write "\3"
-    child:wait_for "interrupted by SIGINT.*interrupted by SIGINT"
-    type_in("half a line", "half a line")
-    child:write "\3\n"
-    child:wait_for(("interrupted by SIGINT.*"):rep(3))
-    type_in("'still' .. ' here'\n", "\nstill here\r\n")
-    leave()
+  it("shows errors and goes on", function()
+    local child <close>, say = prompt()
+    say("error 'boom'\n", "stdin:1: boom\r?\nstack traceback:.-> ")
+    say("x x\n", "stdin:1: syntax error near 'x'\r?\n> ")
+    say("engine:info()\n", "nil\tcannot reach the Docker engine at unix:///nowhere/docker.sock.-\n> ")
+    say("os.exit(7)\n", "\n")
+    assert.equal(7, child:wait().code)
+  end)
+
+  it("lets tasks go on while it waits for a line", function()
+    local child <close>, say = prompt()
+    say("for i = 1, 3 do dockrun.spawn(function() dockrun.sleep(0.05 * i) print('tick ' .. i) end) end\n", "tick 1.-tick 2.-tick 3")
+    say("'still ' .. 'here'\n", "still here")
+    say("\4", "\n")
+    assert.equal(0, child:wait().code)
+  end)
+
+  it("is interrupted by Ctrl-C: what runs, or the line", function()
+    local child <close>, say = prompt()
+    say("print 'sleeping' dockrun.sleep(60)\n", "\nsleeping\r?\n")
+    say("\3", "interrupted by SIGINT\r?\n> ")
+    say("print 'busy' while true do end\n", "\nbusy\r?\n")
+    say("\3", "interrupted by SIGINT.-> ")
+    say("print('never')", "'never'%)")
+    say("\3", "\n> ")
+    say("print('next')\n", "\nnext\r?\n> ")
+    assert.is_nil(child.stdout:find "\nnever\r?\n")
+    say("\4", "\n")
+    assert.equal(0, child:wait().code)
+  end)
+
+  it("brings lines back", function()
+    local child <close>, say = prompt()
+    say("print('again ' .. 'and')\n", "\nagain and\r?\n> ")
+    say("\16\n", "\nagain and\r?\n> ") -- Ctrl-P
+    say("\4", "\n")
+    assert.equal(0, child:wait().code)
   end)
 end)

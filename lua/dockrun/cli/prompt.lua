@@ -1,6 +1,9 @@
 -- The prompt: a line of Lua at a time, on the runtime, with `dockrun` and `engine` at hand.
 local dockrun = require "dockrun"
+local uv = require "luv"
 
+-- Reads a line while tasks go on: readline is asked only when the terminal has something.
+---@return fun(prompt: string): string?  nil at the end of the input; raises what interrupts it
 local function reader()
   local ok, readline = pcall(require, "readline")
   if not ok then
@@ -10,7 +13,24 @@ local function reader()
       return io.read()
     end
   end
-  return function(prompt) return (readline.readline(prompt)) end
+  local lines = dockrun.queue()
+  -- Opened anew: polling makes a descriptor non-blocking, and the one that we have is stdout as well, and the shell's.
+  local terminal = uv.new_poll(assert(uv.fs_open("/proc/self/fd/0", "r", 0)))
+  local function got(line)
+    readline.handler_remove()
+    if line and line:find "%S" then readline.add_history(line) end
+    lines:push(line or false)
+  end
+  return function(prompt)
+    readline.handler_install(prompt, got)
+    terminal:start("r", readline.read_char)
+    local read, line = pcall(lines.pop, lines)
+    terminal:stop()
+    if read then return line or nil end
+    readline.handler_remove()
+    print()
+    error(line, 0)
+  end
 end
 
 -- An incomplete chunk ends in "<eof>", as in lua.c.
@@ -29,16 +49,17 @@ local function read_chunk(read)
   end
 end
 
--- One turn: reads, runs, shows. True at the end of the input.
-local function turn(read)
-  local chunk, why = read_chunk(read)
-  if chunk == nil then return true end
-  local results = chunk and table.pack(xpcall(chunk, debug.traceback)) or { false, why, n = 2 }
-  if not results[1] then
-    io.stderr:write(tostring(results[2]), "\n")
-  elseif results.n > 1 then
-    print(table.unpack(results, 2, results.n))
+-- Ctrl-C ends what runs, or the line; any other signal ends the prompt.
+local function is_ctrl_c(err) return type(err) == "table" and err.kind == "cancelled" and err.signal == "SIGINT" end
+
+local function show(ok, ...)
+  if ok then
+    if select("#", ...) > 0 then print(...) end
+    return
   end
+  local err = ...
+  if type(err) == "table" and err.kind == "cancelled" and err.signal and not is_ctrl_c(err) then error(err, 0) end
+  io.stderr:write(tostring(err), "\n")
 end
 
 ---@return integer exit_code
@@ -48,13 +69,16 @@ return function()
   _G.engine = dockrun.connect()
   local read = reader()
   while true do
-    local ok, ended = pcall(turn, read)
-    if not ok then  -- Ctrl-C: what was being typed is thrown away
-      if type(ended) ~= "table" or ended.signal ~= "SIGINT" then error(ended, 0) end
-      io.stderr:write(tostring(ended), "\n")
-    elseif ended then
+    local ok, chunk, why = pcall(read_chunk, read)
+    if not ok and not is_ctrl_c(chunk) then error(chunk, 0) end
+    if ok and chunk == nil then
       print()
       return 0
+    end
+    if ok and not chunk then
+      show(false, why)
+    elseif ok then
+      show(xpcall(chunk, debug.traceback))
     end
   end
 end
