@@ -46,7 +46,32 @@ dockrun *dockrun_open(char *why, size_t size) {
 
 lua_State *dockrun_lua(dockrun *d) { return d->L; }
 
-int dockrun_call(dockrun *d, int nargs) { return dr_run_main(d->L, nargs); }
+struct call {
+  int status;
+};
+
+// What dr_run_main does, as a function of Lua, so that what is not the script's error but ours, such as memory that ran
+// out while a task is made, does not go past the host.
+static int l_run(lua_State *L) {
+  struct call *call = lua_touserdata(L, 1);
+  lua_remove(L, 1);
+  call->status = dr_run_main(L, lua_gettop(L) - 1);
+  return lua_gettop(L);
+}
+
+int dockrun_call(dockrun *d, int nargs) {
+  struct call call = {LUA_OK};
+  if (!lua_checkstack(d->L, 4)) return LUA_ERRMEM;
+  lua_pushcfunction(d->L, l_run);
+  lua_insert(d->L, -nargs - 2);
+  lua_pushlightuserdata(d->L, &call);
+  lua_insert(d->L, -nargs - 2);
+  int status = lua_pcall(d->L, nargs + 2, LUA_MULTRET, 0);
+  if (status == LUA_OK) return call.status;
+  dr_forget_main(d);
+  lua_pushliteral(d->L, "");  // no traceback
+  return status;
+}
 
 int dockrun_catch_signals(dockrun *d) { return dr_catch_signals(d); }
 
@@ -56,7 +81,7 @@ static void print_error(lua_State *L) {
   bool wants_traceback = dr_push_sentence(L, traceback - 1);
   fflush(stdout);
   fprintf(stderr, "dockrun: %s\n", lua_tostring(L, -1));
-  if (wants_traceback && lua_isstring(L, traceback)) fprintf(stderr, "%s\n", lua_tostring(L, traceback));
+  if (wants_traceback && lua_rawlen(L, traceback)) fprintf(stderr, "%s\n", lua_tostring(L, traceback));
   lua_pop(L, 1);
 }
 
@@ -91,10 +116,10 @@ int dockrun_run(dockrun *d, int argc, char **argv) {
     lua_pushstring(L, argv[i]);
     lua_rawseti(L, -2, i);
   }
-  int status = dr_run_main(L, 1);
+  int status = dockrun_call(d, 1);
   // A script is handed back and called here, so that its traceback ends with it, and not in our own files.
   bool script = status == LUA_OK && lua_isfunction(L, top + 1);
-  if (script) status = dr_run_main(L, lua_gettop(L) - top - 1);
+  if (script) status = dockrun_call(d, lua_gettop(L) - top - 1);
   if (status == LUA_OK) {
     code = !script && lua_isinteger(L, top + 1) ? (int)lua_tointeger(L, top + 1) : EXIT_SUCCESS;
   } else {

@@ -64,7 +64,8 @@ static int l_stop(lua_State *L) {
   return 0;
 }
 
-int dr_open_luv(lua_State *L) {
+// luaopen_luv, on our loop.
+static int open_luv(lua_State *L) {
   static const luaL_Reg ours[] = {{"run", l_run}, {"stop", l_stop}, {NULL, NULL}};
   struct dr_runtime *rt = dr_runtime_of(L);
   luv_set_loop(rt->L, &rt->loop);  // luv keeps the state: not that of a task, which ends
@@ -72,4 +73,14 @@ int dr_open_luv(lua_State *L) {
   int results = luaopen_luv(L);
   luaL_setfuncs(L, ours, 0);
   return results;
+}
+
+void dr_preload_luv(lua_State *L) {
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  if (lua_getfield(L, -1, "luv") != LUA_TNIL && luv_loop(L) != &dr_runtime_of(L)->loop)
+    luaL_error(L, "luv is loaded already, with a loop of its own: require dockrun first");
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+  lua_pushcfunction(L, open_luv);
+  lua_setfield(L, -2, "luv");
+  lua_pop(L, 3);
 }

@@ -27,6 +27,8 @@ static void run_uv(struct dr_runtime *rt, uv_run_mode mode) {
   rt->in_uv = false;
 }
 
+void dr_settle_loop(struct dr_runtime *rt) { run_uv(rt, UV_RUN_NOWAIT); }
+
 bool dr_step(struct dr_runtime *rt, lua_State *from) {
   rt->rounds++;
   if (rt->ready_first) {
@@ -146,11 +148,17 @@ int dr_run_main(lua_State *L, int nargs) {
     lua_pop(L, 1);
   }
   cancel_rest(rt, L);
-  run_uv(rt, UV_RUN_NOWAIT);  // handles that were closed last are let go of
+  dr_settle_loop(rt);
   rt->main = NULL;
   bool ok = dr_task_results(L, t, handle);
   lua_remove(L, handle);
   return ok ? LUA_OK : LUA_ERRRUN;
+}
+
+void dr_forget_main(struct dr_runtime *rt) {
+  rt->main = rt->current = NULL;
+  rt->running = NULL;
+  rt->in_uv = false;
 }
 
 double dr_opt_seconds(lua_State *L, int idx, double fallback) {
@@ -180,36 +188,41 @@ static void own_directory(char *dir, size_t size) {
   snprintf(dir, size, "%s", path);
 }
 
+// Appends a directory to the search path at the top.
+static void add_directory(lua_State *L, const char *dir) {
+  lua_pushfstring(L, "%s%s/?.lua;%s/?/init.lua;", lua_tostring(L, -1), dir, dir);
+  lua_replace(L, -2);
+}
+
 // Puts the Lua policy before the default package.path: DOCKRUN_LUA_PATH (directories, separated by ':'), and the first
-// of the build tree's and the installed directory that has it.
+// of these that has it: the build tree's, the installed one beside the executable or the library, the configured one.
 static void set_path(lua_State *L) {
+  static const char *const beside[] = {"/../../lua", "/../share/dockrun/lua", "/../../share/dockrun/lua"};
+  const char *configured = DOCKRUN_SHARE, *listed = getenv("DOCKRUN_LUA_PATH");
   char own[PATH_MAX];
   own_directory(own, sizeof own);
-  int top = lua_gettop(L), parts = 0;
-  const char *from_env = getenv("DOCKRUN_LUA_PATH");
-  if (from_env && *from_env) {
-    luaL_gsub(L, from_env, ":", "/?.lua;");
-    const char *plain = luaL_gsub(L, from_env, ":", "/?/init.lua;");
-    lua_pushfstring(L, "%s/?.lua;%s/?/init.lua;", lua_tostring(L, -2), plain);
-    parts++;
-  }
-  const char *candidates[] = {lua_pushfstring(L, "%s/../../lua", own),
-                              lua_pushfstring(L, "%s/../share/dockrun/lua", own), DOCKRUN_SHARE};
-  lua_getglobal(L, "package");
-  int package = lua_gettop(L);
+  int top = lua_gettop(L);
   lua_pushliteral(L, "");
-  if (parts) {
-    lua_pop(L, 1);
-    lua_pushvalue(L, top + 3);
+  for (size_t len; listed && *listed; listed += len + (listed[len] == ':')) {
+    len = strcspn(listed, ":");
+    if (!len) continue;
+    const char *dir = lua_pushlstring(L, listed, len);
+    lua_insert(L, -2);
+    add_directory(L, dir);
   }
-  for (size_t i = 0; i < sizeof candidates / sizeof *candidates; i++) {
-    if (!holds_policy(candidates[i])) continue;
-    lua_pushfstring(L, "%s%s/?.lua;%s/?/init.lua;", lua_tostring(L, -1), candidates[i], candidates[i]);
+  for (size_t i = 0; *own && i < sizeof beside / sizeof *beside; i++) {
+    const char *dir = lua_pushfstring(L, "%s%s", own, beside[i]);
+    lua_insert(L, -2);
+    if (!holds_policy(dir)) continue;
+    add_directory(L, dir);
+    configured = NULL;
     break;
   }
-  lua_getfield(L, package, "path");
-  lua_pushfstring(L, "%s%s", lua_tostring(L, -2), lua_tostring(L, -1));
-  lua_setfield(L, package, "path");
+  if (configured && holds_policy(configured)) add_directory(L, configured);
+  lua_getglobal(L, "package");
+  lua_getfield(L, -1, "path");
+  lua_pushfstring(L, "%s%s", lua_tostring(L, -3), lua_tostring(L, -1));
+  lua_setfield(L, -3, "path");
   lua_settop(L, top);
 }
 
@@ -240,7 +253,7 @@ static int l_exit(lua_State *L) {
   struct dr_runtime *rt = dr_runtime_of(L);
   lua_settop(L, 2);
   if (lua_toboolean(L, 2)) {
-    if (!rt->in_uv) run_uv(rt, UV_RUN_NOWAIT);
+    if (!rt->in_uv) dr_settle_loop(rt);
     lua_pushboolean(L, !rt->in_uv);
     lua_replace(L, 2);
   }
@@ -266,9 +279,8 @@ static void preload(lua_State *L) {
     lua_pushcfunction(L, m->func);
     lua_setfield(L, -2, m->name);
   }
-  lua_pushcfunction(L, dr_open_luv);
-  lua_setfield(L, -2, "luv");
   lua_pop(L, 1);
+  dr_preload_luv(L);
 }
 
 struct dr_runtime *dr_runtime_of(lua_State *L) {

@@ -60,6 +60,9 @@ void dr_wake(struct dr_wait *w);
 // traceback.
 int dr_run_main(lua_State *L, int nargs);
 
+// After an error that came past dr_run_main: no task runs.
+void dr_forget_main(struct dr_runtime *rt);
+
 // Makes SIGINT and SIGTERM cancel the main task, until the state is closed. -EBUSY where another state has them.
 int dr_catch_signals(struct dr_runtime *rt);
 
@@ -89,8 +92,9 @@ bool dr_task_results(lua_State *L, struct dr_task *t, int handle);
 struct dr_task *dr_task_next(const struct dr_task *t);
 int luaopen_dockrun_core_tasks(lua_State *L);
 int dr_luv_callback(lua_State *L, int nargs, int nresults, int flags);
-int dr_open_luv(lua_State *L);                         // luaopen_luv, on our loop
+void dr_preload_luv(lua_State *L);                     // lets require "luv" find it, on our loop
 bool dr_wake_runs(struct dr_runtime *rt, bool idle);   // after a round; whether anybody was woken
+void dr_settle_loop(struct dr_runtime *rt);            // lets go of the handles that were closed: see l_exit
 bool dr_step(struct dr_runtime *rt, lua_State *from);  // false where nothing can ever happen again
 int dr_interrupted(lua_State *L, int signal);          // pushes the cancel error for a signal
 

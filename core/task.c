@@ -161,7 +161,7 @@ void dr_report(lua_State *L, struct dr_task *t, int handle) {
   dr_task_results(L, t, handle);
   bool wants_traceback = dr_push_sentence(L, top + 1);
   lua_writestringerror("dockrun: a task failed: %s\n", lua_tostring(L, -1));
-  if (wants_traceback && lua_isstring(L, top + 2)) lua_writestringerror("%s\n", lua_tostring(L, top + 2));
+  if (wants_traceback && lua_rawlen(L, top + 2)) lua_writestringerror("%s\n", lua_tostring(L, top + 2));
   lua_settop(L, top);
 }
 
@@ -208,7 +208,10 @@ bool dr_task_results(lua_State *L, struct dr_task *t, int handle) {
   t->observed = true;
   lua_getiuservalue(L, handle, DR_RESULTS);
   if (t->state == DR_FAILED) {
-    lua_getiuservalue(L, handle, DR_TRACEBACK);
+    if (lua_getiuservalue(L, handle, DR_TRACEBACK) == LUA_TNIL) {  // where memory ran out, nobody made one
+      lua_pop(L, 1);
+      lua_pushliteral(L, "");
+    }
     return false;
   }
   int results = lua_gettop(L);

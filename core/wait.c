@@ -137,6 +137,7 @@ void dr_run_until_woken(lua_State *L, struct dr_wait *w) {
   rt->current = NULL;
   rt->running = NULL;
   while (w->outcome == DR_PENDING && dr_step(rt, L)) {}
+  if (t == rt->root) dr_settle_loop(rt);
   t->blocked = false;
   rt->current = current;
   rt->running = running;
