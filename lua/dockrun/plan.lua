@@ -1,7 +1,7 @@
 --- What running a job would do to what is there already: for each allocation, whether it is made, changed in place,
 --- replaced, stopped or left alone, and the fields that force it. Changes nothing.
+local checks = require "dockrun.job.checks"
 local constraint = require "dockrun.job.constraint"
-local driver_config = require "dockrun.driver.config"
 local driver = require "dockrun.driver.docker"
 local env = require "dockrun.task.env"
 local interpolate = require "dockrun.job.interpolate"
@@ -9,6 +9,7 @@ local json = require "dockrun.core.json"
 local policy = require "dockrun.driver.policy"
 local problems = require "dockrun.job.problems"
 local recheck = require "dockrun.job.recheck"
+local shares_from_mhz = require("dockrun.core.cgroup").shares_from_mhz
 local tree = require "dockrun.job.tree"
 
 local M = {}
@@ -64,10 +65,11 @@ end
 
 -- ---- what differs -----------------------------------------------------------------------------
 
--- Fields that the engine changes in a container that runs (POST /containers/{id}/update).
+-- Fields that the engine changes in a container that runs (POST /containers/{id}/update): "set" where it cannot take them
+-- away again.
 local in_place = {
-  ["resources.cpu"] = true, ["resources.memory"] = true, ["resources.io.weight"] = true, ["config.memory_hard_limit"] = true,
-  ["config.cpu_hard_limit"] = true, ["config.cpu_cfs_period"] = true, ["config.cpuset_cpus"] = true, ["config.pids_limit"] = true,
+  ["resources.cpu"] = "any", ["resources.memory"] = "any", ["resources.io.weight"] = "set", ["config.memory_hard_limit"] = "set",
+  ["config.cpu_hard_limit"] = "any", ["config.cpu_cfs_period"] = "any", ["config.cpuset_cpus"] = "set", ["config.pids_limit"] = "set",
 }
 
 -- Fields that no container has: whoever watches the task takes them from the job as it is now.
@@ -76,24 +78,64 @@ local of_the_watcher = {
   hooks = true,
 }
 
--- The definition that a container has now: as it was made, with the limits that it was given since.
-local function current(record)
-  local task, limits = tree.copy(record.definition), record.limits
+local MB = 1024 * 1024
+
+local function number(value) return value and value > 0 and value or nil end
+
+local function memory_of(task, limits)
+  local reserved = number(limits.MemoryReservation)
+  local hard = reserved and (reserved < limits.Memory or task.config.memory_hard_limit)
+  task.resources.memory = (hard and reserved or limits.Memory) // MB
+  task.config.memory_hard_limit = hard and limits.Memory // MB or nil
+end
+
+local function cpu_of(task, limits, wanted)
+  -- The engine has least values: what it has may be what was asked for.
+  local shares = number(limits.CpuShares)
+  if shares and shares ~= shares_from_mhz(task.resources.cpu) then
+    task.resources.cpu = shares == shares_from_mhz(wanted.resources.cpu) and wanted.resources.cpu or shares
+  end
+  task.config.cpu_hard_limit = number(limits.CpuQuota) ~= nil
+  -- Without a hard limit, it means nothing over which time one is measured.
+  local period = task.config.cpu_hard_limit and number(limits.CpuPeriod)
+  task.config.cpu_cfs_period = period or wanted.config.cpu_cfs_period
+  if not checks.is_open(wanted.config.cpuset_cpus or "") then
+    task.config.cpuset_cpus = limits.CpusetCpus ~= "" and limits.CpusetCpus or nil
+  end
+end
+
+-- A limit that neither has is the agent's.
+local function pids_of(task, limits, wanted)
+  if number(task.config.pids_limit) or number(wanted.config.pids_limit) then task.config.pids_limit = number(limits.PidsLimit) end
+end
+
+-- Where the engine's kernel knows of no weights, it has none whatever is asked for.
+local function weight_of(task, limits, wanted)
+  local old, new = task.resources.io or {}, wanted.resources.io or {}
+  local weight = number(limits.BlkioWeight) or old.weight and new.weight
+  if not old.weight and not weight then return end
+  task.resources.io = tree.copy(old)
+  task.resources.io.weight = weight
+end
+
+-- The definition that a container has now: as the state knows it, or as it was made, with the limits that the engine tells.
+local function current(record, wanted)
+  local task, limits = tree.copy(record.row and record.row.definition or record.definition), record.limits
   if not limits then return task end  -- it has no container just now
-  local MB = 1024 * 1024
-  local reserved = limits.MemoryReservation or 0
-  task.resources.memory = (reserved > 0 and reserved or limits.Memory) // MB
-  task.config.memory_hard_limit = reserved > 0 and limits.Memory // MB or nil
-  if limits.CpuShares and limits.CpuShares > 0 then task.resources.cpu = limits.CpuShares end
-  task.config.cpu_hard_limit = (limits.CpuQuota or 0) > 0
-  task.config.cpuset_cpus = limits.CpusetCpus ~= "" and limits.CpusetCpus or nil
-  if (task.config.pids_limit or 0) > 0 then task.config.pids_limit = limits.PidsLimit end
+  for _, take in ipairs { memory_of, cpu_of, pids_of, weight_of } do take(task, limits, wanted) end
   return task
 end
 
-local function is_empty(value) return value == nil or type(value) == "table" and next(value) == nil end
+local function is_empty(value) return value == nil or value == 0 or type(value) == "table" and next(value) == nil end
+
+local function forces(path, new)
+  local kind = in_place[path]
+  return (kind == "any" or kind == "set" and not is_empty(new)) and "in_place" or "replace"
+end
 
 local function compare(old, new, path, fields)
+  local block = type(old) == "table" and old or type(new) == "table" and new
+  if block and not tree.is_list(block) and (old == nil or new == nil) then old, new = old or {}, new or {} end
   if type(old) == "table" and type(new) == "table" then
     local keys = {}
     for key in pairs(old) do keys[key] = true end
@@ -103,7 +145,7 @@ local function compare(old, new, path, fields)
       if path ~= "" or not of_the_watcher[key] then compare(old[key], new[key], at, fields) end
     end
   elseif old ~= new and not (is_empty(old) and is_empty(new)) then
-    fields[#fields + 1] = { path = path, old = old, new = new, forces = in_place[path] and "in_place" or "replace" }
+    fields[#fields + 1] = { path = path, old = old, new = new, forces = forces(path, new) }
   end
 end
 
@@ -119,11 +161,7 @@ function M.fields(record, task, meta)
     fields[1] = { path = "state", old = record.state, new = "running", forces = "replace" }
   end
   local wanted = json.decode(driver.definition(task, meta))
-  -- What the engine keeps in its own units is compared in those: it rounds, and has least values.
-  local limits = driver_config.resources(task)
-  local now = current(record)
-  if limits and record.limits and limits.CpuShares == record.limits.CpuShares then now.resources.cpu = wanted.resources.cpu end
-  compare(now, wanted, "", fields)
+  compare(current(record, wanted), wanted, "", fields)
   return fields
 end
 

@@ -162,6 +162,25 @@ return job %q {
     assert.matches("is as it is asked for", dockrun_with({ "plan", path }).stdout)
   end)
 
+  it("is planned in colours on a terminal, and in none with NO_COLOR", function()
+    run { count = 2 }
+    local words = ("'%s' --endpoint '%s' --state-dir '%s' plan --var level=debug --var count=3 '%s'"):format(
+      process.program, endpoint, jobs.state_dir, path)
+    local function on_terminal(env)
+      return process.run({ "-qec", words, "/dev/null" }, { program = "script", env = env }).stdout:gsub("\r", "")
+        :gsub("\27%[31m", "<red>"):gsub("\27%[32m", "<green>"):gsub("\27%[0m", "<>")
+    end
+    local colored = on_terminal { NO_COLOR = false, TERM = "xterm" }
+    assert.equal([[
+<red>-/+ g[0].t: replace<>
+      env.LEVEL: <red>"info"<> -> <green>"debug"<>  forces replacement
+<red>-/+ g[1].t: replace<>
+      env.LEVEL: <red>"info"<> -> <green>"debug"<>  forces replacement
+<green>+   g[2].t: create<>
+]], colored)
+    assert.equal(colored:gsub("<%l*>", ""), (on_terminal { NO_COLOR = "1", TERM = "xterm" }))
+  end)
+
   it("is taken over by `run` in the foreground, and stopped by `stop` from elsewhere", function()
     run()
     local before = container()

@@ -1,4 +1,5 @@
 --- Other limits for a container that runs, without a restart.
+local checks = require "dockrun.job.checks"
 local config = require "dockrun.driver.config"
 local runtime = require "dockrun.core.runtime"
 
@@ -14,6 +15,7 @@ local M = {}
 function M.in_place(engine, id, task)
   local limits, err = config.resources(task)
   if not limits then return nil, err end
+  if checks.is_open(limits.CpusetCpus or "") then limits.CpusetCpus = nil end  -- it was filled in when the container was made
   if (task.config.pids_limit or 0) > 0 then limits.PidsLimit = task.config.pids_limit end
   if not task.config.cpu_hard_limit then limits.CpuQuota = -1 end  -- a limit that was there goes
   limits.MemoryReservation = limits.MemoryReservation or 0
