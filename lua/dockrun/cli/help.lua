@@ -27,31 +27,52 @@ local function option_rows()
   return rows
 end
 
--- ---- options of a task ------------------------------------------------------------------------
+-- ---- options of a job -------------------------------------------------------------------------
 
-local TASK = "job.group.task."
+-- Where a key stands, and what its name begins with here. The first that fits counts.
+local levels = {
+  { title = "config: the container", path = "job.group.task.config.", name = "config." },
+  { title = "resources: what it may use", path = "job.group.task.resources.", name = "resources." },
+  { title = "Task", path = "job.group.task.", name = "task." },
+  { title = "Group", path = "job.group.", name = "group." },
+  { title = "Job", path = "job.", name = "job." },
+}
 
--- Every option of `config`, and of `resources`, as { name = "config.mount.type", … }.
-local function config_rows()
-  local rows = {}
+local function level_of(path)
+  if path:find "^job%.task%." then return nil end  -- a group of its own name
+  for _, level in ipairs(levels) do
+    if path:sub(1, #level.path) == level.path then return level end
+  end
+end
+
+-- Every key that a job file may have, as { name = "config.mount.type", … }, by level.
+local function job_rows(unused)
+  local by_level, rows = {}, {}
   for _, row in ipairs(schema.describe()) do
-    local name = row.path:sub(1, #TASK) == TASK and row.path:sub(#TASK + 1)
-    local wanted = name and (name:find "^config%." or name:find "^resources%.") and not name:find "^resources%.network%."
-    if wanted and not row.unused then
-      rows[#rows + 1] = {
-        name = name, type = row.type, default = row.default, required = row.required, doc = row.doc, engine = row.engine,
-        policy = row.policy,
-      }
+    local level = row.unused == unused and not row.again and level_of(row.path)
+    if level then
+      by_level[level] = by_level[level] or {}
+      table.insert(by_level[level], {
+        name = level.name .. row.path:sub(#level.path + 1), type = row.type, default = row.default, required = row.required, doc = row.doc,
+        values = row.values, engine = row.engine, policy = row.policy, level = level.title,
+      })
     end
   end
+  for i = #levels, 1, -1 do table.move(by_level[levels[i]] or {}, 1, #(by_level[levels[i]] or {}), #rows + 1, rows) end
   return rows
 end
+
+local function config_rows() return job_rows(false) end
 
 -- What is said of a row beside its name: its type, and what it is where it is left out.
 local function nature(row)
   if row.required then return row.type .. ", required" end
   if row.default == nil or row.default == "" then return row.type end
   return ("%s, %s"):format(row.type, shown(row.default))
+end
+
+local function meaning(row)
+  return row.values and ("%s (%s)"):format(row.doc, table.concat(row.values, ", ")) or row.doc
 end
 
 -- A name and what it is on one line, its meaning below, within the terminal's width.
@@ -61,7 +82,7 @@ local function show(rows)
     local heading = wrap(("%s (%s)"):format(row.name, nature(row)), width - 2)
     heading[1] = heading[1]:gsub("^%S+", function(name) return output.paint(name, "1") end)
     output.result(table.concat(heading, "\n  "))
-    local doc = row.policy and ("%s; limited by %s"):format(row.doc, table.concat(row.policy, ", ")) or row.doc
+    local doc = row.policy and ("%s; limited by %s"):format(meaning(row), table.concat(row.policy, ", ")) or meaning(row)
     for _, line in ipairs(wrap(doc, width - 4)) do output.result("    " .. line) end
   end
 end
@@ -70,25 +91,62 @@ local function code(value) return value and value ~= "" and "`" .. value .. "`" 
 
 local function markdown_row(...) output.result("| " .. table.concat({ ... }, " | ") .. " |") end
 
--- The page docs/config.md, whole.
-local function show_markdown()
+local function show_level(title, rows)
   output.result(([[
-# Options of a task
 
-What `config` and `resources` of a task may say. Names, types and defaults of `config` are those of Nomad's Docker
-driver. Numbers and booleans may be quoted; `${…}` is filled in in every string. This page is made by
-`dockrun help config --markdown > docs/config.md`; `dockrun help config` shows it on a terminal, and `--json` gives it to
-programs.
+## %s
 
 | option | type | default | meaning | the engine's field | limited by |
-| --- | --- | --- | --- | --- | --- |]]))
-  for _, row in ipairs(config_rows()) do
+| --- | --- | --- | --- | --- | --- |]]):format(title))
+  for _, row in ipairs(rows) do
     local default = row.required and "required" or row.default ~= nil and code(shown(row.default)) or ""
     local limits = {}
     for i, name in ipairs(row.policy or {}) do limits[i] = code(name) end
-    markdown_row(code(row.name), row.type, default, row.doc, code(row.engine), table.concat(limits, ", "))
+    markdown_row(code(row.name), row.type, default, meaning(row), code(row.engine), table.concat(limits, ", "))
   end
-  output.result([[
+end
+
+-- Rows by a key, in the order of their first.
+local function grouped(rows, key)
+  local order, groups = {}, {}
+  for _, row in ipairs(rows) do
+    local value = row[key]
+    if not groups[value] then
+      groups[value] = {}
+      order[#order + 1] = value
+    end
+    table.insert(groups[value], row)
+  end
+  return order, groups
+end
+
+-- The page docs/config.md, whole.
+local function show_markdown()
+  output.result [[
+# Options of a job
+
+Every key that a job file may have. Names, types and defaults of `config` are those of Nomad's Docker driver. Numbers and
+booleans may be quoted; `${…}` is filled in in every string of a task. A *block* is `key { … }`, *blocks* may stand several
+times or be a list, *named* ones have a label: `task "web" { … }`. This page is made by
+`dockrun help config --markdown > docs/config.md`; `dockrun help config` shows it on a terminal, and `--json` gives it to
+programs.]]
+  local titles, by_title = grouped(config_rows(), "level")
+  for _, title in ipairs(titles) do show_level(title, by_title[title]) end
+  output.result [[
+
+## Known to Nomad, not used here
+
+They decide about a cluster, or about what a single host does not have. They are kept, and named once.
+
+| of | keys |
+| --- | --- |]]
+  titles, by_title = grouped(job_rows(true), "level")
+  for _, title in ipairs(titles) do
+    local names = {}
+    for i, row in ipairs(by_title[title]) do names[i] = code(row.name:match "%.(.+)$") end
+    markdown_row(title:match "^%w+", table.concat(names, ", "))
+  end
+  output.result [[
 
 ## Limits of the agent
 
@@ -96,7 +154,7 @@ Options of whoever runs dockrun (`--set NAME=VALUE`, or `--config FILE`). A task
 anything is pulled or made, with the option's name. A list is given with commas.
 
 | option | type | default | meaning |
-| --- | --- | --- | --- |]])
+| --- | --- | --- | --- |]]
   local limits = {}
   for _, row in ipairs(config_rows()) do
     for _, name in ipairs(row.policy or {}) do limits[name] = true end
@@ -116,7 +174,7 @@ local topics = {
 return {
   summary = "Explain a command, or the options.",
   define = function(command)
-    command:argument("topic", "A command's name, 'options' for the agent's, 'config' for a task's."):args "?"
+    command:argument("topic", "A command's name, 'options' for the agent's, 'config' for a job's."):args "?"
     command:flag("--markdown", "As the page of the documentation ('config').")
   end,
   run = function(args, parser)

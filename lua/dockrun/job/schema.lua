@@ -168,9 +168,12 @@ M.file = { { name = "job", type = "named", rows = M.job, doc = "the job; a file 
 ---@field values? string[]
 ---@field engine? string
 ---@field policy? string[]
+---@field again boolean     the same stands further up, under another path
 ---@field doc string
 
-local function describe(rows, prefix, into)
+local function describe(rows, prefix, into, seen)
+  local again = seen[rows] or false
+  seen[rows] = true
   for _, row in ipairs(rows) do
     if not row.hidden then
       local path, default = prefix .. (row.also or row.name), row.default
@@ -178,9 +181,9 @@ local function describe(rows, prefix, into)
       into[#into + 1] = {
         path = path, type = row.of and ("%s of %s"):format(row.type, row.of) or row.type, values = row.values, doc = row.doc,
         required = row.required or false, unused = row.unused or false, engine = row.engine, policy = row.policy,
-        default = default,
+        default = default, again = again,
       }
-      if row.rows then describe(row.rows, path .. ".", into) end
+      if row.rows then describe(row.rows, path .. ".", into, seen) end
     end
   end
   return into
@@ -188,6 +191,6 @@ end
 
 --- Every key, in the order of the rows, for help.
 ---@return SchemaHelp[]
-function M.describe() return describe(M.file, "", {}) end
+function M.describe() return describe(M.file, "", {}, {}) end
 
 return M
