@@ -150,19 +150,19 @@ static int start_upgrade(lua_State *L, const struct dr_engine *e, const struct d
   return dr_upgrade_wait(L, AT_EXCHANGE, timeout_of(L, e, row), dr_upgraded, (lua_KContext)row);
 }
 
-// The headers of a request beside those that libcurl writes. NULL where memory ran out.
-static struct curl_slist *headers_for(lua_State *L, const struct dr_endpoint *row) {
+// Pushes the list of a request's headers, beside those that libcurl writes.
+static void push_headers(lua_State *L, const struct dr_endpoint *row) {
   static const char *const types[] = {"Content-Type:", "Content-Type: application/json",
                                       "Content-Type: application/x-tar"};  // as enum dr_body; without a body none
-  const char *auth = NULL;
-  if (row->auth) {
-    push_auth(L);
-    auth = lua_pushfstring(L, "X-Registry-Auth: %s", lua_tostring(L, -1));
-  }
-  struct curl_slist *headers = curl_slist_append(NULL, types[row->body]);
-  struct curl_slist *more = headers && auth ? curl_slist_append(headers, auth) : headers;
-  if (!more) curl_slist_free_all(headers);
-  return more;
+  lua_createtable(L, 2, 0);
+  int list = lua_gettop(L);
+  lua_pushstring(L, types[row->body]);
+  lua_rawseti(L, list, 1);
+  if (!row->auth) return;
+  push_auth(L);
+  lua_pushfstring(L, "X-Registry-Auth: %s", lua_tostring(L, -1));
+  lua_rawseti(L, list, 2);
+  lua_settop(L, list);
 }
 
 static int start(lua_State *L, const struct dr_engine *e, const struct dr_endpoint *row) {
@@ -189,8 +189,8 @@ static int start(lua_State *L, const struct dr_engine *e, const struct dr_endpoi
   o.stream = answer >= DR_ANSWER_BYTES;
   o.upload = lua_isfunction(L, AT_BODY);
   o.body = lua_isstring(L, AT_BODY) ? AT_BODY : 0;
-  o.headers = headers_for(L, row);
-  if (!o.headers) return luaL_error(L, "out of memory");
+  push_headers(L, row);
+  o.headers = lua_gettop(L);
   if (!dr_request_start(L, &o, &error)) return dr_return_error(L, &error);
   lua_replace(L, AT_EXCHANGE);
   lua_settop(L, AT_DEADLINE);

@@ -239,15 +239,12 @@ static const char *opt_field(lua_State *L, const char *name, const char *fallbac
 
 static bool is_http(const char *url) { return !strncasecmp(url, "http://", 7) || !strncasecmp(url, "https://", 8); }
 
-// Adds the header at -2 (name) and -1 (value), and says whether that could be done; pops nothing.
-static bool add_header(lua_State *L, struct curl_slist **headers) {
+// Pushes the line of the header at -2 (name) and -1 (value), as libcurl wants it.
+static void push_header(lua_State *L) {
   const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : NULL, *value = lua_tostring(L, -1);
-  if (!name || !*name || !value || strpbrk(name, "\r\n:") || strpbrk(value, "\r\n")) return false;
+  if (!name || !*name || !value || strpbrk(name, "\r\n:") || strpbrk(value, "\r\n"))
+    luaL_error(L, "http.request: a header is a name and a value without line breaks");
   lua_pushfstring(L, *value ? "%s: %s" : "%s;", name, value);
-  struct curl_slist *more = curl_slist_append(*headers, lua_tostring(L, -1));
-  lua_pop(L, 1);
-  if (more) *headers = more;
-  return more;
 }
 
 // http.request{url, method = "GET", headers = {}, body, unix_socket, timeout = 60, limit = 64 MiB}
@@ -274,11 +271,12 @@ static int l_request(lua_State *L) {
     dr_fail(&e, "invalid", EINVAL, "the URL '%s' is neither http:// nor https://", o.url);
     return dr_return_error(L, &e);
   }
+  lua_newtable(L);
+  o.headers = lua_gettop(L);
   if (lua_getfield(L, 1, "headers") == LUA_TTABLE) {
     for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
-      if (add_header(L, &o.headers)) continue;
-      curl_slist_free_all(o.headers);
-      return luaL_error(L, "http.request: a header is a name and a value without line breaks");
+      push_header(L);
+      lua_rawseti(L, o.headers, (lua_Integer)lua_rawlen(L, o.headers) + 1);
     }
   }
   if (!dr_request_start(L, &o, &e)) return dr_return_error(L, &e);

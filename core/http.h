@@ -18,11 +18,11 @@ struct dr_request_options {
   const char *unix_socket;  // path, or NULL
   const char *who;          // the peer's name in error messages, such as "the Docker engine at unix:///…"
   struct dr_tls tls;
-  bool proxy;                  // honour http_proxy and its kin
-  struct curl_slist *headers;  // the request takes it
-  int body;                    // stack index of a string, or 0
-  bool upload;                 // the body comes through the channel instead
-  bool stream;                 // the answer is read through the channel; otherwise collected, up to `limit` bytes
+  bool proxy;   // honour http_proxy and its kin
+  int headers;  // stack index of a list of lines "Name: value", or 0
+  int body;     // stack index of a string, or 0
+  bool upload;  // the body comes through the channel instead
+  bool stream;  // the answer is read through the channel; otherwise collected, up to `limit` bytes
   size_t limit;
 };
 

@@ -19,7 +19,8 @@ static void *allocate(void *ud, void *block, size_t old_size, size_t size) {
     return NULL;
   }
   if (size > LARGEST && (!block || size > old_size)) return NULL;
-  return realloc(block, size);
+  void *moved = realloc(block, size);
+  return moved || !block || size > old_size ? moved : block;  // Lua takes it that a block can always shrink
 }
 
 static int open_all(lua_State *L) {
@@ -61,7 +62,12 @@ static int l_run(lua_State *L) {
 
 int dockrun_call(dockrun *d, int nargs) {
   struct call call = {LUA_OK};
-  if (!lua_checkstack(d->L, 4)) return LUA_ERRMEM;
+  if (d->in_uv || !lua_checkstack(d->L, 4)) {  // in_uv: an error has left the loop, which cannot be run again
+    lua_settop(d->L, -nargs - 2);
+    lua_pushnil(d->L);
+    lua_pushnil(d->L);
+    return LUA_ERRMEM;
+  }
   lua_pushcfunction(d->L, l_run);
   lua_insert(d->L, -nargs - 2);
   lua_pushlightuserdata(d->L, &call);
@@ -69,7 +75,7 @@ int dockrun_call(dockrun *d, int nargs) {
   int status = lua_pcall(d->L, nargs + 2, LUA_MULTRET, 0);
   if (status == LUA_OK) return call.status;
   dr_forget_main(d);
-  lua_pushliteral(d->L, "");  // no traceback
+  lua_pushnil(d->L);  // no traceback
   return status;
 }
 
@@ -99,27 +105,36 @@ static bool was_interrupted(lua_State *L, int error) {
   return lua_istable(L, error) && raw_field_is(L, error, "kind", "cancelled") && raw_field_is(L, error, "signal", NULL);
 }
 
-int dockrun_run(dockrun *d, int argc, char **argv) {
-  lua_State *L = d->L;
+struct arguments {
+  dockrun *d;
+  int argc;
+  char **argv;
+};
+
+// The whole command; returns its exit code.
+static int command(lua_State *L) {
+  const struct arguments *a = lua_touserdata(L, 1);
   int top = lua_gettop(L), code = EXIT_FAILURE;
   lua_getglobal(L, "require");
   lua_pushliteral(L, "dockrun.cli");
-  if (lua_pcall(L, 1, 1, 0) != LUA_OK) {
+  int loaded = lua_pcall(L, 1, 1, 0);
+  if (loaded == LUA_ERRMEM) return lua_error(L);
+  if (loaded != LUA_OK) {
     fprintf(stderr,
             "dockrun: cannot load its Lua files; set DOCKRUN_LUA_PATH to the directory that holds dockrun/\n%s\n",
             luaL_tolstring(L, -1, NULL));
-    lua_settop(L, top);
-    return 4;
+    lua_pushinteger(L, 4);
+    return 1;
   }
-  lua_createtable(L, argc, 0);
-  for (int i = 0; i < argc; i++) {
-    lua_pushstring(L, argv[i]);
+  lua_createtable(L, a->argc, 0);
+  for (int i = 0; i < a->argc; i++) {
+    lua_pushstring(L, a->argv[i]);
     lua_rawseti(L, -2, i);
   }
-  int status = dockrun_call(d, 1);
+  int status = dockrun_call(a->d, 1);
   // A script is handed back and called here, so that its traceback ends with it, and not in our own files.
   bool script = status == LUA_OK && lua_isfunction(L, top + 1);
-  if (script) status = dockrun_call(d, lua_gettop(L) - top - 1);
+  if (script) status = dockrun_call(a->d, lua_gettop(L) - top - 1);
   if (status == LUA_OK) {
     code = !script && lua_isinteger(L, top + 1) ? (int)lua_tointeger(L, top + 1) : EXIT_SUCCESS;
   } else {
@@ -127,12 +142,30 @@ int dockrun_run(dockrun *d, int argc, char **argv) {
     lua_settop(L, top + 2);
     print_error(L);
   }
-  lua_settop(L, top);
+  lua_pushinteger(L, code);
+  return 1;
+}
+
+int dockrun_run(dockrun *d, int argc, char **argv) {
+  lua_State *L = d->L;
+  struct arguments a = {d, argc, argv};
+  int code = 4;
+  if (d->in_uv || !lua_checkstack(L, 2)) return code;
+  lua_pushcfunction(L, command);
+  lua_pushlightuserdata(L, &a);
+  if (lua_pcall(L, 1, 1, 0) == LUA_OK) {
+    code = (int)lua_tointeger(L, -1);
+  } else {
+    fflush(stdout);
+    fprintf(stderr, "dockrun: %s\n", lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "an error of the runtime");
+    dr_forget_main(d);
+  }
+  lua_pop(L, 1);
   return code;
 }
 
 void dockrun_close(dockrun *d) {
-  if (d) lua_close(d->L);
+  if (d && !d->in_uv) lua_close(d->L);  // a loop that an error has left cannot be ended
 }
 
 const char *dockrun_version(void) { return DOCKRUN_VERSION; }

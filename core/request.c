@@ -185,21 +185,36 @@ static void set_method(struct dr_request *r, const struct dr_request_options *o,
   curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, o->method);
 }
 
+static bool add_header(struct dr_request *r, const char *line) {
+  struct curl_slist *more = curl_slist_append(r->request_headers, line);
+  if (more) r->request_headers = more;
+  return more;
+}
+
+// Takes the lines of the list at idx.
+static bool add_headers(lua_State *L, struct dr_request *r, int idx) {
+  lua_Integer count = idx ? (lua_Integer)lua_rawlen(L, idx) : 0;
+  bool ok = true;
+  for (lua_Integer i = 1; ok && i <= count; i++) {
+    lua_rawgeti(L, idx, i);
+    ok = add_header(r, lua_tostring(L, -1));
+    lua_pop(L, 1);
+  }
+  // "Expect: 100-continue" would cost a round trip, or a second where the peer ignores it.
+  return ok && add_header(r, "Expect:");
+}
+
 struct dr_request *dr_request_start(lua_State *L, const struct dr_request_options *o, struct dr_error *e) {
   struct dr_request *r;
-  int body = o->body ? lua_absindex(L, o->body) : 0;
+  int body = o->body ? lua_absindex(L, o->body) : 0, headers = o->headers ? lua_absindex(L, o->headers) : 0;
   struct dr_http *http = dr_http_of(L);
   new_request(L, &r);
   r->http = http;
   r->stream = o->stream;
   r->limit = o->limit;
-  r->request_headers = o->headers;
   snprintf(r->who, sizeof r->who, "%s", o->who);
   r->easy = curl_easy_init();
-  // "Expect: 100-continue" would cost a round trip, or a second where the peer ignores it.
-  struct curl_slist *headers = curl_slist_append(r->request_headers, "Expect:");
-  if (headers) r->request_headers = headers;
-  if (!r->easy || !headers) goto fail;
+  if (!r->easy || !add_headers(L, r, headers)) goto fail;
   dr_http_prepare(r->easy, o, r->detail);
   curl_easy_setopt(r->easy, CURLOPT_HTTPHEADER, r->request_headers);
   curl_easy_setopt(r->easy, CURLOPT_HEADERFUNCTION, on_header);

@@ -158,7 +158,6 @@ int dr_run_main(lua_State *L, int nargs) {
 void dr_forget_main(struct dr_runtime *rt) {
   rt->main = rt->current = NULL;
   rt->running = NULL;
-  rt->in_uv = false;
 }
 
 double dr_opt_seconds(lua_State *L, int idx, double fallback) {

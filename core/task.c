@@ -20,19 +20,31 @@ struct dr_task *dr_task_next(const struct dr_task *t) {
 
 void dr_push_handle(lua_State *L, const struct dr_task *t) { lua_rawgetp(L, LUA_REGISTRYINDEX, t); }
 
+// (task, n) -> the n values at the top of its coroutine, as table.pack makes them.
+static int collect(lua_State *L) {
+  struct dr_task *t = lua_touserdata(L, 1);
+  int n = (int)lua_tointeger(L, 2);
+  lua_createtable(L, n, 1);
+  for (int i = n; i >= 1; i--) {
+    lua_xmove(t->co, L, 1);
+    lua_rawseti(L, -2, i);
+  }
+  lua_pushinteger(L, n);
+  lua_setfield(L, -2, "n");
+  return 1;
+}
+
+// A task whose results find no memory has failed: whatever happens, it has an end.
 static void finish(struct dr_task *t, int status, int n) {
   struct dr_runtime *rt = t->rt;
   lua_State *L = rt->L;
   luaL_checkstack(L, 4, NULL);
   dr_push_handle(L, t);
   if (status == LUA_OK) {
-    lua_createtable(L, n, 1);
-    for (int i = n; i >= 1; i--) {
-      lua_xmove(t->co, L, 1);
-      lua_rawseti(L, -2, i);
-    }
+    lua_pushcfunction(L, collect);
+    lua_pushlightuserdata(L, t);
     lua_pushinteger(L, n);
-    lua_setfield(L, -2, "n");
+    status = lua_pcall(L, 2, 1, 0);
   } else {
     lua_xmove(t->co, L, 1);
   }
@@ -239,7 +251,15 @@ void dr_give_up_tasks(struct dr_runtime *rt) {
   for (struct dr_task *t = rt->tasks; t; t = t->next) dr_close_timer(t);
 }
 
-// Runs a callback of luv as a task of its own, at once, so that it may wait like any other code.
+static int run_callback(lua_State *L) {
+  struct dr_task *t = new_task(L, lua_gettop(L) - 1, NULL);
+  resume(t, L);
+  dr_report(L, t, -1);
+  return 0;
+}
+
+// Runs a callback of luv as a task of its own, at once, so that it may wait like any other code. Where memory is too
+// short for that it is lost: no error may leave it through the loop.
 int dr_luv_callback(lua_State *L, int nargs, int nresults, int flags) {
   (void)flags;
   if (nresults != 0) {  // somebody needs the answer now
@@ -249,9 +269,15 @@ int dr_luv_callback(lua_State *L, int nargs, int nresults, int flags) {
     lua_pop(L, 1);
     return -status;
   }
-  struct dr_task *t = new_task(L, nargs, NULL);
-  resume(t, L);
-  dr_report(L, t, -1);
+  struct dr_runtime *rt = dr_runtime_of(L);
+  struct dr_task *current = rt->current;
+  lua_State *running = rt->running;
+  lua_pushcfunction(L, run_callback);
+  lua_insert(L, -nargs - 2);
+  if (lua_pcall(L, nargs + 1, 0, 0) == LUA_OK) return 0;
+  rt->current = current;
+  rt->running = running;
+  lua_writestringerror("dockrun: a callback was lost: %s\n", lua_tostring(L, -1));
   lua_pop(L, 1);
   return 0;
 }

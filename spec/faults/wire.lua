@@ -162,14 +162,15 @@ function M.rehearse(endpoint, name)
   return requests
 end
 
-local directions, actions = { "up", "down" }, { "reset", "truncate", "delay", "split", "repeat", "drop", "replay" }
+local directions = { "up", "down" }
+M.actions = { "reset", "truncate", "delay", "split", "repeat", "drop", "replay" }
 
 --- A fault somewhere in a scenario's requests.
 ---@param random Random
 ---@param requests ProxyRequest[]
 ---@return Fault
 function M.pick(random, requests)
-  local request, action = random:pick(requests), random:pick(actions)
+  local request, action = random:pick(requests), random:pick(M.actions)
   local direction = action == "replay" and "up" or random:pick(directions)
   -- The ends of a message are where most can go wrong.
   local last = request[direction] - 1

@@ -60,18 +60,21 @@ end
 
 --- Starts dockrun.
 ---@param words string[]
+---@param opts? ProcessOptions
 ---@return Child
-function World:start(words)
-  local options = { "--endpoint", self.proxy.endpoint, "--state-dir", self.state_dir, "--set", "docker.timeout=5" }
-  local child = process.start(table.move(words, 1, #words, #options + 1, options), { timeout = PATIENCE })
+function World:start(words, opts)
+  local args = { "--endpoint", self.proxy.endpoint, "--state-dir", self.state_dir, "--set", "docker.timeout=5" }
+  opts = opts or {}
+  opts.timeout = PATIENCE
+  local child = process.start(table.move(words, 1, #words, #args + 1, args), opts)
   self.children[#self.children + 1] = child
   return child
 end
 
 --- Runs it to its end.
 ---@return ProcessResult
-function World:run(words)
-  local child <close> = self:start(words)
+function World:run(words, opts)
+  local child <close> = self:start(words, opts)
   return child:wait()
 end
 

@@ -1,0 +1,92 @@
+-- Memory runs out, at each point of a script and of a run in turn: a clean error, or none; never a crash, a report of the
+-- sanitizers, or a container that nobody knows of. Only the build with sanitizers has the program (spec/faults/oom.c). Every
+-- so many points with FAULTS set are all points of the script.
+local dockrun = require "dockrun"
+local engines = require "spec.engine"
+local process = require "spec.process"
+local uv = require "luv"
+local worlds = require "spec.faults.world"
+
+local PROGRAM = process.program .. "-oom"
+if not uv.fs_stat(PROGRAM) then return end
+
+local MANY = os.getenv "FAULTS" ~= nil
+local WIDTH = 3                          -- at a time
+local FOREVER = 1000000000               -- allocations that fail: none finds memory any more
+local ENDS = { [0] = true, [1] = true, [3] = true, [4] = true }
+
+describe("memory that runs out", function()
+  local counter
+
+  before_each(function() counter = os.tmpname() end)
+  after_each(function() os.remove(counter) end)
+
+  local function count_of(run)
+    run { DOCKRUN_OOM_CALLS = counter }
+    local file <close> = assert(io.open(counter))
+    return file:read "n"
+  end
+
+  -- Each point of `count`, or every `step`th, with so many failures in a row: 2, because Lua asks twice.
+  local function points(count, step)
+    local list = {}
+    for _, failures in ipairs { 1, 2, FOREVER } do
+      for n = 1 + #list % step, count, step do list[#list + 1] = ("%d:%d"):format(n, failures) end
+    end
+    return list
+  end
+
+  local function try(list, flaw)
+    local problems, at = {}, 0
+    local function work()
+      while list[at + 1] do
+        at = at + 1
+        local point = list[at]
+        local why = flaw(point)
+        if why then problems[#problems + 1] = ("DOCKRUN_OOM=%s: %s"):format(point, why) end
+      end
+    end
+    local workers = {}
+    for i = 1, WIDTH do workers[i] = work end
+    dockrun.all(workers)
+    assert(#problems == 0, ("%d of %d:\n%s"):format(#problems, #list, table.concat(problems, "\n")))
+  end
+
+  local function flaw_of(result)
+    if not ENDS[result.code] or result.stderr:find "Sanitizer:" or result.stderr:find "PANIC" then
+      return ("code %s\n%s%s"):format(result.code or result.signal, result.stdout, result.stderr)
+    end
+    if result.code ~= 0 and not result.stderr:find "memory" and not result.stdout:find "memory" then
+      return ("code %d, and no word of memory: %s%s"):format(result.code, result.stdout, result.stderr)
+    end
+  end
+
+  it("ends a script with an error, or lets it go on", function()
+    local function run(env) return process.run({ "spec/faults/oom.lua" }, { program = PROGRAM, env = env }) end
+    local count = count_of(run)
+    assert.truthy(count > 1000)
+    try(points(count, MANY and 1 or 97), function(point) return flaw_of(run { DOCKRUN_OOM = point }) end)
+  end)
+
+  it("ends a run with an error, or lets it go on, and loses no container", function()
+    local shared = engines.shared()
+    engines.image(shared, "busybox:1")
+    local count = count_of(function(env)
+      local world <close> = worlds.new(shared.endpoint)
+      local result = world:run({ "run", "--json", world.job_file }, { program = PROGRAM, env = env })
+      assert.equal(0, result.code, result.stderr)
+    end)
+    try(points(count, MANY and count // 100 or count // 8), function(point)
+      local world <close> = worlds.new(shared.endpoint)
+      local result = world:run({ "run", "--json", world.job_file }, { program = PROGRAM, env = { DOCKRUN_OOM = point } })
+      local why = flaw_of(result)
+      if why then return why end
+      if #world:leftovers() > 0 then  -- it was cut off: as after a kill, the next process ends what it began
+        world:run { "stop", world.name }
+        world:run { "gc", "--set", "gc.creation_grace=0" }
+      end
+      local left = world:leftovers()
+      if #left > 0 then return table.concat(left, "; ") .. "\n" .. result.stdout .. result.stderr end
+    end)
+  end)
+end)
