@@ -11,7 +11,7 @@
 ---            │                        └─────────── waiting ◄───────┐               │ e                            │ e
 ---            │                        p               │            │ p             ▼                              │
 ---            │                                        │            └──────────── exited ◄─────────────────────────┘
----            ▼ o,u                                    ▼ u                          │ p,u
+---            ▼ o,u                                    ▼ t,u                        │ p,u
 ---          cleanup ◄──── setup, pulling, creating, starting (t,u) ◄────────────────┘
 ---            │ t
 ---            ▼
@@ -68,7 +68,7 @@ M.transitions = {
   { "exited", "waiting", by = "policy" },
   { "exited", "cleanup", by = "policy user" },
   { "waiting", "pulling", by = "policy" },
-  { "waiting", "cleanup", by = "user" },
+  { "waiting", "cleanup", by = "task user" },
   { "cleanup", "dead", by = "task" },
   { "cleanup", "failed", by = "task" },
 }
@@ -238,16 +238,24 @@ function Task:hook(name, thing)
   error(err, 0)
 end
 
+-- Makes a thing again what it was.
+local function restore(thing, before)
+  for key in next, thing do thing[key] = nil end
+  for key, value in next, before do thing[key] = value end
+end
+
 --- A hook after which nothing can be refused any more: its failure is told and changes nothing.
 ---@param name string
 ---@param thing? any
 ---@return boolean ok
 ---@return table? err
 function Task:late_hook(name, thing)
+  local before = type(thing) == "table" and reread.copy(thing)
   local part <close> = runtime.spawn(run_hook, self, name, thing)
   self.late[part] = true
   local done, ok, err = pcall(part.await, part)
   self.late[part] = nil
+  if before and not (done and ok) then restore(thing, before) end
   if not done and not self.killed then error(ok, 0) end  -- who waits was cancelled, not the hook
   if not done then return nil, ok end
   if not ok then self:emit("hook_failed", { message = tostring(err) }) end
@@ -277,9 +285,9 @@ end
 
 local function describe(result)
   if result.error then return result.error end
-  if result.oom then return "killed by the kernel: out of memory" end
-  if result.signal then return ("ended by signal %d"):format(result.signal) end
-  return ("exit code %d"):format(result.exit_code or -1)
+  if result.oom and result.signal == 9 then return "killed by the kernel: out of memory" end
+  local how = result.signal and ("ended by signal %d"):format(result.signal) or ("exit code %d"):format(result.exit_code or -1)
+  return result.oom and how .. "; the kernel killed a process of it: out of memory" or how
 end
 
 -- What the checks say. Those of a task that is ending already change nothing.
@@ -479,12 +487,12 @@ end
 -- Its own turn, and what it keeps for its whole life.
 local function begin(self)
   self:emit "received"
-  self.context.wanted = self:changeable()
-  self:hook("received", self.context.wanted)
+  local draft = self:changeable()
+  self:hook("received", draft)
   local ok, err = breakable(self, self.alloc.turn, self.alloc, self)
   if not ok then error(err, 0) end
   self:become("setup", "order")
-  steps.setup(self)
+  steps.setup(self, draft)
   self:become("pulling", "task")
 end
 

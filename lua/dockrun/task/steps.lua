@@ -94,10 +94,11 @@ local function asked_ports(context) return (context.wanted or context.spec).reso
 
 --- Ports, directories, environment: kept for the task's whole life.
 ---@param task Task
-function M.setup(task)
+---@param draft? table  its text, for hooks to change
+function M.setup(task, draft)
   local context = task.context
-  task:hook("setup", context.wanted)
-  if context.wanted then context.wanted = must(reread.task(context.wanted, context.spec, context.job, context.group)) end
+  task:hook("setup", draft)
+  if draft then context.wanted = must(reread.task(draft, context.spec, context.job, context.group)) end
   make_dirs(task)
   take_ports(task, asked_ports(context))
   settle_ports(task)

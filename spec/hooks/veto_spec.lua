@@ -1,0 +1,257 @@
+-- What a "no" does at each transition, what hooks may change, and what becomes of a change that nobody can use.
+local agents = require "spec.agents"
+local dockrun = require "dockrun"
+local engines = require "spec.engine"
+local jobs = require "spec.jobs"
+
+describe("a hook that", function()
+  local engine, endpoint
+
+  setup(function()
+    local shared = engines.shared()
+    endpoint = shared.endpoint
+    engine = assert(dockrun.connect { endpoint = endpoint })
+    engines.image(shared, "busybox:1")
+  end)
+
+  -- Runs a job to its end under hooks of the host; `stop`: it is stopped once it runs. Gives the events by name.
+  local function run(hooks, fields, stop)
+    local agent <close> = agents.new(endpoint, hooks)
+    local job = agents.job(fields or {})
+    agent:submit(job)
+    if stop then
+      while not agent.tasks[1].watching do dockrun.sleep(0.02) end
+      agent:stop "the spec"
+    end
+    local ok = agent:wait()
+    assert.same({}, jobs.containers(engine, job.name))
+    local by = {}
+    for _, event in ipairs(agent.told) do by[event.event] = event end
+    return by, ok, agent
+  end
+
+  local function no() return false, "not on a Friday" end
+
+  for name, before in pairs {
+    received = "setup", setup = "setup", ports = "setup", pull = "pulled", pulled = "created", create = "created", prestart = "created",
+    created = "started",
+  } do
+    it(("says no at '%s' fails the task, and leaves nothing"):format(name), function()
+      local by, ok = run { [name] = no }
+      assert.is_false(ok)
+      assert.equal(("hook '%s' (host) said no: not on a Friday"):format(name), by.failed.message)
+      assert.equal(by.failed.message, by.hook_failed.message)
+      assert.is_nil(by[before])
+      assert.equal(by.created, by.removed and by.created)
+    end)
+  end
+
+  it("says no at 'restart' ends the task", function()
+    local by, ok = run({ restart = no }, { command = "exit 4", restart = [[attempts = 3, delay = 0]] })
+    assert.is_false(ok)
+    assert.matches("not on a Friday", by.not_restarting.message)
+    assert.equal(4, by.exited.exit_code)
+    assert.matches("^exit code 4; .*not on a Friday", by.failed.message)
+  end)
+
+  for _, name in ipairs { "started", "healthy", "exited", "cleanup" } do
+    it(("says no at '%s' is heard, and changes nothing"):format(name), function()
+      local by, ok = run({ [name] = no }, { command = "sleep 0.5",
+        task = [[check = { type = "lua", interval = "50ms", run = function() return true end },]] })
+      assert.is_true(ok)
+      assert.equal(("hook '%s' (host) said no: not on a Friday"):format(name), by.hook_failed.message)
+      assert.same({ 0, true }, { by.exited.exit_code, by.removed ~= nil })
+      assert.is_nil(by.failed)
+    end)
+  end
+
+  for _, name in ipairs { "kill", "killed", "stopped" } do
+    it(("says no at '%s' is heard, and changes nothing"):format(name), function()
+      local by, ok = run({ [name] = no }, { command = "trap 'exit 3' TERM; while :; do sleep 0.1; done" }, true)
+      assert.is_true(ok)
+      assert.equal(("hook '%s' (host) said no: not on a Friday"):format(name), by.hook_failed.message)
+      assert.same({ "the spec", true }, { by.killing.message, by.exited ~= nil })
+    end)
+  end
+
+  it("says no at 'unhealthy', 'oom' or 'failed' is heard, and changes nothing", function()
+    local by = run({ unhealthy = no, oom = no, failed = no }, {
+      command = "(x=a; while :; do x=$x$x; done); sleep 1; exit 5", resources = "memory = 8",
+      task = [[check = { type = "lua", interval = "50ms", run = function() return false end },]],
+    })
+    assert.equal(5, by.exited.exit_code)
+    assert.equal("hook 'failed' (host) said no: not on a Friday", by.hook_failed.message)
+    assert.equal("exit code 5; the kernel killed a process of it: out of memory", by.failed.message)
+  end)
+
+  it("says no without a reason is quoted so", function()
+    local by = run { create = function() return false end }
+    assert.equal("hook 'create' (host) said no: no reason given", by.failed.message)
+  end)
+
+  it("says no for a reason that is no text is quoted as it prints", function()
+    assert.equal("hook 'create' (host) said no: 42", (run { create = function() return false, 42 end }).failed.message)
+    local odd = setmetatable({}, { __tostring = function() error "never" end })
+    assert.matches("cannot say", (run { create = function() return false, odd end }).failed.message)
+  end)
+
+  it("returns anything but false agrees", function()
+    for _, answer in ipairs { 0, "", {}, true } do
+      assert.is_true(select(2, run { create = function() return answer end }))
+    end
+  end)
+
+  it("ends its series: those after it are not asked", function()
+    local asked = false
+    local agent <close> = agents.new(endpoint, { create = no })
+    local job = agents.job {}
+    job.groups[1].tasks[1].hooks = { create = function() asked = true end }
+    agent:submit(job)
+    agent:wait()
+    assert.is_false(asked)
+  end)
+
+  -- ---- changes ----------------------------------------------------------------------------------
+
+  it("changes its task's text changes no other of its group, nor what `plan` compares", function()
+    local agent <close> = agents.new(endpoint, {
+      received = function(_, spec) spec.env.FROM = "received" end,
+      setup = function(task, spec)
+        spec.env.NUMBER = "n" .. task.alloc.index
+        spec.resources.memory = 16
+      end,
+    })
+    local job = agents.job { group = "count = 2,", command = "sleep 600" }
+    agent:submit(job)
+    for _, task in ipairs(agent.tasks) do
+      while not task.watching do dockrun.sleep(0.02) end
+      local found = assert(engine:container_inspect(task.container_id))
+      local env = table.concat(found.Config.Env, "\n")
+      assert.matches("FROM=received", env, 1, true)
+      assert.matches("NUMBER=n" .. task.context.alloc.index, env, 1, true)
+      assert.matches("NOMAD_MEMORY_LIMIT=16", env, 1, true)
+      assert.equal(16 * 1024 * 1024, found.HostConfig.Memory)
+      local definition = dockrun.json.decode(found.Config.Labels["dockrun.definition"])
+      assert.same({ {}, 32 }, { definition.env, definition.resources.memory })
+    end
+    assert.is_nil(job.groups[1].tasks[1].env.FROM)
+    agent:stop()
+  end)
+
+  it("chooses other ports has them, and no others", function()
+    local chosen, given
+    local agent <close> = agents.new(endpoint, {
+      ports = function(_, list)
+        given = list[1].host_port
+        chosen = given == 20100 and 20101 or 20100
+        list[1].host_port, list[1].container_port = chosen, chosen
+      end,
+    })
+    local job = agents.job { command = "sleep 600", resources = [[memory = 32, network = { dynamic_ports = { "web" } }]] }
+    agent:submit(job)
+    local task = agent.tasks[1]
+    while not task.watching do dockrun.sleep(0.02) end
+    local found = assert(engine:container_inspect(task.container_id))
+    assert.equal(tostring(chosen), found.NetworkSettings.Ports[chosen .. "/tcp"][1].HostPort)
+    assert.matches("NOMAD_PORT_web=" .. chosen, table.concat(found.Config.Env, "\n"), 1, true)
+    assert.is_true((agent.ports:reserve(agent.bind_ip, given, "the spec")), "the first is free again")
+    agent.ports:release(agent.bind_ip, given)
+    agent:stop()
+    assert.is_true((agent.ports:reserve(agent.bind_ip, chosen, "the spec")), "the second is given back")
+    agent.ports:release(agent.bind_ip, chosen)
+  end)
+
+  it("wants a port that somebody has fails its task", function()
+    local uv = require "luv"
+    local taken = uv.new_tcp()
+    assert(taken:bind("0.0.0.0", 0))
+    assert(taken:listen(1, function() end))
+    local port = taken:getsockname().port
+    local by, ok = run({ ports = function(_, list) list[1].host_port = port end },
+      { resources = [[memory = 32, network = { dynamic_ports = { "web" } }]] })
+    taken:close()
+    assert.is_false(ok)
+    assert.matches(("port %d "):format(port), by.failed.message, 1, true)
+  end)
+
+  it("names another image at 'pull' has that one", function()
+    local pulled
+    local by, ok = run({
+      pull = function(_, thing) thing.image = "busybox:1" end, pulled = function(_, image) pulled = image.reference.full end,
+    }, { image = "127.0.0.1:9/not/there:1" })
+    assert.is_true(ok)
+    assert.same({ "busybox:1", "busybox:1" }, { pulled, by.pulled.message })
+  end)
+
+  it("takes dockrun's own labels away does not", function()
+    local labels
+    run({
+      prestart = function(_, body) body.Labels = { mine = "yes" } end,
+      created = function(_, thing) labels = engine:container_inspect(thing.id).Config.Labels end,
+    })
+    assert.equal("yes", labels.mine)
+    assert.is_string(labels["dockrun.alloc"])
+  end)
+
+  it("changes how a task is killed decides the signal and the time", function()
+    local by = run({ kill = function(_, how) how.signal, how.timeout = "SIGUSR1", 9 end },
+      { command = "trap 'exit 8' USR1; trap '' TERM; while :; do sleep 0.1; done" }, true)
+    assert.equal(8, by.exited.exit_code)
+    by = run({ kill = function(_, how) how.signal, how.timeout = "SIGUSR1", 0.3 end },
+      { command = "trap '' USR1; while :; do sleep 0.1; done" }, true)
+    assert.same({ 137, 9 }, { by.exited.exit_code, by.exited.signal })
+  end)
+
+  it("names a signal that there is not kills all the same", function()
+    local by = run({ kill = function(_, how) how.signal = "SIGNONESUCH" end },
+      { command = "trap '' TERM; while :; do sleep 0.1; done", task = [[kill_timeout = "1h",]] }, true)
+    assert.equal(137, by.exited.exit_code)
+    assert.matches("cannot stop it", by.failed.message)
+  end)
+
+  for _, case in ipairs {
+    { "setup", function(_, spec) spec.config.imgae = "x" end, "unknown key 'imgae'; did you mean 'image'" },
+    { "received", function(_, spec) spec.resources.memory = -1 end, "resources.memory" },
+    { "received", function(_, spec) spec.config = nil end, "config.image: is required" },
+    { "setup", function(_, spec) spec.kill_timeout = {} end, "kill_timeout" },
+    { "setup", function(_, spec) setmetatable(spec, { __index = function() return 1 end }) end, "has a metatable" },
+    { "ports", function(_, list) list[1].host_port = 0 end, "host_port must be a port, not 0" },
+    { "ports", function(_, list) list[1].protocols = { "sctp" } end, "protocols must be a list of tcp and udp" },
+    { "ports", function(_, list) list[1] = "80" end, "the mapping 1 must be a table, not 80" },
+    { "pull", function(_, thing) thing.image = nil end, "image must be an image reference, not nil" },
+    { "pulled", function(_, image) image.reference = {} end, "reference must be" },
+    { "create", function(_, body) body.Labels = "none" end, "Labels must be a table, not none" },
+    { "create", function(_, body) body.Labels.f = print end, "Labels.f is a function, not JSON" },
+    { "prestart", function(_, body) body.Env = body end, "nested too deeply" },
+    { "prestart", function(_, body) body.Env[{}] = 1 end, "a table as a key" },
+    { "create", function(_, body) body.HostConfig.Memory = "much" end, "HostConfig.Memory" },
+  } do
+    local name, hook, expected = table.unpack(case)
+    it(("leaves at '%s' what nobody can use fails its task: %s"):format(name, expected), function()
+      local by, ok = run({ [name] = hook }, { resources = [[memory = 32, network = { dynamic_ports = { "web" } }]] })
+      assert.is_false(ok)
+      assert.matches(expected, by.failed.message, 1, true)
+      assert.falsy(by.failed.message:find "attempt to")
+    end)
+  end
+
+  for _, case in ipairs {
+    { "restart", function(_, decision) decision.delay = "soon" end, "delay must be a number of seconds, not soon", "exit 1" },
+    { "restart", function(_, decision) decision.delay = 0 / 0 end, "delay must be a number of seconds", "exit 1" },
+    { "exited", function(_, result) result.exit_code = {} end, "exit_code must be an integer, not a table", "true" },
+  } do
+    local name, hook, expected, command = table.unpack(case)
+    it(("leaves at '%s' what nobody can use is told: %s"):format(name, expected), function()
+      local by = run({ [name] = hook }, { command = command, restart = [[attempts = 1, delay = 0]] })
+      assert.matches(expected, by.hook_failed.message, 1, true)
+      assert.is_not_nil(by.removed)
+    end)
+  end
+
+  it("leaves at 'kill' what nobody can use is told, and the task is stopped as its job wants", function()
+    local by = run({ kill = function(_, how) how.signal, how.timeout = 15, "long" end },
+      { command = "trap 'exit 6' TERM; while :; do sleep 0.1; done" }, true)
+    assert.matches("signal must be a signal's name, not 15", by.hook_failed.message, 1, true)
+    assert.equal(6, by.exited.exit_code)
+  end)
+end)
