@@ -188,6 +188,31 @@ awk '$2 == "/secrets" { print $1, $3 }' /proc/mounts]]
   end)
 end)
 
+describe("ports in the host's own network", function()
+  it("lead nowhere but to themselves, and are told as such", function()
+    local engine = assert(dockrun.connect { endpoint = engines.shared().endpoint })
+    local child <close> = jobs.start(engines.shared().endpoint, jobs.text {
+      name = jobs.unique "host", image = "busybox:1", command = "sleep 600", config = "network_mode = 'host'",
+      resources = "memory = 32, network = { dynamic_ports = { 6379 }, port = { web = { to = 80 } } }",
+    })
+    local _ <close> = child.file
+    local started, env = child:event "started", {}
+    for _, port in ipairs(started.ports) do
+      assert.equal(port.host_port, port.container_port)
+      env["NOMAD_PORT_" .. port.label] = tostring(port.host_port)
+    end
+    local container = assert(engine:container_inspect(started.container_id))
+    for _, line in ipairs(container.Config.Env) do
+      local name, value = line:match "^(.-)=(.*)$"
+      if env[name] then env[name] = env[name] == value and true or value end
+    end
+    assert.same({ NOMAD_PORT_6379 = true, NOMAD_PORT_web = true }, env)
+    assert.same({}, container.HostConfig.PortBindings or {})
+    child:kill "SIGINT"
+    child:wait()
+  end)
+end)
+
 describe("dynamic ports", function()
   it("come from the range that the agent has", function()
     local endpoint = engines.shared().endpoint

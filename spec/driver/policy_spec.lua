@@ -201,4 +201,13 @@ describe("a task that asks for too much", function()
       assert.equal(value, attributes["driver.docker.volumes.enabled"])
     end
   end)
+
+  it("can tell the host by the names that Nomad has for it", function()
+    local attributes = assert(dockrun.json.decode(process.run({ "fingerprint", "--json", "--endpoint", endpoint }).stdout))
+    local release = process.run({ "-c", ". /etc/os-release; printf %s,%s $ID $VERSION_ID" }, { program = "sh" }).stdout
+    assert.equal(release, attributes["os.name"] .. "," .. attributes["os.version"])
+    local machine = process.run({ "-m" }, { program = "uname" }).stdout:match "%S+"
+    local known = { x86_64 = "amd64", aarch64 = "arm64" }
+    assert.same({ known[machine] or machine, known[machine] or machine }, { attributes.arch, attributes["cpu.arch"] })
+  end)
 end)

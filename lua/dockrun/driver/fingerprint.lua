@@ -46,12 +46,27 @@ function M.compute()
   return math.floor(mhz), #cores
 end
 
+-- Machines as Go calls them, and with it Nomad.
+local architectures = { x86_64 = "amd64", aarch64 = "arm64", i686 = "386", armv7l = "arm", armv6l = "arm" }
+
+-- os-release(5)
+local function add_os(attributes)
+  local file = io.open "/etc/os-release" or io.open "/usr/lib/os-release"
+  if not file then return end
+  local text = "\n" .. file:read "a"
+  file:close()
+  attributes["os.name"] = text:match '\nID="?([^"\n]*)'
+  attributes["os.version"] = text:match '\nVERSION_ID="?([^"\n]*)'
+end
+
 local function host(attributes)
   local uname = uv.os_uname()
   local mhz, cores = M.compute()
   attributes["kernel.name"] = uname.sysname:lower()
   attributes["kernel.version"] = uname.release
-  attributes["arch"] = uname.machine
+  attributes["arch"] = architectures[uname.machine] or uname.machine
+  attributes["cpu.arch"] = attributes["arch"]
+  add_os(attributes)
   attributes["cpu.totalcompute"] = mhz
   attributes["cpu.numcores"] = cores
   attributes["memory.totalbytes"] = math.floor(uv.get_total_memory())

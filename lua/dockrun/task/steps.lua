@@ -90,7 +90,14 @@ local function settle_ports(task)
   task.context.ports = wanted
 end
 
-local function asked_ports(context) return (context.wanted or context.spec).resources.network.ports end
+-- Where the container has the host's own network, a port leads nowhere but to itself.
+local function asked_ports(context)
+  local spec, asked = context.wanted or context.spec, {}
+  for i, port in ipairs(spec.resources.network.ports) do
+    asked[i] = { label = port.label, static = port.static, to = spec.config.network_mode ~= "host" and port.to or nil }
+  end
+  return asked
+end
 
 --- Ports, directories, environment: kept for the task's whole life.
 ---@param task Task
