@@ -19,8 +19,8 @@ local had_image = engine:image_inspect(IMAGE) ~= nil
 local _ <close> = setmetatable({}, { __close = function()
   if not had_image then engine:image_remove(IMAGE) end
 end })
-assert(dofile(here .. "/busybox.lua")(engine, IMAGE))
-show("image", IMAGE .. ", made from the static busybox")
+if not had_image then assert(dofile(here .. "/busybox.lua")(engine, IMAGE)) end
+show("image", IMAGE .. (had_image and ", which is here" or ", made from the static busybox"))
 
 step "dockrun run --hooks scripts/example/hooks.lua scripts/example/web.lua"
 dockrun.options.hooks = here .. "/example/hooks.lua"

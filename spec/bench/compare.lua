@@ -30,7 +30,7 @@ local function measure(unit, run)
   return (seconds or dockrun.now() - started) / (operations or 1)
 end
 
---- Measures each contestant `rounds` times, in turn, after one turn that does not count.
+--- Measures each contestant `rounds` times, in turn; times after one turn that does not count.
 ---@param what string
 ---@param unit "ms"|"µs"|"MB"   of one operation
 ---@param rounds integer
@@ -41,7 +41,7 @@ function M.compare(what, unit, rounds, contestants)
   for _, one in ipairs(contestants) do
     if not one.needs or peers.has(one.needs) then present[#present + 1] = one end
   end
-  for round = 0, rounds do
+  for round = unit == "MB" and 1 or 0, rounds do
     for i, one in ipairs(present) do
       local value = measure(unit, one[3])
       values[i] = values[i] or {}

@@ -5,6 +5,9 @@ local jobs = require "spec.jobs"
 local peers = require "spec.bench.peers"
 local process = require "spec.process"
 
+-- Says that it is there, waits at no cost, and ends at once when it is told to.
+local SERVICE = "trap exit TERM; echo up; sleep 600 & wait"
+
 -- Bytes that are resident, a page that n processes share counted as an nth (proc(5), smaps_rollup).
 local function resident(pid)
   local file <close> = assert(io.open(("/proc/%d/smaps_rollup"):format(pid)))
@@ -68,7 +71,7 @@ end
 
 local function watchers(bench, count)
   local path, file = jobs.write(jobs.text {
-    name = jobs.unique "bench", image = bench.image, command = "echo up; exec sleep 600", group = ("count = %d,"):format(count),
+    name = jobs.unique "bench", image = bench.image, command = SERVICE, group = ("count = %d,"):format(count),
   })
   local _ <close> = file
   local words = { "run", "--endpoint", bench.endpoint, "--state-dir", bench.state_dir, path }
@@ -77,8 +80,9 @@ local function watchers(bench, count)
     { "peer", count == 1 and "docker run" or ("docker run, %d processes"):format(count), function()
       local bytes, children = 0, {}
       for i = 1, count do
-        children[i] = process.start({ "-H", bench.endpoint, "run", "--rm", bench.image, "sh", "-c",
-          "trap exit TERM; echo up; while :; do sleep 0.1; done" }, { program = "docker", timeout = 120 })
+        children[i] = process.start({ "-H", bench.endpoint, "run", "--rm", bench.image, "sh", "-c", SERVICE }, {
+          program = "docker", timeout = 120,
+        })
       end
       for _, child in ipairs(children) do until_up(1)(child) end
       for _, child in ipairs(children) do bytes = bytes + resident(child.pid) end
@@ -88,8 +92,7 @@ local function watchers(bench, count)
     end },
     { "peer", "docker-compose up", function()
       local compose, compose_file = peers.compose_file(bench.endpoint, { web = {
-        image = bench.image, command = { "sh", "-c", "echo up; exec sleep 600" }, network_mode = "bridge", scale = count,
-        stop_grace_period = "0s",
+        image = bench.image, command = { "sh", "-c", SERVICE }, network_mode = "bridge", scale = count,
       } })
       local _ <close> = compose_file
       local opts = { program = "docker-compose", stop = "SIGINT", timeout = 120 }
@@ -100,4 +103,4 @@ local function watchers(bench, count)
   })
 end
 
-return function(bench) return { followers(bench), watchers(bench, 1), watchers(bench, 20) } end
+return function(bench) return { followers(bench), watchers(bench, 1), watchers(bench, 10) } end

@@ -10,7 +10,7 @@ local function body(bench, command) return dockrun.json.encode { Image = bench.i
 
 local function started(bench)
   local command = { "sleep", "600" }
-  local path, file = jobs.write(jobs.text { name = jobs.unique "bench", image = bench.image, command = "exec sleep 600" })
+  local path, file = jobs.write(jobs.text { name = jobs.unique "bench", image = bench.image, command = "trap exit TERM; sleep 600 & wait" })
   local _ <close> = file
   local compose, compose_file = peers.compose_file(bench.endpoint, {
     web = { image = bench.image, command = command, network_mode = "bridge" },
@@ -26,7 +26,7 @@ local function started(bench)
       return 1, seconds
     end
   end
-  return compare("From nothing to a running container", "ms", 9, {
+  return compare("From nothing to a running container", "ms", 7, {
     { "floor", "curl: create, start", timed(function()
       local name = jobs.unique "floor"
       peers.curl(bench.endpoint, {
@@ -44,7 +44,7 @@ local function started(bench)
     end) },
     { "dockrun", "dockrun run -d", timed(function()
       local job = jobs.unique "bench"
-      local own, own_file = jobs.write(jobs.text { name = job, image = bench.image, command = "exec sleep 600" })
+      local own, own_file = jobs.write(jobs.text { name = job, image = bench.image, command = "trap exit TERM; sleep 600 & wait" })
       local _ <close> = own_file
       peers.dockrun { "run", "-d", "--json", "--endpoint", bench.endpoint, "--state-dir", bench.state_dir, own }
       return function() peers.dockrun { "stop", "--purge", "--endpoint", bench.endpoint, "--state-dir", bench.state_dir, job } end
@@ -69,7 +69,7 @@ end
 local function whole(bench)
   local path, file = jobs.write(jobs.text { name = jobs.unique "bench", image = bench.image, command = "true" })
   local _ <close> = file
-  return compare("A task that ends at once, from its file to its clean-up", "ms", 9, {
+  return compare("A task that ends at once, from its file to its clean-up", "ms", 7, {
     { "floor", "curl: create, start, wait, remove", function()
       local at = "/containers/" .. jobs.unique "floor"
       peers.curl(bench.endpoint, {

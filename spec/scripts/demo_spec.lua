@@ -29,6 +29,15 @@ describe("demo.lua", function()
     assert_nothing_left()
   end)
 
+  it("keeps an image of its image's name that is there", function()
+    local id = engines.image({ endpoint = engine:endpoint() }, "dockrun-demo:1")
+    local _ <close> = setmetatable({}, { __close = function() engine:image_remove "dockrun-demo:1" end })
+    local result = process.run(args)
+    assert.equal(0, result.code, result.stderr)
+    assert.equal(id, assert(engine:image_inspect "dockrun-demo:1").Id)
+    assert.same({}, jobs.containers(engine, "web"))
+  end)
+
   it("is drawn by picture.lua, colours and all", function()
     local drawn = process.run({ "scripts/picture.lua", "a<b" }, { stdin = "\27[1;36m== R&D\27[0m > x\r\n\n  last" }).stdout
     assert.matches('<tspan font%-weight="bold" fill="#56d4dd">== R&amp;D</tspan>', drawn)
