@@ -18,6 +18,7 @@ struct dr_budget {
   double used, entered;   // processor time until `entered`, which is on its clock
   double since;           // when the period began
   int64_t taken, before;  // bytes: its own, and Lua's in all when it began
+  int64_t refused;        // what it was last refused and has not got since, after Lua's own emergency collection either
   bool told;
   char why[192];
 };
@@ -85,9 +86,11 @@ static bool is_over(const struct dr_budget *b, int64_t growth, int64_t most) {
 }
 
 static void look_at_memory(lua_State *L, struct dr_budget *b) {
-  if (!is_over(b, 0, b->limits.bytes)) return;
-  lua_gc(L, LUA_GCCOLLECT);
-  if (!is_over(b, 0, b->limits.bytes)) return;
+  if (!b->refused) {
+    if (!is_over(b, 0, b->limits.bytes)) return;
+    lua_gc(L, LUA_GCCOLLECT);
+    if (!is_over(b, 0, b->limits.bytes)) return;
+  }
   snprintf(b->why, sizeof b->why, "it used more than %g MB of memory", (double)b->limits.bytes / (1024 * 1024));
 }
 
@@ -146,7 +149,12 @@ static void *allocate(void *ud, void *block, size_t old, size_t new) {
   if (b && growth > 0) {
     // Little that is too much is found out by the next instruction. Were it refused here, the error would come out of
     // the middle of whatever function of C wants it.
-    if (is_over(b, growth, 2 * b->limits.bytes)) return NULL;
+    if (is_over(b, growth, 2 * b->limits.bytes)) {
+      b->refused = growth;
+      lua_sethook(rt->running, on_slice, LUA_MASKCOUNT, 1);  // who catches it is not to try for ever
+      return NULL;
+    }
+    if (growth >= b->refused) b->refused = 0;
     if (growth >= LARGE) b->left -= growth / FILLED;
     if (growth >= LARGE || is_over(b, growth, b->limits.bytes)) lua_sethook(rt->running, on_slice, LUA_MASKCOUNT, 1);
   }
