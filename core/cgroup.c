@@ -25,9 +25,9 @@ static unsigned controllers_of(char *list) {
 // mountinfo writes blank, tab, newline and backslash as three octal digits.
 static void unescape(char *s) {
   char *out = s;
-  for (unsigned c; *s; out++) {
-    if (*s == '\\' && sscanf(s + 1, "%3o", &c) == 1) {
-      *out = (char)c;
+  for (; *s; out++) {
+    if (*s == '\\' && strspn(s + 1, "01234567") >= 3) {
+      *out = (char)((s[1] & 7) << 6 | (s[2] & 7) << 3 | (s[3] & 7));
       s += 4;
     } else {
       *out = *s++;

@@ -142,11 +142,12 @@ static void push_pressure(lua_State *L, const struct dr_cgroup_stat *s) {
 }
 
 // cgroup.read(pid | found, root?) -> {
-//   version  = 1 | 2,
-//   memory   = {usage, peak, limit, swap_limit, reservation, inactive_file (bytes), oom_kills},
-//   cpu      = {usage, throttled (seconds), throttled_periods, periods, shares (v1), weight (v2), quota, period
-//   (microseconds)}, pids     = {current, limit}, io       = {{device = "8:0", read_bytes, write_bytes, reads, writes},
-//   …}, pressure = {cpu | memory | io = {some | full = {avg10, avg60, avg300 (percent), total (seconds)}}},
+//   version = 1 | 2,
+//   memory = {usage, peak, limit, swap_limit, reservation, inactive_file (bytes), oom_kills},
+//   cpu = {usage, throttled (seconds), throttled_periods, periods, shares (v1), weight (v2), quota, period (us)},
+//   pids = {current, limit},
+//   io = {{device = "8:0", read_bytes, write_bytes, reads, writes}, …},
+//   pressure = {cpu | memory | io = {some | full = {avg10, avg60, avg300 (percent), total (seconds)}}},
 // }
 // swap_limit is memory and swap together, as the engine's MemorySwap. A limit that is not set is absent, and so is what
 // this kernel does not count; `io` and `pressure` are absent as a whole then. A file that holds something else than the
@@ -192,11 +193,11 @@ static int check_limit(lua_State *L, struct dr_cgroup_limits *l, struct dr_error
   return dr_fail(e, "invalid", EINVAL, "%s must be a whole number, not %s", key, luaL_tolstring(L, -1, NULL));
 }
 
-// cgroup.write(pid | found, {memory, memory_swap, memory_reservation (bytes), cpu_shares | cpu_weight, cpu_quota,
-// cpu_period (microseconds), pids, cpuset = "0-1"}, root?) -> true | nil, err What is left out stays as it is; -1 lifts
-// a limit of memory, quota or pids. memory_swap is memory and swap together. Everything is checked ("invalid", with the
-// allowed range) before anything is written; an error of kind "system" says which file the kernel refused and why, and
-// then limits named before it in this list are in force.
+// cgroup.write(pid | found, {memory, memory_swap, memory_reservation (bytes), cpu_shares | cpu_weight,
+//   cpu_quota, cpu_period (us), pids, cpuset = "0-1"}, root?) -> true | nil, err
+// What is left out stays as it is; -1 lifts a limit of memory, quota or pids. memory_swap is memory and swap together.
+// Everything is checked ("invalid", with the allowed range) before anything is written; an error of kind "system" says
+// which file the kernel refused and why, and then limits named before it in this list are in force.
 static int l_write(lua_State *L) {
   struct dr_cgroup g;
   struct dr_cgroup_limits limits = {.cpuset = NULL};

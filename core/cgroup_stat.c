@@ -159,9 +159,14 @@ static int read_pressure(struct dr_cgroup_stat *s, const struct dr_cgroup *g, ch
       const char *line = after_key(text, kinds[k]);
       struct dr_pressure *p = &s->pressure[i][k];
       if (!line) continue;
+      unsigned whole[3], hundredths[3];  // not %lf, which asks the locale for its point
       long long total;
-      if (sscanf(line, "avg10=%lf avg60=%lf avg300=%lf total=%lld", &p->avg10, &p->avg60, &p->avg300, &total) != 4)
+      if (sscanf(line, "avg10=%u.%2u avg60=%u.%2u avg300=%u.%2u total=%lld", &whole[0], &hundredths[0], &whole[1],
+                 &hundredths[1], &whole[2], &hundredths[2], &total) != 7)
         return garbage(file, g, line, e);
+      p->avg10 = whole[0] + hundredths[0] / 100.0;
+      p->avg60 = whole[1] + hundredths[1] / 100.0;
+      p->avg300 = whole[2] + hundredths[2] / 100.0;
       p->total = total;
       p->present = true;
     }

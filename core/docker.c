@@ -19,7 +19,11 @@
 
 static const char ENGINE[] = "dockrun.engine";
 
-static struct dr_engine *check_engine(lua_State *L) { return luaL_checkudata(L, AT_ENGINE, ENGINE); }
+static struct dr_engine *check_engine(lua_State *L) {
+  struct dr_engine *e = luaL_checkudata(L, AT_ENGINE, ENGINE);
+  if (!e->endpoint) luaL_error(L, "the engine is gone: its state is closing");
+  return e;
+}
 
 // ---- a call's arguments ------------------------------------------------------------------------
 
@@ -179,7 +183,7 @@ static int l_connect(lua_State *L) {
 }
 
 static int l_gc(lua_State *L) {
-  struct dr_engine *e = check_engine(L);
+  struct dr_engine *e = luaL_checkudata(L, 1, ENGINE);
   free(e->url);
   free(e->unix_socket);
   free(e->endpoint);

@@ -5,6 +5,7 @@
 #include <lauxlib.h>
 #include <stdio.h>
 #include <strings.h>
+#include <sys/socket.h>
 
 static const char HTTP[] = "dockrun.http";
 static const char KEY;
@@ -161,22 +162,33 @@ void dr_http_remove(struct dr_http *http, CURL *easy) {
   free(p);
 }
 
-void dr_http_prepare(CURL *easy, const struct dr_request_options *o, char *detail) {
-  curl_easy_setopt(easy, CURLOPT_URL, o->url);
-  curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, detail);
-  curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-  curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, 10000L);
-  curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
-  curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
-  if (o->unix_socket) curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, o->unix_socket);
-  if (!o->proxy) curl_easy_setopt(easy, CURLOPT_NOPROXY, "*");
-  if (o->tls.ca) curl_easy_setopt(easy, CURLOPT_CAINFO, o->tls.ca);
-  if (o->tls.cert) curl_easy_setopt(easy, CURLOPT_SSLCERT, o->tls.cert);
-  if (o->tls.key) curl_easy_setopt(easy, CURLOPT_SSLKEY, o->tls.key);
+// As libcurl opens it, but not for the children of this process: one of them would keep a connection open that we
+// closed.
+static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address) {
+  (void)arg, (void)purpose;
+  int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+  return fd < 0 ? CURL_SOCKET_BAD : fd;
+}
+
+int dr_http_prepare(CURL *easy, const struct dr_request_options *o, char *detail) {
+  int failed = 0;
+  failed |= curl_easy_setopt(easy, CURLOPT_URL, o->url);
+  failed |= curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, detail);
+  failed |= curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+  failed |= curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, 10000L);
+  failed |= curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
+  failed |= curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+  failed |= curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
+  if (o->unix_socket) failed |= curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, o->unix_socket);
+  if (!o->proxy) failed |= curl_easy_setopt(easy, CURLOPT_NOPROXY, "*");
+  if (o->tls.ca) failed |= curl_easy_setopt(easy, CURLOPT_CAINFO, o->tls.ca);
+  if (o->tls.cert) failed |= curl_easy_setopt(easy, CURLOPT_SSLCERT, o->tls.cert);
+  if (o->tls.key) failed |= curl_easy_setopt(easy, CURLOPT_SSLKEY, o->tls.key);
   if (o->tls.insecure) {
-    curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L);
-    curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L);
+    failed |= curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L);
+    failed |= curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L);
   }
+  return failed ? -ENOMEM : 0;
 }
 
 int dr_http_error(struct dr_error *e, CURL *easy, CURLcode code, const char *who, const char *detail) {

@@ -60,7 +60,7 @@ void dr_push_headers(lua_State *L, const struct dr_buffer *raw);
 struct dr_http *dr_http_of(lua_State *L);
 int dr_http_add(struct dr_http *http, CURL *easy, void (*done)(void *arg, CURLcode result), void *arg);
 void dr_http_remove(struct dr_http *http, CURL *easy);
-void dr_http_prepare(CURL *easy, const struct dr_request_options *o, char *detail);
+int dr_http_prepare(CURL *easy, const struct dr_request_options *o, char *detail);
 int dr_http_error(struct dr_error *e, CURL *easy, CURLcode code, const char *who, const char *detail);
 uv_loop_t *dr_http_loop(struct dr_http *http);
 

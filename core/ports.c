@@ -191,7 +191,11 @@ bool dr_ports_release(struct dr_ports *p, const struct dr_address *a, int port) 
 
 static const char ALLOCATOR[] = "dockrun.ports.allocator";
 
-static struct dr_ports *check_ports(lua_State *L) { return *(struct dr_ports **)luaL_checkudata(L, 1, ALLOCATOR); }
+static struct dr_ports *check_ports(lua_State *L) {
+  struct dr_ports *p = *(struct dr_ports **)luaL_checkudata(L, 1, ALLOCATOR);
+  if (!p) luaL_error(L, "the allocator is gone: its state is closing");
+  return p;
+}
 
 // Reads ip and, where `port` is wanted, the port after it from the stack: 0, or -code with e filled.
 static int check_place(lua_State *L, int index, struct dr_address *a, int *port, struct dr_error *e) {

@@ -214,8 +214,7 @@ struct dr_request *dr_request_start(lua_State *L, const struct dr_request_option
   r->limit = o->limit;
   snprintf(r->who, sizeof r->who, "%s", o->who);
   r->easy = curl_easy_init();
-  if (!r->easy || !add_headers(L, r, headers)) goto fail;
-  dr_http_prepare(r->easy, o, r->detail);
+  if (!r->easy || !add_headers(L, r, headers) || dr_http_prepare(r->easy, o, r->detail)) goto fail;
   curl_easy_setopt(r->easy, CURLOPT_HTTPHEADER, r->request_headers);
   curl_easy_setopt(r->easy, CURLOPT_HEADERFUNCTION, on_header);
   curl_easy_setopt(r->easy, CURLOPT_HEADERDATA, r);
@@ -234,6 +233,7 @@ fail:
   dr_fail(e, "system", ENOMEM, "cannot start a request to %s: out of memory", o->who);
   if (r->easy) curl_easy_cleanup(r->easy);
   r->easy = NULL;
+  close_request(&r->channel);
   lua_pop(L, 1);
   return NULL;
 }

@@ -260,8 +260,7 @@ struct dr_upgrade *dr_upgrade_start(lua_State *L, const struct dr_request_option
   }
   lua_setmetatable(L, -2);
   u->easy = curl_easy_init();
-  if (!u->easy || dr_buffer_add(&u->channel.out, text, len)) goto fail;
-  dr_http_prepare(u->easy, o, u->detail);
+  if (!u->easy || dr_buffer_add(&u->channel.out, text, len) || dr_http_prepare(u->easy, o, u->detail)) goto fail;
   curl_easy_setopt(u->easy, CURLOPT_CONNECT_ONLY, 1L);
   if (dr_http_add(http, u->easy, on_connected, u)) goto fail;
   return u;
@@ -269,6 +268,7 @@ fail:
   dr_fail(e, "system", ENOMEM, "cannot start a connection to %s: out of memory", o->who);
   if (u->easy) curl_easy_cleanup(u->easy);
   u->easy = NULL;
+  close_upgrade(&u->channel);
   lua_pop(L, 1);
   return NULL;
 }

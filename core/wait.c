@@ -150,6 +150,7 @@ int dr_wait(lua_State *L, struct dr_wait *w, int anchor, double timeout, lua_KFu
   struct dr_runtime *rt = dr_runtime_of(L);
   struct dr_task *t = rt->current ? rt->current : rt->root;
   bool yields = rt->current && lua_isyieldable(L);
+  if (!rt->L) return luaL_error(L, "cannot wait: the state is closing");
   if (w->task) return luaL_error(L, "another task waits for this already");
   if (!yields && rt->in_uv) return luaL_error(L, "cannot wait inside of a callback that cannot yield; use spawn()");
   if (!yields && t->budget)  // it would hold up whoever else waits so

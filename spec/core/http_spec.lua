@@ -264,6 +264,23 @@ describe("an HTTP request", function()
     end)
   end
 
+  it("is nothing that a child of this process holds on to", function()
+    local gone = dockrun.queue()
+    local server <close> = servers.start(function(connection)
+      connection:request()
+      connection:write "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"
+      connection:await_end()
+      gone:push(true)
+    end)
+    local call = dockrun.spawn(request, server)
+    server.arrived:pop(10)
+    local child = assert(uv.spawn("sleep", { args = { "60" } }, function() end))
+    call:cancel()
+    assert.is_true(gone:pop(10))
+    child:kill "sigkill"
+    child:close()
+  end)
+
   it("leaves no descriptor behind, however it ends", function()
     local function descriptors()
       collectgarbage()

@@ -735,4 +735,38 @@ describe("a script", function()
       assert.matches("broken callback", result.stdout .. result.stderr)
     end)
   end
+
+  it("may use anything in a finalizer that runs as it ends", function()
+    local result = run [[
+      local things, said = {}, {}
+      last = setmetatable({}, { __gc = function() -- made first, so that it runs last
+        local function try(name, fn, ...) said[#said + 1] = name .. ": " .. tostring(select(2, pcall(fn, ...))) end
+        try("ports", things.ports.allocate, things.ports, "127.0.0.1", "x")
+        try("engine", things.engine.info, things.engine)
+        try("stream", things.stream.read, things.stream)
+        try("queue", things.queue.push, things.queue, 1)
+        try("database", things.database.exec, things.database, "select 1")
+        try("http", dockrun.http.request, { url = "http://127.0.0.1:1/" })
+        try("cancel", things.task.cancel, things.task)
+        for _, what in ipairs { "sleep", "queue" } do pcall(what == "sleep" and dockrun.sleep or dockrun.queue().pop, 0.01) end
+        io.stdout:write(table.concat(said, "\n"), "\n")
+      end })
+      things.ports = dockrun.ports.new {}
+      local servers = require "spec.server"
+      local server = servers.engine(function(connection)
+        connection:write "HTTP/1.1 200 OK\r\n\r\n"
+        connection:await_end()
+        return false
+      end)
+      things.engine = dockrun.connect { endpoint = server.endpoint }
+      things.stream = assert(things.engine:events())
+      things.queue = dockrun.queue()
+      things.database = require "dockrun.core.sqlite".open ":memory:"
+      things.task = dockrun.spawn(function() dockrun.sleep(60) end)
+      dockrun.sleep(0)]]
+    assert.equal(0, result.code, result.stderr)
+    assert.equal("", result.stderr)
+    assert.matches("ports: .*state is closing\nengine: .*state is closing\nstream: nil\nqueue: true\ndatabase: .*closed",
+      (result.stdout:gsub("%(command line%):%d+: ", "")))
+  end)
 end)
