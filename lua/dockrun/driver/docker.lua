@@ -175,7 +175,7 @@ local function purge(engine, name)
   end
   local ok
   ok, err = again.again(function() return engine:container_remove(found.Id, { force = true, v = true }) end)
-  return ok or err.status == 404, err
+  return ok or err.status == 404 or err.status == 409, err  -- 409: it is being removed already
 end
 
 -- Before API 1.44 the MAC address stood at the top of the body.
@@ -205,7 +205,7 @@ function M.create(engine, name, body, attempts)
     if err.status ~= 409 or attempt > (attempts or 5) then return nil, err end
     local ok, why = purge(engine, name)
     if not ok then return nil, why end
-    runtime.sleep(0.05 * attempt)
+    runtime.sleep(0.05 * 2 ^ attempt)
   end
   return nil, err
 end
