@@ -87,18 +87,12 @@ describe("hooks", function()
 
   for _, case in ipairs {
     { "raises", [[error "broken"]], "broken" },
-    { "raises nil", [[error(nil)]], "nil" },
     { "calls what is not there", [[nothing.at.all()]], "nothing" },
     { "writes to the task", [[task.name = "other"]], "read%-only" },
     { "runs on and on", "while true do end", "more than 50000000 instructions" },
-    { "runs on and on, whatever is raised", "while true do pcall(function() while true do end end) end", "instructions" },
-    { "runs on and on in a task of its own",
-      "local d = require 'dockrun' local t = d.spawn(function() while true do end end) t:await()", "instructions" },
-    { "calls itself without end", "local function f() return 1 + f() end f()", "stack overflow" },
     { "makes a huge string", "local s = 'x' while true do s = s .. s end", "more than 128 MB of memory" },
-    { "waits in a pcall, then raises", "pcall(require('dockrun').sleep, 0.01) error 'at last'", "at last" },
-    { "closes the coroutine that it waits in",
-      "local co = coroutine.create(function() require('dockrun').sleep(9) end) coroutine.resume(co) error(coroutine.close(co))", "true" },
+    { "keeps the processor busy", "local a, b = ('x'):rep(9e6), ('x'):rep(9e6 - 1) .. 'x' while a == b do end",
+      "processor for more than 2 seconds" },
     { "puts a function into the body", [[thing.Labels.f = print]], "not JSON" },
   } do
     local what, code, expected = table.unpack(case)
