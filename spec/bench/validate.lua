@@ -4,7 +4,10 @@ local dockrun = require "dockrun"
 local jobs = require "spec.jobs"
 local peers = require "spec.bench.peers"
 
-local function big_job(count)
+-- The same job in each format.
+local big_job = {}
+
+function big_job.json(count)
   local tasks = {}
   for i = 1, count do
     tasks["t" .. i] = {
@@ -13,6 +16,45 @@ local function big_job(count)
     }
   end
   return dockrun.json.encode { job = { big = { group = { all = { task = tasks } } } } }
+end
+
+function big_job.nomad(count)
+  local parts = { 'job "big" {\n  group "all" {' }
+  for i = 1, count do
+    parts[#parts + 1] = ([[
+    task "t%d" {
+      config {
+        image   = "redis:7"
+        command = "redis-server"
+        args    = ["--save", ""]
+      }
+      env {
+        LEVEL = "info"
+      }
+      resources {
+        cpu    = 500
+        memory = 256
+        network {
+          mbits         = 10
+          dynamic_ports = ["p%d"]
+        }
+      }
+    }]]):format(i, i)
+  end
+  parts[#parts + 1] = "  }\n}"
+  return table.concat(parts, "\n")
+end
+
+function big_job.lua(count)
+  return ([[
+local tasks = {}
+for i = 1, %d do
+  tasks[i] = task("t" .. i) {
+    config = { image = "redis:7", command = "redis-server", args = { "--save", "" } }, env = { LEVEL = "info" },
+    resources = { cpu = 500, memory = 256, network = { mbits = 10, dynamic_ports = { "p" .. i } } },
+  }
+end
+return job "big" { group "all" (tasks) }]]):format(count)
 end
 
 -- The same as services: an image, a command, an environment, limits and a port each.
@@ -28,17 +70,19 @@ local function big_services(count)
 end
 
 local function reading(bench, count, with_compose)
-  local text = big_job(count)
-  local path, file = jobs.write(text, ".json")
-  local _ <close> = file
+  local text = big_job.json(count)
+  local files <close> = setmetatable({}, { __close = function(all) for _, path in ipairs(all) do os.remove(path) end end })
+  for i, format in ipairs { "json", "nomad", "lua" } do files[i] = jobs.write(big_job[format](count), "." .. format) end
   local compose, compose_file = peers.compose_file(bench.endpoint, big_services(count))
   local _ <close> = compose_file
   local contestants = {
     { "floor", "its JSON decoded, in a process that runs", function() assert(dockrun.json.decode(text)) end },
-    { "dockrun", "dockrun validate", function() peers.dockrun { "validate", path } end },
+    { "dockrun", "dockrun validate job.json", function() peers.dockrun { "validate", files[1] } end },
+    { "dockrun", "dockrun validate job.nomad", function() peers.dockrun { "validate", files[2] } end },
+    { "dockrun", "dockrun validate job.lua", function() peers.dockrun { "validate", files[3] } end },
   }
   if with_compose then
-    contestants[3] = { "peer", "docker-compose config -q", function() peers.must("docker-compose", compose("config", "-q")) end,
+    contestants[5] = { "peer", "docker-compose config -q", function() peers.must("docker-compose", compose("config", "-q")) end,
       needs = "docker-compose" }
   end
   return compare(("A job of %d tasks, read and checked"):format(count), "ms", 3, contestants)
