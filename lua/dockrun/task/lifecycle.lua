@@ -600,9 +600,9 @@ end
 
 --- Ends it at once: no delay, no grace, no hook that runs on.
 function Task:kill()
-  if self:ended() then return end
   self.killed = true
   for part in pairs(self.late) do part:cancel "killed" end
+  if self:ended() then return end
   if self.stopping then break_off(self) else self:stop "killed" end
   if self.state == "stopping" then steps.end_container(self, steps.at_once) end
 end
