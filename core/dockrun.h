@@ -31,7 +31,7 @@ DOCKRUN_API lua_State *dockrun_lua(dockrun *d);
 
 /* Like lua_pcall with LUA_MULTRET: calls the function below nargs arguments as a task and runs the loop until it has
  * ended and all that it spawned was cancelled and cleaned up. LUA_OK and the results on the stack, or another status,
- * the error value at -2 and its traceback, a string that may be empty, at -1. */
+ * the error value at -2 and its traceback at -1: a string, or empty or nil where there is none. */
 DOCKRUN_API int dockrun_call(dockrun *d, int nargs);
 
 /* What the command does with these arguments (argv[0] is skipped). Returns its exit code; prints like the command. */
