@@ -137,6 +137,15 @@ describe("an error", function()
     assert.equal("driver 'raw_exec' is not supported; the only one is 'docker'", error_at("job.j.group.g.task.t.driver", err))
   end)
 
+  it("is short, however long what is wrong is, and whole to its last character", function()
+    for _, text in ipairs { "error(('é'):rep(300000))", "return job 'j' { [('é'):rep(300000)] = 1 }" } do
+      local _, err = lua(text)
+      assert.is_true(#tostring(err) < 8000)
+      assert.truthy(utf8.len(tostring(err)))
+      assert.truthy(tostring(err):find("é…", 1, true))
+    end
+  end)
+
   it("has the line where Lua stopped", function()
     for _, text in ipairs { "\n\nreturn job 'x' { = }", "\n\nlocal x = nil + 1", "\n\nerror 'no'", "\n\nerror { code = 1 }" } do
       local _, err = lua(text)

@@ -80,7 +80,7 @@ local namespace = "host, or container:NAME for that container's"
 
 local auth = {
   { name = "username", type = "string", doc = "the account" },
-  { name = "password", type = "string", secret = true, doc = "of the account" },
+  { name = "password", type = "string", doc = "of the account" },
   { name = "email", type = "string", doc = "of the account" },
   { name = "server_address", type = "string", doc = "the registry, without a scheme; left out, that of the image" },
 }

@@ -40,9 +40,20 @@ local function place_of(self, path)
   end
 end
 
+local LONGEST = 2000  -- bytes of a message, or of a path
+
+local function shorten(text)
+  if #text <= LONGEST then return text end
+  local cut = LONGEST
+  while text:byte(cut + 1) & 0xc0 == 0x80 do cut = cut - 1 end  -- in the middle of a character
+  return text:sub(1, cut) .. "…"
+end
+
 -- Text of a stranger's file, such that a terminal shows it and JSON can hold it.
 local function readable(text)
-  if not text or utf8.len(text) and not text:find "%c" then return text end
+  if not text then return nil end
+  text = shorten(text)
+  if utf8.len(text) and not text:find "%c" then return text end
   local parts, at = {}, 1
   while not utf8.len(text, at) do
     local _, bad = utf8.len(text, at)
