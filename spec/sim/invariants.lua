@@ -26,7 +26,7 @@ end
 -- Whether a second allocation may run at a place: while one gives way to the other.
 local function may_overlap(world, labels)
   local job = world.jobs[labels["dockrun.job"]]
-  return job and job.rolls
+  return job.rolls or job.last[key_of(labels, "group", "task")]
 end
 
 local function check_containers(self)
@@ -69,7 +69,7 @@ end
 -- Whether the restart policy allows what was decided.
 local function check_restart(self, task, to)
   local policy, now, count = task.restarts.policy, self.world.sched.time, self.seen[task]
-  if now > count.since + policy.interval then count.attempts, count.since = 0, now end
+  if now > count.since + policy.interval and not task.alloc.stopping then count.attempts, count.since = 0, now end
   count.attempts = count.attempts + 1
   if to ~= "waiting" then return end
   local delay, allowed = task.wake_at - now, false
@@ -99,6 +99,9 @@ local function check_end(self, task, to)
   end
 end
 
+-- In which a task has no ports yet, or gives them back.
+local portless = { received = true, setup = true, cleanup = true }
+
 local function common_port(one, other)
   for _, port in ipairs(one.context.ports) do
     for _, own in ipairs(other.context.ports) do
@@ -115,7 +118,7 @@ local function check_alone(self, process, task)
         if other ~= process and one.alloc_id == task.alloc_id then
           self.world:violate("%s and %s are both at allocation %s", process, other, task.alloc_id)
         end
-        local port = common_port(one, task)
+        local port = not portless[one.state] and common_port(one, task)
         if port then self.world:violate("%s and %s both have port %d", task.name, one.name, port) end
       end
     end

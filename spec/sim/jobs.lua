@@ -153,7 +153,7 @@ local function order(dice, tasks, names)
 end
 
 local function group(dice, world, batch, number)
-  local made, names = { count = dice:pick { 1, 1, 2 }, task = {} }, {}
+  local made, names = { count = dice:chance(0.25) and 2 or 1, task = {} }, {}
   for i = 1, dice:pick { 1, 1, 2, 3 } do
     names[i] = ("task%d"):format(i)
     made.task[names[i]] = task(dice, world, batch, number + i)
@@ -176,7 +176,7 @@ function M.make(random, world, name)
   local dice = M.dice(random)
   local batch = dice:chance(0.35)
   local job = { type = batch and "batch" or "service", group = {} }
-  for i = 1, dice:pick { 1, 1, 2 } do job.group[("group%d"):format(i)] = group(dice, world, batch, 10 * i) end
+  for i = 1, dice:chance(0.2) and 2 or 1 do job.group[("group%d"):format(i)] = group(dice, world, batch, 10 * i) end
   if dice:chance(0.15) then job.hooks = hooks(dice, world) end
   return { job = { [name] = job } }
 end
@@ -210,6 +210,18 @@ function M.change(random, raw)
     which.restart = restart(dice)
   end
   return raw, what
+end
+
+--- The tasks that run once the others have ended: an update does not wait for them.
+---@param raw table
+---@return table<string, boolean>  by "group task"
+function M.last(raw)
+  local _, job = next(raw.job)
+  local last = {}
+  for place, one in pairs(job.group) do
+    for name, each in pairs(one.task) do last[place .. " " .. name] = each.lifecycle ~= nil and each.lifecycle.hook == "poststop" end
+  end
+  return last
 end
 
 --- Whether an update of a job lets old and new run at once for a while.

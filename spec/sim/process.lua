@@ -176,12 +176,12 @@ function Process:see_out()
   pcall(self.main.await, self.main)
   if self.dead then return end
   self.world:main_ended(self)
+  local numbers = {}
+  for number in pairs(self.tasks) do numbers[#numbers + 1] = number end
+  table.sort(numbers)
+  for _, number in ipairs(numbers) do self.tasks[number]:cancel() end
   while next(self.tasks) and not self.given_up do
-    local number = math.huge
-    for one in pairs(self.tasks) do number = math.min(number, one) end
-    local task = self.tasks[number]
-    task:cancel()
-    while not task:ended() and not self.dead and not self.given_up do pcall(task.await, task, 1) end
+    self.world.sched:wait(0.01)
     if self.dead then return end
   end
   self:leave()

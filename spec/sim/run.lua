@@ -3,6 +3,7 @@
 --   build/release/dockrun spec/sim/run.lua [--seeds N] [--from S] [--seed S [--trace]]
 --
 -- The transitions of the state machine that no world has gone are a failure too, but for a single seed.
+local dockrun = require "dockrun"
 local lifecycle = require "dockrun.task.lifecycle"
 local story = require "spec.sim.story"
 local uv = require "luv"
@@ -33,8 +34,11 @@ local arrows, failed, steps, processes = {}, {}, 0, 0
 
 local function elapsed() return (uv.hrtime() - start) / 1e9 end
 
+local _ <close> = setmetatable({}, { __close = worlds.finish })
 for seed = first, last do
+  dockrun.sleep(0)  -- where Ctrl-C is heard
   local ok, world = xpcall(run, debug.traceback, seed, options.trace and function(text) print(text) end)
+  if not ok and type(world) == "table" then error(world, 0) end  -- Ctrl-C
   local violations = ok and world.violations or { world }
   if #violations > 0 then
     failed[#failed + 1] = seed
@@ -48,7 +52,6 @@ for seed = first, last do
     print(("%4.0f s: %d worlds, %d failed"):format(told, seed - first + 1, #failed))
   end
 end
-worlds.finish()
 
 local count = last - first + 1
 print(("%d worlds in %.1f s (%.1f ms each; %d processes, %d steps), %d failed"):format(
@@ -60,4 +63,5 @@ for _, row in ipairs(lifecycle.transitions) do
 end
 print(("%d of %d transitions gone%s"):format(#lifecycle.transitions - #missing, #lifecycle.transitions,
   #missing > 0 and ", but not " .. table.concat(missing, " ") or ""))
+worlds.finish()
 os.exit(#failed == 0 and (options.seed or #missing == 0) and 0 or 1)

@@ -27,7 +27,7 @@ Scheduler.__index = Scheduler
 ---@param random fun(n?: integer): number  like math.random
 ---@return Scheduler
 function M.new(random)
-  return setmetatable({ time = 0, random = random, ready = {}, timers = {}, steps = 0, numbers = 0 }, Scheduler)
+  return setmetatable({ time = 0, random = random, ready = {}, timers = {}, steps = 0, numbers = 0, stale = 0 }, Scheduler)
 end
 
 local function runs(process) return not process or not process.dead end
@@ -76,6 +76,26 @@ local function pop_timer(heap)
   end
   heap[i] = last
   return first
+end
+
+-- Takes out what does nothing any more.
+local function compact(self)
+  local left = {}
+  for _, timer in ipairs(self.timers) do
+    if timer.action then left[#left + 1] = timer end
+  end
+  -- In order, which makes it a heap.
+  table.sort(left, function(a, b) return a.at < b.at or a.at == b.at and a.number < b.number end)
+  self.timers, self.stale = left, 0
+end
+
+--- Nothing will happen at it.
+---@param timer table
+function Scheduler:cancel_timer(timer)
+  if not timer.action then return end
+  timer.action = nil
+  self.stale = self.stale + 1
+  if self.stale > 100 and self.stale > #self.timers // 2 then compact(self) end
 end
 
 -- ---- tasks --------------------------------------------------------------------------------------
@@ -153,7 +173,7 @@ end
 function Scheduler:wake(wait, outcome)
   if wait.outcome then return end
   wait.outcome = outcome
-  if wait.timer then wait.timer.action = nil end
+  if wait.timer then self:cancel_timer(wait.timer) end
   make_ready(self, wait.task)
 end
 
@@ -256,10 +276,13 @@ function Scheduler:run(done, most)
     else
       local timer = self.timers[1] and pop_timer(self.timers)
       if not timer then return "stuck" end
+      if not timer.action then self.stale = self.stale - 1 end
       if timer.action and runs(timer.process) then
         self.time = timer.at
         if self.time > most then return "late" end
-        timer.action()
+        local action = timer.action
+        timer.action = nil
+        action()
         if self.after_step then self.after_step() end
       end
     end

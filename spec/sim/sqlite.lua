@@ -1,41 +1,76 @@
 -- dockrun.core.sqlite for a simulated process: the real one, on files in memory, with a chance to be killed before and
 -- after every statement. A transaction that was open then is undone, as SQLite does it.
+--
+-- To open a connection and to prepare its statements takes longer than to use it: one that was closed serves the next
+-- process that opens the file.
 local real = require "dockrun.core.sqlite"
 
 local M = {}
+
+local idle = {}  -- connections by what they are to
 
 local Database = {}
 Database.__index = Database
 
 -- Whether a database is damaged is no matter of the simulation, and takes longer than all else.
-local function look(handle, method, sql, ...)
-  if sql:find "^PRAGMA integrity_check" then return "ok" end
+local function ask(handle, method, sql, ...)
+  if sql:find("PRAGMA integrity_check", 1, true) then return "ok" end
   return handle[method](handle, sql, ...)
 end
 
 for _, method in ipairs { "exec", "run", "rows", "value" } do
-  Database[method] = function(self, ...)
+  Database[method] = function(self, sql, ...)
+    if not self.handle then error("the database is closed", 2) end
     self.process:point()
-    local value, err = look(self.handle, method, ...)
+    if sql:find "^BEGIN" then self.within = true elseif sql == "COMMIT" or sql == "ROLLBACK" then self.within = false end
+    local value, err = ask(self.handle, method, sql, ...)
     self.process:point()
     return value, err
   end
 end
 
-function Database:close() self.handle:close() end
+function Database:close()
+  if not self.handle then return end
+  if self.within then self.handle:exec "ROLLBACK" end
+  table.insert(idle[self.key], self.handle)
+  self.handle = nil
+end
 
 ---@param process SimProcess
 ---@return table sqlite
 function M.new(process)
   return {
     open = function(path, options)
-      local handle, err = real.open(path, options)
+      local key = (options and options.readonly and "r " or "w ") .. path
+      idle[key] = idle[key] or {}
+      local handle, err = table.remove(idle[key]), nil
+      if not handle then handle, err = real.open(path, options) end
       if not handle then return nil, err end
-      local database = setmetatable({ process = process, handle = handle }, Database)
+      local database = setmetatable({ process = process, handle = handle, key = key }, Database)
       table.insert(process.databases, database)
       return database
     end,
   }
+end
+
+--- Empties a database of all but its identity.
+---@param path string
+function M.empty(path)
+  local db <close> = assert(real.open(path))
+  local tables = { "BEGIN IMMEDIATE" }
+  for _, row in ipairs(assert(db:rows "SELECT name FROM sqlite_schema WHERE type = 'table' AND name != 'identity'")) do
+    tables[#tables + 1] = ("DELETE FROM %s"):format(row.name)
+  end
+  tables[#tables + 1] = "COMMIT"
+  assert(db:exec(table.concat(tables, ";")))
+end
+
+--- Closes what is left of all worlds.
+function M.finish()
+  for _, list in pairs(idle) do
+    for _, handle in ipairs(list) do handle:close() end
+  end
+  idle = {}
 end
 
 return M

@@ -4,7 +4,7 @@ local jobs = require "spec.sim.jobs"
 
 local M = {}
 
-local CHAOS = 40     -- seconds, at most
+local CHAOS = 20     -- seconds, at most
 local REST = 400     -- seconds until the world must have come to rest
 local ENOUGH = 6000  -- seconds that a story may take in all
 
@@ -190,7 +190,7 @@ local function stop_everything(world)
   for _, name in ipairs(world.names) do
     local process = world:dockrun("stop", { job = name, json = true, purge = true })
     await(world, process, REST)
-    if process.code ~= 0 and process.err.kind ~= "failed" then world:violate("%s: %s", process, process.err) end
+    if process.code ~= 0 and not (process.err and process.err.kind == "failed") then world:violate("%s: %s", process, process.err) end
   end
   if world.keeps_agent then
     world.keeps_agent = false
@@ -225,18 +225,18 @@ end
 function M.tell(world, opts)
   local dice = jobs.dice(world.random)
   world.dice, world.kills, world.names = dice, opts.kills and dice:chance(0.7), {}
-  world.chaos = dice:between(3, CHAOS)
+  world.chaos = dice:between(1, CHAOS)
   world.options["ports.from"] = 20000
   world.options["ports.to"] = 20000 + dice.random(12)
   if dice:chance(0.1) then world.options["docker.cleanup.container"] = false end
   if dice:chance(0.1) then world.options["docker.cleanup.image"] = false end
   others(world)
   local before = inventory(world.engine)
-  for i = 1, dice:pick { 1, 1, 2 } do
+  for i = 1, dice:chance(0.2) and 2 or 1 do
     local name = "job" .. i
     world.names[i] = name
     local raw = jobs.make(world.random, world, name)
-    world.jobs[name] = { texts = { raw }, rolls = jobs.rolls(raw) }
+    world.jobs[name] = { texts = { raw }, rolls = jobs.rolls(raw), last = jobs.last(raw) }
     world.sched:spawn(nil, operator, world, name)
   end
   world.keeps_agent = dice:chance(0.25)

@@ -11,7 +11,7 @@ local problems = require "dockrun.job.problems"
 local processes = require "spec.sim.process"
 local rmtree = require("pl.dir").rmtree
 local schedulers = require "spec.sim.scheduler"
-local sqlite = require "dockrun.core.sqlite"
+local sqlite = require "spec.sim.sqlite"
 local store = require "dockrun.store"
 local uv = require "luv"
 
@@ -37,31 +37,27 @@ local BASE = ("/dev/shm/dockrun-sim-%d"):format(uv.os_getpid())
 local World = {}
 World.__index = World
 
--- ---- the state of an empty host -----------------------------------------------------------------
+-- ---- the host's files ---------------------------------------------------------------------------
 
-local template
-
--- Made once: to make a database takes longer than all else. Small pages, as every statement copies some.
-local function make_template()
-  local path = BASE .. "/state.db"
-  local db <close> = assert(sqlite.open(path))
-  assert(db:exec "PRAGMA page_size = 1024; VACUUM")
-  assert(store.open(BASE)):close()
-  assert(db:exec "PRAGMA wal_checkpoint(TRUNCATE)")
-  return path
+-- All that worlds leave there, but for the database, which is emptied: to make one takes longer than all else.
+local function tidy(dir)
+  for _, name in ipairs { "alloc", "jobs" } do
+    local path = ("%s/state/%s"):format(dir, name)
+    if uv.fs_stat(path) then rmtree(path) end
+  end
+  sqlite.empty(dir .. "/state/state.db")
 end
 
-local function fill(dir)
-  template = template or make_template()
+local function make(dir)
+  assert(uv.fs_mkdir(BASE, 448))
   assert(uv.fs_mkdir(dir, 448))
-  assert(uv.fs_mkdir(dir .. "/state", 448))
-  assert(uv.fs_copyfile(template, dir .. "/state/state.db"))
+  assert(store.open(dir .. "/state")):close()
 end
 
 --- Takes away what worlds left on the disk.
 function M.finish()
+  sqlite.finish()
   if uv.fs_stat(BASE) then rmtree(BASE) end
-  template = nil
 end
 
 -- ---- birth --------------------------------------------------------------------------------------
@@ -83,9 +79,7 @@ function M.new(seed, opts)
     seed = seed, random = random, sched = schedulers.new(random), dir = BASE .. "/world", trace = opts.trace,
     processes = {}, sockets = {}, port_claims = {}, jobs = {}, violations = {}, arrows = {}, made_at = {}, pids = 100,
   }, World)
-  if not uv.fs_stat(BASE) then assert(uv.fs_mkdir(BASE, 448)) end
-  if uv.fs_stat(self.dir) then rmtree(self.dir) end
-  fill(self.dir)
+  if uv.fs_stat(self.dir) then tidy(self.dir) else make(self.dir) end
   self.engine = engines.new(self.sched)
   stock(self.engine)
   self.faults = faults.new(random, opts.severity or 0)

@@ -34,12 +34,6 @@ function M.new(engine, options, state)
   return setmetatable({ engine = engine, options = options, state = state, flights = {}, pulled = {}, unsure = {} }, Puller)
 end
 
--- Whether dockrun, whichever process of it, brought the image that a reference names now.
-local function is_ours(self, reference, here)
-  local row = self.state:image(reference)
-  return row ~= nil and row.id == here.Id
-end
-
 -- Notes before a pull what it will bring, and after it what it brought. Where a process is killed in between, or does not
 -- hear how the pull ended, the note stays, and `settle` sees what came of it.
 ---@return integer? intent
@@ -227,9 +221,10 @@ function Puller:ensure(text, opts)
   local settled, here
   settled, err = settle_own(self)
   if not settled then return nil, err end
+  local row = self.state:image(reference.full)  -- first: who removes an image forgets it afterwards
   here, err = self.engine:image_inspect(reference.full)
   if not here and err.status ~= 404 then return nil, err end
-  if here then self.pulled[reference.full] = is_ours(self, reference.full, here) or nil end
+  if here then self.pulled[reference.full] = row and row.id == here.Id or nil end
   if here and reference.tag ~= "latest" and not opts.force then
     return { id = here.Id, reference = reference, pulled = self.pulled[reference.full] or false }
   end
@@ -300,8 +295,9 @@ end
 ---@param reference string
 ---@return boolean
 function Puller:is_ours(reference)
-  local here = self.engine:image_inspect(reference)
-  return here ~= nil and is_ours(self, reference, here)
+  local row = self.state:image(reference)
+  local here = row and self.engine:image_inspect(reference)
+  return here ~= nil and row.id == here.Id
 end
 
 --- Removes an image, unless somebody uses it. (The engine refuses only where the last name of the image would go.)

@@ -52,7 +52,7 @@ function Restarts:decide(ended)
     if ended.success and not self.on_success then return no("the task is done", false, 0) end
     return no("its restart policy allows no restart", true, 0)
   end
-  if now > self.since + policy.interval then self.count, self.since = 0, now end
+  if not ended.awaited and now > self.since + policy.interval then self.count, self.since = 0, now end
   self.count = self.count + 1
   if ended.unrecoverable then return no("it cannot start", true, self.count) end
   if ended.success and not self.on_success then return no("the task is done", false, self.count) end

@@ -54,6 +54,18 @@ local function release_ports(task)
   if err then agent:warn(err) end
 end
 
+-- What another process took for it. Those that no container had meanwhile may be somebody else's by now.
+local function keep_ports(task)
+  local agent = task.agent
+  for _, mapping in ipairs(task.context.ports) do
+    local ok, err = agent.state:lease { ip = agent.bind_ip, port = mapping.host_port, alloc = task.alloc_id, task = task.name,
+      label = mapping.label }
+    if not ok then return nil, err end
+    agent.ports:adopt(agent.bind_ip, mapping.host_port, owner_of(task))
+  end
+  return true
+end
+
 -- On another host's engine there is nothing to make here.
 local function make_dirs(task)
   local context = task.context
@@ -122,11 +134,13 @@ function M.restore(task, container)
   local agent, context = task.agent, task.context
   local root = container and container.Config.Labels[driver.labels.alloc_dir]
   if root then context.dirs = dirs.of(root:match "^(.*)/alloc/[^/]+$", context.alloc.id, task.name) else make_dirs(task) end
-  for _, mapping in ipairs(context.ports) do
-    agent.ports:adopt(agent.bind_ip, mapping.host_port, owner_of(task))
-    local _, err = agent.state:lease { ip = agent.bind_ip, port = mapping.host_port, alloc = task.alloc_id, task = task.name,
-      label = mapping.label }
-    if err then agent:warn(err) end
+  local kept, err = keep_ports(task)
+  local runs = container and container.State.Running
+  if not kept and err.kind == "taken" and not runs then
+    release_ports(task)
+    take_ports(task)
+  elseif not kept then
+    agent:warn(err)
   end
   M.fill_in(task)
   if container then
