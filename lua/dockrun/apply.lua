@@ -205,7 +205,7 @@ local function look(agent, name)
   found, err = recovery.find(agent.engine, agent.state, name)
   if not found then return nil, err end
   local ok
-  ok, err = recovery.finish(agent, found)
+  ok, err = recovery.finish(agent, found, name)
   if not ok then return nil, err end
   return recovery.standing(found)
 end

@@ -37,7 +37,7 @@ local function add_containers(agent, found, list)
     if not reason or age_of(record.created) < agent.options["gc.creation_grace"] then return end
     list[#list + 1] = {
       kind = "container", name = ("%s-%s"):format(record.task, record.alloc), reason = reason,
-      remove = function() return removed(agent.engine:container_remove(record.container_id, { force = true, v = true })) end,
+      remove = function() return driver.remove(agent.engine, record.container_id) end,
     }
     record.goes = true  -- and with it, what only it has
   end

@@ -1,7 +1,7 @@
 --- What is there of a job: its containers on the engine, and what the state knows of its tasks, put together. A process
 --- may have been killed at any instant, so neither alone tells all.
-local again = require("dockrun.driver.again").again
 local dirs = require "dockrun.driver.dirs"
+local driver = require "dockrun.driver.docker"
 local inventory = require "dockrun.driver.inventory"
 local json = require "dockrun.core.json"
 
@@ -163,8 +163,8 @@ local function remove_ended(agent, found)
   if not agent.options["docker.cleanup.container"] then return true end
   for _, record in ipairs(found.records) do
     if record.container_id and record.row and M.has_ended(record.row) then
-      local ok, err = again(function() return agent.engine:container_remove(record.container_id, { force = true, v = true }) end)
-      if not ok and err.status ~= 404 and err.status ~= 409 then return nil, err end
+      local ok, err = driver.remove(agent.engine, record.container_id)
+      if not ok then return nil, err end
       record.container_id = nil
     end
   end
@@ -174,19 +174,25 @@ end
 --- Finishes what a process that was killed had only half done, as far as it concerns no task that goes on. To be called
 --- by who holds the job.
 ---@param agent Agent
----@param found Found
+---@param found Found   of the job
+---@param job string
 ---@return true? ok
 ---@return table? err
-function M.finish(agent, found)
+function M.finish(agent, found, job)
   local ok, err = agent.images:settle(agent.is_alive)
   if not ok then return nil, err end
   for _, record in ipairs(found.surplus) do
-    ok, err = agent.engine:container_remove(record.container_id, { force = true, v = true })
-    if not ok and err.status ~= 404 and err.status ~= 409 then return nil, err end
+    ok, err = driver.remove(agent.engine, record.container_id)
+    if not ok then return nil, err end
   end
   ok, err = remove_ended(agent, found)
   if not ok then return nil, err end
-  return finish_ended(agent, found)
+  ok, err = finish_ended(agent, found)
+  if not ok then return nil, err end
+  local over, failed = M.is_over(found)
+  local _
+  if over then _, err = agent.state:set_job_status(job, failed and "failed" or "dead") end
+  return not err or nil, err
 end
 
 return M

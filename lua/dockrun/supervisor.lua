@@ -89,8 +89,7 @@ end
 local function recover(self, known)
   local found, err = recovery.find(self.agent.engine, self.agent.state, known.name)
   if not found then return nil, err end
-  local over, failed = recovery.is_over(found)  -- it was killed before it could say so
-  if over then return self.agent.state:set_job_status(known.name, failed and "failed" or "dead") end
+  if recovery.is_over(found) then return recovery.finish(self.agent, found, known.name) end  -- it was killed before it could say so
   return start(self, known.name, function()
     if not known.source then return apply.take_over(self.agent, known.name) end
     return apply.run(self.agent, read(self, known.source), known.source)

@@ -19,9 +19,10 @@ local M = {}
 ---@field match? string       or the first whose "METHOD /path" has this pattern
 ---@field direction "up"|"down"  in the request, or in its answer
 ---@field byte integer        so many bytes pass before it; from 0
----@field action "reset"|"truncate"|"delay"|"split"|"repeat"|"replay"|"drop"
+---@field action "reset"|"truncate"|"delay"|"split"|"repeat"|"replay"|"drop"|"double"
+---@field always? boolean     from there on it happens to every piece that comes
 ---@field seconds? number     of a delay: 0.3
----@field count? integer      bytes that are split off one at a time (64), sent again (16), or left out (16)
+---@field count? number       bytes that are split off one at a time (64), sent again (16), or left out (16)
 ---@field fired? boolean      it has happened
 
 ---@class ProxyRequest
@@ -105,7 +106,8 @@ local actions = {
     return rest:sub(count + 1)
   end,
   ["repeat"] = function(_, _, fault, _, rest, before) return before:sub(-(fault.count or 16)) .. rest end,
-  drop = function(_, _, fault, _, rest) return rest:sub((fault.count or 16) + 1) end,
+  double = function(_, _, _, _, rest) return rest .. rest end,
+  drop = function(_, _, fault, _, rest) return rest:sub(math.min(fault.count or 16, #rest) + 1) end,
   replay = function(self, _, _, _, rest, _, request)
     replay(self, request)
     return rest
@@ -113,16 +115,17 @@ local actions = {
 }
 
 local function concerns(fault, request, direction)
-  if fault.fired or fault.direction ~= direction then return false end
+  if fault.fired and not fault.always or fault.direction ~= direction then return false end
   if fault.request then return fault.request == request.n end
   return (request.method .. " " .. request.path):find(fault.match) ~= nil
 end
 
--- The next fault within `length` bytes from here on.
-local function next_fault(self, request, direction, length)
+-- The next fault within `length` bytes from here on, but for those that this piece has suffered.
+local function next_fault(self, request, direction, length, suffered)
   local first
   for _, fault in ipairs(self.faults) do
-    if concerns(fault, request, direction) and fault.byte >= request[direction] and fault.byte < request[direction] + length
+    local at = fault.always and math.max(fault.byte, request[direction]) or fault.byte
+    if not suffered[fault] and concerns(fault, request, direction) and at >= request[direction] and at < request[direction] + length
       and (not first or fault.byte < first.byte) then
       first = fault
     end
@@ -131,15 +134,15 @@ local function next_fault(self, request, direction, length)
 end
 
 local function pass(self, connection, direction, to, data)
-  local request, before = connection.request, ""
+  local request, before, suffered = connection.request, "", {}
   while #data > 0 and not connection.ended and not (connection.cut and connection.cut[direction]) do
-    local fault = request and next_fault(self, request, direction, #data)
-    local piece = fault and data:sub(1, fault.byte - request[direction]) or data
+    local fault = request and next_fault(self, request, direction, #data, suffered)
+    local piece = fault and data:sub(1, math.max(fault.byte - request[direction], 0)) or data
     write(to, piece)
     before, data = before .. piece, data:sub(#piece + 1)
     if request then request[direction] = request[direction] + #piece end
     if fault then
-      fault.fired = true
+      fault.fired, suffered[fault] = true, true
       data = actions[fault.action](self, connection, fault, to, data, before, request)
     end
   end

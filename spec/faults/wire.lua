@@ -1,13 +1,8 @@
 -- One fault on the wire between dockrun and the engine, and what must be true after it.
-local dockrun = require "dockrun"
-local randoms = require "spec.fuzz.random"
+local many = require "spec.faults.many"
 local worlds = require "spec.faults.world"
 
 local M = {}
-
----@class WireOutcome
----@field verdict "unharmed"|"retried"|"clear error"|"not met"  not met: the byte never came by
----@field problems string[]  what should not be
 
 local function fail(problems, ...) problems[#problems + 1] = string.format(...) end
 
@@ -179,9 +174,7 @@ function M.pick(random, requests)
   return { request = request.n, direction = direction, byte = byte, action = action }
 end
 
----@param fault Fault
----@return string
-function M.describe(fault)
+local function describe(fault)
   return ("{ request = %d, direction = %q, byte = %d, action = %q }"):format(fault.request, fault.direction, fault.byte, fault.action)
 end
 
@@ -189,8 +182,7 @@ end
 ---@param endpoint string
 ---@param name string  the scenario
 ---@param fault Fault
----@return WireOutcome
----@return string what  the request that it met
+---@return FaultOutcome
 function M.try(endpoint, name, fault)
   local scenario, problems = scenarios[name], {}
   local world <close> = worlds.new(endpoint, scenario.world)
@@ -213,65 +205,23 @@ function M.try(endpoint, name, fault)
     end
     for _, event in ipairs(world.history) do problems[#problems + 1] = ("engine: %s %s"):format(event.action, event.id:sub(1, 12)) end
   end
-  return { verdict = fault.fired and verdict or "not met", problems = problems }, what
+  return {
+    class = ("%s %s"):format(fault.action, fault.direction), verdict = fault.fired and verdict or "not met", problems = problems,
+    what = ("%s %s at %s"):format(name, describe(fault), what),
+  }
 end
 
--- ---- many -------------------------------------------------------------------------------------
-
---- So many faults, some at a time, each of a seed of its own.
 ---@param endpoint string
----@param count integer
----@param seed integer     of the first
----@param width integer    at a time
----@return table<string, table<string, integer>> counts  by action and direction, then by verdict
+---@param opts { count: integer, seed: integer, width: integer }
+---@return table<string, table<string, integer>> counts
 ---@return string[] failures
-function M.many(endpoint, count, seed, width)
+function M.many(endpoint, opts)
   local rehearsed = {}
   for _, name in ipairs(M.scenarios) do rehearsed[name] = M.rehearse(endpoint, name) end
-  local counts, failures, done, next_seed = {}, {}, 0, seed
-  local function work()
-    while done < count do
-      local own = next_seed
-      next_seed = next_seed + 1
-      local random = randoms.new(own)
-      local name = random:pick(M.scenarios)
-      local fault = M.pick(random, rehearsed[name])
-      local outcome, what = M.try(endpoint, name, fault)
-      local class = ("%s %s"):format(fault.action, fault.direction)
-      counts[class] = counts[class] or {}
-      counts[class][outcome.verdict] = (counts[class][outcome.verdict] or 0) + 1
-      if #outcome.problems > 0 then
-        failures[#failures + 1] = ("seed %d, %s %s at %s:\n  %s"):format(
-          own, name, M.describe(fault), what, table.concat(outcome.problems, "\n  "))
-      end
-      if outcome.verdict ~= "not met" then done = done + 1 end
-    end
-  end
-  local workers = {}
-  for i = 1, width do workers[i] = work end
-  dockrun.all(workers)
-  return counts, failures
-end
-
---- The counts as a table for people.
----@param counts table<string, table<string, integer>>
----@return string
-function M.table(counts)
-  local verdicts, classes = { "unharmed", "retried", "clear error", "not met" }, {}
-  for class in pairs(counts) do classes[#classes + 1] = class end
-  table.sort(classes)
-  local lines = { ("%-16s"):format "fault" .. ("%12s"):rep(#verdicts):format(table.unpack(verdicts)) }
-  local sums = {}
-  for _, class in ipairs(classes) do
-    local cells = {}
-    for i, verdict in ipairs(verdicts) do
-      cells[i] = counts[class][verdict] or 0
-      sums[i] = (sums[i] or 0) + cells[i]
-    end
-    lines[#lines + 1] = ("%-16s"):format(class) .. ("%12d"):rep(#verdicts):format(table.unpack(cells))
-  end
-  lines[#lines + 1] = ("%-16s"):format "all" .. ("%12d"):rep(#verdicts):format(table.unpack(sums))
-  return table.concat(lines, "\n")
+  return many.run(opts, function(random)
+    local name = random:pick(M.scenarios)
+    return M.try(endpoint, name, M.pick(random, rehearsed[name]))
+  end)
 end
 
 return M

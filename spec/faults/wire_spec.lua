@@ -2,13 +2,12 @@
 -- and leaves nothing. So many as FAULTS says (40), from seed FAULTS_SEED (1) on; the table of what was tried is printed.
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
+local many = require "spec.faults.many"
 local wire = require "spec.faults.wire"
-
-local COUNT, SEED = tonumber(os.getenv "FAULTS" or 40), tonumber(os.getenv "FAULTS_SEED" or 1)
-local WIDTH = 3 -- at a time
 
 describe("a fault on the wire", function()
   local shared, engine
+  local options = many.options()
 
   setup(function()
     shared = engines.shared()
@@ -21,14 +20,14 @@ describe("a fault on the wire", function()
     return { networks = #assert(engine:network_list()), volumes = #(assert(engine:volume_list()).Volumes or {}) }
   end
 
-  it(("loses, doubles and leaks nothing, wherever it comes (%d of them)"):format(COUNT), function()
+  it(("loses, doubles and leaks nothing, wherever it comes (%d of them)"):format(options.count), function()
     local before = count()
-    local counts, failures = wire.many(shared.endpoint, COUNT, SEED, WIDTH)
-    print("\n" .. wire.table(counts))
+    local counts, failures = wire.many(shared.endpoint, options)
+    print("\n" .. many.table(counts))
     assert(#failures == 0, table.concat(failures, "\n"))
     assert.same(before, count())
     for _, action in ipairs(wire.actions) do
-      assert.truthy(COUNT < 40 or counts[action .. " up"] or counts[action .. " down"], action .. " was never tried")
+      assert.truthy(options.count < 40 or counts[action .. " up"] or counts[action .. " down"], action .. " was never tried")
     end
   end)
 end)

@@ -27,19 +27,29 @@ World.__index = World
 
 local PATIENCE = 40 -- seconds, for anything that a fault may hold up
 
----@param self FaultWorld
-local function follow(self)
-  local events <close> = assert(self.engine:events {
-    filters = { type = { "container" }, event = { "create", "start", "die", "destroy" }, label = { "dockrun.job=" .. self.name } },
-  })
+-- One stream of the engine's events, until it breaks; those that came before are told again, and are known by their time.
+local function follow(self, seen)
+  local events <close> = self.engine:events {
+    since = self.since, filters = {
+      type = { "container" }, event = { "create", "start", "die", "destroy" }, label = { "dockrun.job=" .. self.name },
+    },
+  }
+  if not events then return end
   self.listening:push(true)
-  for event in events do
-    self.history[#self.history + 1] = { action = event.Action, id = event.Actor.ID, attributes = event.Actor.Attributes }
+  while true do
+    local event, text = events:read()
+    if not event then return end
+    local at = text:match '"timeNano":(%d+)'
+    if not seen[at .. event.Action] then
+      seen[at .. event.Action] = true
+      self.since = ("%s.%s"):format(at:match "^(%d+)(%d%d%d%d%d%d%d%d%d)$")
+      self.history[#self.history + 1] = { action = event.Action, id = event.Actor.ID, attributes = event.Actor.Attributes }
+    end
   end
 end
 
 ---@param endpoint string
----@param opts? { command?: string, exit_code?: integer, task?: string, attempts?: integer }
+---@param opts? { command?: string, exit_code?: integer, task?: string, attempts?: integer, delay?: number }
 ---@return FaultWorld
 function M.new(endpoint, opts)
   opts = opts or {}
@@ -51,22 +61,33 @@ function M.new(endpoint, opts)
   self.job_file, self.file = jobs.write(jobs.text {
     name = self.name, image = "busybox:1", command = opts.command or ("echo hello; exit %d"):format(self.exit_code),
     resources = "memory = 32, network = { dynamic_ports = { 80 } }",
-    task = opts.task, restart = ("attempts = %d, delay = 0.05, mode = 'fail'"):format(opts.attempts or 3),
+    task = opts.task, restart = ("attempts = %d, delay = %g, mode = 'fail'"):format(opts.attempts or 3, opts.delay or 0.05),
   })
-  self.listener = dockrun.spawn(follow, self)
+  self.listener = dockrun.spawn(function()
+    local seen = {}
+    while true do
+      follow(self, seen)
+      dockrun.sleep(0.1)
+    end
+  end)
   self.listening:pop(10)
   return self
 end
 
 --- Starts dockrun.
 ---@param words string[]
----@param opts? ProcessOptions
+---@param opts? ProcessOptions  and `prefix`: words before its own, for a program that runs it
 ---@return Child
 function World:start(words, opts)
-  local args = { "--endpoint", self.proxy.endpoint, "--state-dir", self.state_dir, "--set", "docker.timeout=5" }
   opts = opts or {}
   opts.timeout = PATIENCE
-  local child = process.start(table.move(words, 1, #words, #args + 1, args), opts)
+  local args = table.move(opts.prefix or {}, 1, #(opts.prefix or {}), 1, {})
+  for _, list in ipairs {
+    { "--endpoint", self.proxy.endpoint, "--state-dir", self.state_dir, "--set", "docker.timeout=5" }, words,
+  } do
+    table.move(list, 1, #list, #args + 1, args)
+  end
+  local child = process.start(args, opts)
   self.children[#self.children + 1] = child
   return child
 end
@@ -154,6 +175,17 @@ local function ports(events)
     for _, port in ipairs(event.ports or {}) do found[port.host_port] = true end
   end
   return found
+end
+
+--- Whether the state says that every task of the job has ended.
+---@return boolean
+function World:has_ended()
+  local state <close> = store.open(self.state_dir, { readonly = true })
+  local tasks = state and state:tasks() or {}
+  for _, task in ipairs(tasks) do
+    if task.state ~= "dead" and task.state ~= "failed" then return false end
+  end
+  return #tasks > 0
 end
 
 -- The state has no work left: what was begun is done, every task has ended, and no port is anybody's.

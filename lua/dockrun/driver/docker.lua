@@ -166,6 +166,21 @@ function M.image(images, context, opts)
   return images:load(wanted.image, read, opts.owner)
 end
 
+--- Removes a container with its anonymous volumes, whatever its state, and waits until it is gone: also where another
+--- process is at it. An engine that ends meanwhile may leave a removal half done; then it has to be asked again.
+---@param engine table
+---@param id string
+---@param once? boolean  without patience
+---@return true? ok  also where there is none
+---@return table? err
+function M.remove(engine, id, once)
+  local function call() return engine:container_remove(id, { force = true, v = true }) end
+  local function may_pass(err) return not once and (again.may_pass(err) or err.status == 409) end
+  local ok, err = again.again(call, may_pass)
+  if ok or err.status == 404 or once and err.status == 409 then return true end
+  return nil, err
+end
+
 -- A container of this name is there already. Ours is a leftover and goes; another's stays, and the name is taken.
 local function purge(engine, name)
   local found, err = again.again(function() return engine:container_inspect(name) end)
@@ -173,9 +188,7 @@ local function purge(engine, name)
   if not (found.Config.Labels or {})[M.labels.alloc] then
     return nil, runtime.error("taken", ("the name '%s' belongs to a container that dockrun did not make"):format(name))
   end
-  local ok
-  ok, err = again.again(function() return engine:container_remove(found.Id, { force = true, v = true }) end)
-  return ok or err.status == 404 or err.status == 409, err  -- 409: it is being removed already
+  return M.remove(engine, found.Id)
 end
 
 -- Before API 1.44 the MAC address stood at the top of the body.

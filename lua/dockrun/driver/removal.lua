@@ -1,6 +1,7 @@
 --- Ends and removes tasks by what the engine knows of them: for a process that did not start them.
 local again = require "dockrun.driver.again".again
 local dirs = require "dockrun.driver.dirs"
+local driver = require "dockrun.driver.docker"
 
 local M = {}
 
@@ -24,8 +25,8 @@ function M.stop(engine, emitter, record, opts)
     emitter:emit(identity(record), "killed", { container_id = id })
   end
   if opts.keep then return true end
-  local ok, err = again(function() return engine:container_remove(id, { v = true, force = true }) end)
-  if not ok and err.status ~= 404 and err.status ~= 409 then return nil, err end
+  local ok, err = driver.remove(engine, id)
+  if not ok then return nil, err end
   record.removed = true
   emitter:emit(identity(record), "removed", { container_id = id })
   return true

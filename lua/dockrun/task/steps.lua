@@ -245,9 +245,8 @@ function M.discard(task)
   if task.logs then pcall(task.logs.await, task.logs, 5) end  -- the last lines, before the container goes
   task.logs = nil
   task.agent.watch:remove(id)
-  local ok, err = patiently(task, function() return task.agent.engine:container_remove(id, { force = true, v = true }) end)
-  -- 404: it is gone already. 409: somebody else is removing it just now.
-  if not ok and err.status ~= 404 and err.status ~= 409 then return nil, err end
+  local ok, err = driver.remove(task.agent.engine, id, task.killed)
+  if not ok then return nil, err end
   task.container_id, task.may_exist = nil, false
   task:emit("removed", { container_id = id })
   return true
