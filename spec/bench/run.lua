@@ -65,7 +65,8 @@ Each table is measured in one run, the contestants in turn; the median of severa
 that the machine needs for it, a *peer* is another program that does the same. Lower is better. This page is made by
 `scripts/install bench; build/release/dockrun spec/bench/run.lua --markdown >docs/bench.md`.
 
-Measured on: %s.]]):format(about))
+Measured on: %s. (A load average above the number of cores means that other work went on beside; then the rows of a table
+compare, and its numbers are too high.)]]):format(about))
     for _, figures in ipairs(comparisons) do
       output.result(("\n## %s\n\n| | | median | best | times the floor |\n| --- | --- | ---: | ---: | ---: |"):format(figures[1].what))
       for _, row in ipairs(rows_of(figures)) do output.result("| " .. table.concat(row, " | ") .. " |") end
