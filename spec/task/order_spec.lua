@@ -125,8 +125,9 @@ describe("the tasks of a group", function()
       { "tidy", "true", [[lifecycle = { hook = "poststop" },]] },
     }))
     local _ <close> = child.file
-    local running = 0
+    local running, deadline = 0, dockrun.now() + 60
     while running < 3 do
+      assert(not child.result and dockrun.now() < deadline, child.stdout .. child.stderr)
       dockrun.sleep(0.05)
       running = 0
       for _, event in ipairs(child:events()) do running = running + (event.event == "started" and 1 or 0) end
@@ -138,4 +139,84 @@ describe("the tasks of a group", function()
     assert_order(order(child:events()), "follows exited", "tidy started", "tidy exited")
     assert.same({}, jobs.containers(engine, name))
   end)
+
+  local function by_task(events, name)
+    local last = {}
+    for _, event in ipairs(events) do
+      if event.event == name then last[event.task] = event end
+    end
+    return last
+  end
+
+  it("say of each that cannot begin why not, for all three conditions", function()
+    for condition, case in pairs {
+      started = { { "other", "true", [[hooks = { create = function() return false end },]] }, "never started" },
+      healthy = { { "other", "sleep 0.3; exit 2", [[check = { type = "exec", command = "false" },]] }, "ended before it was healthy" },
+      completed = { { "other", "exit 2" }, "did not complete" },
+    } do
+      local other, why = table.unpack(case)
+      local _, result = run { { "waits", "true", ("depends_on = { other = %q },"):format(condition) }, other }
+      assert.matches(("task 'other' to be %s, which %s"):format(condition, why),
+        by_task(result.events, "failed").waits.message, 1, true)
+      assert.is_nil(by_task(result.events, "started").waits)
+      assert.equal(1, result.code)
+    end
+  end)
+
+  it("run poststop tasks after a failure too, and none where nothing ever ran", function()
+    local list, result = run { { "main", "exit 2" }, { "tidy", "true", [[lifecycle = { hook = "poststop" },]] } }
+    assert_order(list, "main exited", "tidy started", "tidy exited")
+    assert.equal(1, result.code)
+    local name = jobs.unique "group"
+    result = jobs.run(endpoint, (text(name, {
+      { "main", "true" }, { "tidy", "true", [[lifecycle = { hook = "poststop" },]] },
+    }):gsub('image = "busybox:1"', 'image = "127.0.0.1:9/none:1"')))
+    assert.is_nil(by_task(result.events, "started").tidy)
+    assert.matches("nothing of its group ever ran", by_task(result.events, "failed").tidy.message)
+    assert.same({}, jobs.containers(engine, name))
+  end)
+
+  it("keep a poststart sidecar until the main tasks ended, and one that ends by itself is begun anew", function()
+    local name = jobs.unique "group"
+    local job = text(name, {
+      { "main", "sleep 2" },
+      { "proxy", "echo x >> /local/runs; test $(wc -l < /local/runs) -gt 1 && exec sleep 600; exit 0",
+        [[lifecycle = { hook = "poststart", sidecar = true }, restart = { attempts = 3, delay = "50ms" },]] },
+    })
+    local result = jobs.run(endpoint, job)
+    local list = order(result.events)
+    assert_order(list, "main started", "proxy started", "proxy exited", "main exited", "proxy killing")
+    assert.equal(0, result.code)
+  end)
+
+  it("end a leader's sidecars after its followers", function()
+    local list, result = run {
+      { "leads", "sleep 0.7", "leader = true," }, { "follows", "trap 'sleep 0.3; exit 0' TERM; while :; do sleep 0.1; done" },
+      { "proxy", SLEEPS, [[lifecycle = { hook = "prestart", sidecar = true },]] },
+    }
+    assert_order(list, "leads exited", "follows killing", "follows exited", "proxy killing", "proxy exited")
+    assert.equal(0, result.code)
+  end)
+
+  for what, case in pairs {
+    ["a circle of two"] = { { a = { b = "started" }, b = { a = "started" } }, "a -> b -> a" },
+    ["a circle of three"] = { { a = { b = "started" }, b = { c = "healthy" }, c = { a = "completed" } }, "in a circle" },
+    ["one that waits for itself"] = { { a = { a = "started" }, b = {} }, "cannot wait for itself" },
+    ["one that is not there"] = { { a = { bb = "started" }, b = {} }, "the group has no task 'bb'" },
+    ["a condition that is none"] = { { a = { b = "ready" }, b = {} }, "depends_on.b" },
+  } do
+    it("are refused as a spec: " .. what, function()
+      local tasks = {}
+      for name, on in pairs(case[1]) do
+        local parts = {}
+        for other, condition in pairs(on) do parts[#parts + 1] = ("%s = %q"):format(other, condition) end
+        tasks[#tasks + 1] = { name, "true", ("depends_on = { %s },"):format(table.concat(parts, ", ")) }
+      end
+      table.sort(tasks, function(x, y) return x[1] < y[1] end)
+      local result = jobs.run(endpoint, text(jobs.unique "circle", tasks))
+      assert.equal(2, result.code)
+      assert.matches(case[2], result.stderr, 1, true)
+      assert.same({}, result.events)
+    end)
+  end
 end)

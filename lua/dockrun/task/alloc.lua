@@ -179,6 +179,9 @@ end
 ---@param task Task
 function Alloc:changed(task)
   self.began = self.began or task.started
+  local waiting = self.waiting
+  self.waiting = {}
+  for _, woken in ipairs(waiting) do woken:push(true) end  -- first: who can never begin now says so, before it is stopped
   if task:ended() and stage(task) ~= "poststop" then
     if task.state == "failed" then
       end_others(self, ("task '%s' of its group failed"):format(task.name), 1)
@@ -188,9 +191,6 @@ function Alloc:changed(task)
       end_others(self, "the tasks that it served ended", 3)
     end
   end
-  local waiting = self.waiting
-  self.waiting = {}
-  for _, woken in ipairs(waiting) do woken:push(true) end
 end
 
 --- Takes over what has changed in the job of an allocation that stays: what its tasks are from their next start on, and
