@@ -34,11 +34,22 @@ local arrows, failed, steps, processes = {}, {}, 0, 0
 
 local function elapsed() return (uv.hrtime() - start) / 1e9 end
 
-local _ <close> = setmetatable({}, { __close = worlds.finish })
+-- A signal is heard between two worlds: within one it would be somebody's error.
+local signal
+for _, name in ipairs { "sigint", "sigterm" } do
+  local watcher = uv.new_signal()
+  watcher:start(name, function() signal = name end)
+  watcher:unref()
+end
+
 for seed = first, last do
-  dockrun.sleep(0)  -- where Ctrl-C is heard
+  dockrun.sleep(0)
+  if signal then
+    print(("stopped by %s after %d worlds, %d failed"):format(signal, seed - first, #failed))
+    worlds.finish()
+    os.exit(130)
+  end
   local ok, world = xpcall(run, debug.traceback, seed, options.trace and function(text) print(text) end)
-  if not ok and type(world) == "table" then error(world, 0) end  -- Ctrl-C
   local violations = ok and world.violations or { world }
   if #violations > 0 then
     failed[#failed + 1] = seed
