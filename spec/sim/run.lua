@@ -67,12 +67,14 @@ end
 local count = last - first + 1
 print(("%d worlds in %.1f s (%.1f ms each; %d processes, %d steps), %d failed"):format(
   count, elapsed(), elapsed() * 1000 / count, processes, steps, #failed))
-local missing = {}
+local missing, rarest = {}, nil
 for _, row in ipairs(lifecycle.transitions) do
   local arrow = row[1] .. ">" .. row[2]
   if not arrows[arrow] then missing[#missing + 1] = arrow end
+  if not rarest or (arrows[arrow] or 0) < (arrows[rarest] or 0) then rarest = arrow end
 end
-print(("%d of %d transitions gone%s"):format(#lifecycle.transitions - #missing, #lifecycle.transitions,
-  #missing > 0 and ", but not " .. table.concat(missing, " ") or ""))
+print(("%d of %d transitions gone (%.0f %%), the rarest, %s, %d times%s"):format(#lifecycle.transitions - #missing,
+  #lifecycle.transitions, 100 - 100 * #missing / #lifecycle.transitions, rarest, arrows[rarest] or 0,
+  #missing > 0 and "; not gone: " .. table.concat(missing, " ") or ""))
 worlds.finish()
 os.exit(#failed == 0 and (options.seed or #missing == 0) and 0 or 1)
