@@ -49,13 +49,14 @@ local function follow(self, seen)
 end
 
 ---@param endpoint string
----@param opts? { command?: string, exit_code?: integer, task?: string, attempts?: integer, delay?: number }
+---@param opts? { command?: string, exit_code?: integer, task?: string, attempts?: integer, delay?: number,
+---  state_dir?: string }  state_dir: a directory that is there, and goes with the world
 ---@return FaultWorld
 function M.new(endpoint, opts)
   opts = opts or {}
   local self = setmetatable({
     name = jobs.unique "fault", proxy = proxy.start(endpoint), engine = assert(dockrun.connect { endpoint = endpoint }),
-    state_dir = assert(uv.fs_mkdtemp(uv.os_tmpdir() .. "/dockrun-fault-XXXXXX")), exit_code = opts.exit_code or 0,
+    state_dir = opts.state_dir or assert(uv.fs_mkdtemp(uv.os_tmpdir() .. "/dockrun-fault-XXXXXX")), exit_code = opts.exit_code or 0,
     history = {}, listening = dockrun.queue(), children = {},
   }, World)
   self.job_file, self.file = jobs.write(jobs.text {
