@@ -179,8 +179,8 @@ describe("the tasks of a group", function()
   it("keep a poststart sidecar until the main tasks ended, and one that ends by itself is begun anew", function()
     local name = jobs.unique "group"
     local job = text(name, {
-      { "main", "sleep 2" },
-      { "proxy", "echo x >> /local/runs; test $(wc -l < /local/runs) -gt 1 && exec sleep 600; exit 0",
+      { "main", "while ! test -e /alloc/again; do sleep 0.05; done; sleep 0.5" },
+      { "proxy", "test -e /local/ran && touch /alloc/again && exec sleep 600; touch /local/ran",
         [[lifecycle = { hook = "poststart", sidecar = true }, restart = { attempts = 3, delay = "50ms" },]] },
     })
     local result = jobs.run(endpoint, job)
