@@ -287,8 +287,13 @@ function M.end_container(task, how)
       ok, err = engine:container_kill(id, { signal = how.signal })
       if ok and not task:await_exit(how.timeout) then ok, err = engine:container_kill(id) end
     end
-    if ok or err.status == 404 or err.status == 409 or err.status == 304 then return true end
-    if err.status and err.status < 500 then return nil, err end
+    if ok or err.status == 409 or err.status == 304 then return true end
+    if err.status == 404 then  -- of this container, or of what became of its name on the way?
+      local found = engine:container_inspect(id)
+      if not (found and found.State.Running) then return true end
+    elseif err.status and err.status < 500 then
+      return nil, err
+    end
     runtime.sleep(pause)
     pause = math.min(pause * 2, 5)
   end
