@@ -114,4 +114,108 @@ describe("a task's health", function()
     assert.matches("failed 2 times in a row: 'false' ended with 1", result.by.killing.message, 1, true)
     assert.matches("more than 1 restarts", result.by.not_restarting.message)
   end)
+
+  -- In this process: what is looked at, and when, is the spec's own.
+  local agents = require "spec.agents"
+  local servers = require "spec.server"
+
+  -- Runs a job until `reached(agent)`, then stops it. Gives the last event of each name.
+  local function inside(fields, reached)
+    local agent <close> = agents.new(shared.endpoint)
+    local job = agents.job(fields)
+    agent:submit(job)
+    local deadline = dockrun.now() + 30
+    while not reached(agent, agent.tasks[1]) do
+      assert(dockrun.now() < deadline, agents.names(agent.told))
+      dockrun.sleep(0.02)
+    end
+    agent:stop "the spec"
+    agent:wait()
+    local by = {}
+    for _, event in ipairs(agent.told) do by[event.event] = event end
+    return by, agent.told
+  end
+
+  local function said(name) return function(agent) return agents.names(agent.told):find(name, 1, true) ~= nil end end
+
+  it("fails an HTTP check and a command that do not answer in time", function()
+    local server <close> = servers.start(function(connection) connection:await_end() end, { tcp = true })
+    local port = server.url:match ":(%d+)"
+    local by = inside({
+      command = "sleep 600", config = "network_mode = 'host',",
+      resources = ("memory = 32, network = { port = { web = { to = %s } } }"):format(port),
+      task = "check = { type = 'lua', run = function() return true end },",
+    }, said "healthy")
+    assert.is_nil(by.unhealthy)
+    local probes = require "dockrun.task.probes"
+    local task = { context = { ports = { { label = "web", ip = "127.0.0.1", host_port = math.tointeger(port) } } } }
+    local before = dockrun.now()
+    local ok, why = probes.look(task, { type = "http", path = "/", method = "GET", timeout = 0.2 })
+    assert.is_false(ok)
+    assert.is_string(why)
+    assert.is_true(dockrun.now() - before >= 0.2)
+    by = inside({ command = "sleep 600", task = check [[type = "exec", command = "sleep", args = { "600" }]] }, said "unhealthy")
+    assert.matches("'sleep' took more than 1 s", by.unhealthy.message, 1, true)
+  end)
+
+  it("passes a TCP check where somebody listens", function()
+    inside({
+      command = "exec nc -lk -p $NOMAD_PORT_web -e cat", config = "network_mode = 'host',",
+      resources = "memory = 32, network = { dynamic_ports = { 'web' } }", task = check "type = 'tcp'",
+    }, said "healthy")
+  end)
+
+  it("counts failures for check_restart only after the grace, and only in a row", function()
+    local looks, began = 0, nil
+    local job = { command = "sleep 600", restart = "attempts = 1, delay = 0",
+      task = check [[type = "lua", run = function() return true end, check_restart = { limit = 3, grace = "400ms" }]] }
+    local agent <close> = agents.new(shared.endpoint)
+    local read = agents.job(job)
+    local restarted
+    read.groups[1].tasks[1].checks[1].interval = 0.05
+    read.groups[1].tasks[1].checks[1].run = function()
+      looks, began = looks + 1, began or dockrun.now()
+      return looks % 3 == 0 and looks < 30, "look " .. looks  -- never three failures in a row before the 30th
+    end
+    agent.emitter:listen(function(event) restarted = restarted or event.event == "killing" and looks end)
+    agent:submit(read)
+    local deadline = dockrun.now() + 30
+    while not restarted do
+      assert(dockrun.now() < deadline, "it was never restarted")
+      dockrun.sleep(0.02)
+    end
+    assert.is_true(restarted >= 30, "after " .. restarted .. " looks")
+    assert.is_true(dockrun.now() - began >= 0.4)
+  end)
+
+  it("leaves the image's HEALTHCHECK out where the job says so", function()
+    local by = inside({ image = "checked:1", command = "sleep 600", config = "healthchecks = { disable = true }," },
+      function(_, task) return task:is_healthy() end)
+    assert.is_nil(by.unhealthy)
+  end)
+
+  it("takes nothing for healthy that has a check, before the check passed", function()
+    local go = false
+    local agent <close> = agents.new(shared.endpoint)
+    local read = agents.job { command = "sleep 600", task = check [[type = "lua", run = function() return true end]] }
+    read.groups[1].tasks[1].checks[1].run = function() return go, "not yet" end
+    agent:submit(read)
+    local task = agent.tasks[1]
+    while not task.watching do
+      assert.is_false(task:is_healthy())
+      dockrun.sleep(0.01)
+    end
+    assert.is_false(task:is_healthy())
+    go = true
+    while not task:is_healthy() do dockrun.sleep(0.02) end
+    assert.equal("healthy", task.state)
+  end)
+
+  it("is not told by a command that an engine which is away could not run", function()
+    local away = assert(require("dockrun.core.docker").connect { endpoint = "unix:///nonexistent/docker.sock" })
+    local ok, why = require("dockrun.task.probes").look({ agent = { engine = away }, container_id = "x" },
+      { type = "exec", command = "true", timeout = 5 })
+    assert.is_nil(ok)
+    assert.matches("cannot reach the Docker engine", why)
+  end)
 end)

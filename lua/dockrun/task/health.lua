@@ -46,10 +46,12 @@ local function run(self, check, name)
   local started, again = runtime.now(), check.check_restart or { limit = 0, grace = 0 }
   while true do
     local ok, why = probes.look(self.task, check)
-    passes, failures = ok and passes + 1 or 0, ok and 0 or failures + 1
+    if ok ~= nil then  -- what could not be told counts for nothing
+      passes, failures = ok and passes + 1 or 0, ok and 0 or failures + 1
+      bad = (not ok and runtime.now() - started >= again.grace) and bad + 1 or 0
+    end
     if passes >= check.success_threshold then set(self, name, "healthy") end
     if failures >= check.failure_threshold then set(self, name, "unhealthy", why) end
-    bad = (not ok and runtime.now() - started >= again.grace) and bad + 1 or 0
     if again.limit > 0 and bad >= again.limit then
       runtime.spawn(self.task.restart, self.task, ("%s failed %d times in a row: %s"):format(name, bad, why))
       return

@@ -1,4 +1,5 @@
 --- One look at a task, by the kind of its check.
+local again = require "dockrun.driver.again"
 local http = require "dockrun.core.http"
 local limited = require "dockrun.limited"
 local queue = require "dockrun.core.queue"
@@ -40,15 +41,22 @@ function look.http(task, check)
   return false, ("status %d from %s"):format(answer.status, url)
 end
 
+-- Of an engine that cannot be heard nothing is known of the task; what it says itself, such as that the container is
+-- paused, fails the check.
+local function verdict(err)
+  if again.may_pass(err) then return nil, tostring(err) end
+  return false, tostring(err)
+end
+
 -- The command's end shows by the end of its output.
 local function run_command(engine, id, check)
   local made, err = engine:exec_create(id, {
     body = { Cmd = { check.command, table.unpack(check.args or {}) }, AttachStdout = true, AttachStderr = true },
   })
-  if not made then return false, tostring(err) end
+  if not made then return verdict(err) end
   local stream
   stream, err = engine:exec_start(made.Id, { body = { Detach = false } })
-  if not stream then return false, tostring(err) end
+  if not stream then return verdict(err) end
   local output <close> = stream
   local last
   while true do
@@ -58,10 +66,11 @@ local function run_command(engine, id, check)
   end
   local found
   found, err = engine:exec_inspect(made.Id)
-  if not found then return false, tostring(err) end
+  if not found then return verdict(err) end
+  if found.Running or not found.ExitCode then return nil, "its output broke off" end
   if found.ExitCode == 0 then return true end
   local said = last and ": " .. last:gsub("%s+$", ""):sub(-200) or ""
-  return false, ("'%s' ended with %d%s"):format(check.command, found.ExitCode or -1, said)
+  return false, ("'%s' ended with %d%s"):format(check.command, found.ExitCode, said)
 end
 
 function look.exec(task, check)
@@ -84,7 +93,7 @@ end
 --- Looks once.
 ---@param task Task
 ---@param check table  a row of job/stanzas.lua, normalised
----@return boolean ok
+---@return boolean? ok   nil: it could not be told
 ---@return string? why not
 function M.look(task, check) return look[check.type](task, check) end
 
