@@ -16,4 +16,6 @@ describe("whatever a job file holds", function()
   for _, reader in ipairs(check.readers) do
     it("ends in a job or in errors with their places, read as " .. reader, function() cases(100001, 100060, reader) end)
   end
+
+  it("is read in no more time than its length asks for", function() cases(5660, 5660, "hcl") end)  -- a key of 20,000 bytes
 end)

@@ -66,7 +66,7 @@ local function is_ipv6(text)
   local short = text:find("::", 1, true)
   if text:find ":::" or short and text:find("::", short + 2, true) then return false end
   if text:find "^:[^:]" or text:find "[^:]:$" then return false end
-  local last, groups = text:match "[^:]*$", 0
+  local last, groups = text:match "^.*:(.*)$" or text, 0
   if is_ipv4(last) then text, groups = text:sub(1, -#last - 1), 2 end
   for group in text:gmatch "[^:]+" do
     if not group:find "^%x%x?%x?%x?$" then return false end

@@ -165,7 +165,7 @@ end
 
 function readers.named(self, row, value, path)
   local list, key = json.array {}, row.label or "name"
-  path = path:gsub("[^.]+$", row.also or row.name)  -- `group.redis`, whichever way it is written
+  path = (path:match "^.*%." or "") .. (row.also or row.name)  -- `group.redis`, whichever way it is written
   tree.named(value, key, index_of(row.rows).known, function(label, body, holder, at)
     local here = sub(path, label ~= nil and tostring(label) or "?")
     self:place(here, holder, at)

@@ -10,7 +10,7 @@ local M = {}
 ---@param text string
 ---@return Version? version
 function M.parse(text)
-  local numbers, rest = text:match "^%s*v?(%d[%d.]*)(.-)%s*$"
+  local numbers, rest = text:match "^%s*v?(%d[%d.]*)(%S*)%s*$"
   if not numbers or numbers:find "%.%." or numbers:find "%.$" then return nil end
   local version = { numbers = {} }
   for number in numbers:gmatch "%d+" do
