@@ -3,6 +3,7 @@
 local again = require("dockrun.driver.again").again
 local allocs = require "dockrun.task.alloc"
 local json = require "dockrun.core.json"
+local load = require "dockrun.job.load"
 local plans = require "dockrun.plan"
 local recovery = require "dockrun.recovery"
 local removal = require "dockrun.driver.removal"
@@ -17,21 +18,35 @@ local function group_of(job, name)
   end
 end
 
--- The job and the group that an allocation was started by, from what its containers carry. Functions have no text: checks
--- in Lua are left out.
-local function former(job, records)
-  local tasks = json.array {}
-  for _, record in ipairs(records) do
-    local task = record.definition or { name = record.task, config = {}, resources = { cpu = 2, memory = 4, network = { ports = {} } } }
-    local checks = json.array {}
-    for _, check in ipairs(task.checks or {}) do
-      if check.type ~= "lua" then checks[#checks + 1] = check end
-    end
-    task.hooks, task.checks = {}, checks
-    tasks[#tasks + 1] = task
+local function former_group(job, name)
+  local group = group_of(job, name)
+  if group then return group end
+  group = { name = name, count = 0, meta = {}, hooks = {}, tasks = json.array {} }  -- meta is in the definitions
+  table.insert(job.groups, group)
+  return group
+end
+
+local function former_task(record)
+  local task = record.definition or { name = record.task, config = {}, resources = { cpu = 2, memory = 4, network = { ports = {} } } }
+  local checks = json.array {}
+  for _, check in ipairs(task.checks or {}) do
+    if check.type ~= "lua" then checks[#checks + 1] = check end
   end
-  local group = { name = records[1].group, count = 1, meta = {}, hooks = {}, tasks = tasks }  -- meta is in the definitions
-  return { name = job.name, type = job.type, meta = {}, hooks = {}, groups = { group } }, group
+  task.hooks, task.checks = {}, checks
+  return task
+end
+
+-- The job that these allocations were started by, from what their containers carry. Functions have no text: checks in Lua
+-- are left out.
+local function former(job, records)
+  local before, seen = { name = job.name, type = job.type, meta = {}, hooks = {}, groups = json.array {} }, {}
+  for _, record in ipairs(records) do
+    local group, key = former_group(before, record.group), record.group .. " " .. record.task
+    group.count = math.max(group.count, record.index + 1)
+    if not seen[key] then table.insert(group.tasks, former_task(record)) end
+    seen[key] = true
+  end
+  return before, before.groups[1]
 end
 
 -- Goes on with what is there of an allocation; what nobody can go on with is taken away.
@@ -123,13 +138,10 @@ local function replace(agent, job, one, policy)
   end
   successor:stop(why)
   if stays then one.alloc.replaced = false end
-  if policy.auto_revert and one.alloc and not stays then
-    agent:start(one.job, one.job.groups[1], one.planned.index)
-    why = why .. "; what was there before has been started again"
-  elseif stays then
-    why = why .. "; what was there before runs on"
-  end
-  return nil, runtime.error("failed", ("the update of %s.%s[%d] failed: %s"):format(job.name, group.name, one.planned.index, why))
+  if stays then why = why .. "; what was there before runs on" end
+  local err = runtime.error("failed", ("the update of %s.%s[%d] failed: %s"):format(job.name, group.name, one.planned.index, why))
+  err.reverts = policy.auto_revert
+  return nil, err
 end
 
 -- Group by group, `max_parallel` at a time; stops at the first that fails.
@@ -174,7 +186,7 @@ local function carry_out(agent, job, plan)
       local old_job, old_group = former(job, planned.records)
       local alloc = adopt(agent, planned, old_job, old_group)
       if planned.action == "replace" then
-        replacing[#replacing + 1] = { planned = planned, alloc = alloc, job = old_job }
+        replacing[#replacing + 1] = { planned = planned, alloc = alloc }
       elseif alloc then
         alloc.replaced = true
         leaving[#leaving + 1] = alloc
@@ -192,7 +204,7 @@ local function carry_out(agent, job, plan)
   return true
 end
 
--- What is there of a job, with what a killed process had half done brought to its end.
+-- What is there of a job, with what a killed process had half done brought to its end; and how the state has the job.
 local function look(agent, name)
   local known, err = agent.state:job(name)
   if err then return nil, err end
@@ -207,16 +219,33 @@ local function look(agent, name)
   local ok
   ok, err = recovery.finish(agent, found, name)
   if not ok then return nil, err end
-  return recovery.standing(found)
+  return recovery.standing(found), known
 end
 
-local function bring(agent, job, source)
-  local records, err = look(agent, job.name)
-  if not records then return nil, err end
-  local ok
-  ok, err = agent:record(job, source)
+-- Makes it what it should be, from what is there.
+local function change(agent, job, source, records)
+  local ok, err = agent:record(job, source)
   if not ok then return nil, err end
   return carry_out(agent, job, plans.make(job, records))
+end
+
+-- The whole job as it was, by its text or by what was there of it.
+local function revert(agent, before, source)
+  local records, err = look(agent, before.name)
+  if not records then return nil, err end
+  return change(agent, before, source, records)
+end
+
+local function bring(agent, job, source, dockrun)
+  local records, known = look(agent, job.name)
+  if not records then return nil, known end
+  local ok, err = change(agent, job, source, records)
+  if ok or not err.reverts then return ok, err end
+  local text = known and known.source
+  local before = text and load.source(text, dockrun) or former(job, records)
+  local reverted, why = revert(agent, before, text)
+  err.message = ("%s; %s"):format(err.message, reverted and "the job is again what it was" or "it cannot be reverted: " .. tostring(why))
+  return nil, err
 end
 
 --- Brings a job to what it should be, whatever of it is there. Returns once everything of it that is there has been taken
@@ -224,14 +253,15 @@ end
 ---@param agent Agent
 ---@param job table          normalised; the caller holds it, see claim.lua
 ---@param source? JobSource  what it was read from
+---@param dockrun? table     what hooks of a job file find as `dockrun`, for one that is read again
 ---@return true? ok
----@return table? err  an update that failed: what was there before runs on, or again; kind "stopped": it was to end
----  meanwhile
-function M.run(agent, job, source)
-  local change <close> = runtime.spawn(bring, agent, job, source)
-  agent.changes[job.name] = change
+---@return table? err  an update that failed: what was there before runs on, or, with `auto_revert`, the job is what it was;
+---  kind "stopped": it was to end meanwhile
+function M.run(agent, job, source, dockrun)
+  local bringing <close> = runtime.spawn(bring, agent, job, source, dockrun)
+  agent.changes[job.name] = bringing
   local _ <close> = setmetatable({}, { __close = function() agent.changes[job.name] = nil end })
-  local answer = table.pack(pcall(change.await, change))
+  local answer = table.pack(pcall(bringing.await, bringing))
   if answer[1] then return table.unpack(answer, 2, answer.n) end
   local err = answer[2]
   if type(err) == "table" and err.kind == "stopped" then return nil, err end

@@ -26,9 +26,7 @@ local function raise_unless(ok, err)
   return ok
 end
 
-local function read(self, source)
-  return raise_unless(load.string(source.text, source.format, source.name, { vars = source.vars, runtime = self.dockrun }))
-end
+local function read(self, source) return raise_unless(load.source(source, self.dockrun)) end
 
 -- Holds a job from here to its end, however often it is submitted anew meanwhile. Between two allocations of a change
 -- nothing may run for a moment: that is no end.
@@ -73,7 +71,7 @@ end
 local function submit(self, source)
   local job = read(self, source)
   raise_unless(plans.check(job, self.agent:host()))
-  local function change() return apply.run(self.agent, job, source) end
+  local function change() return apply.run(self.agent, job, source, self.dockrun) end
   if self.jobs[job.name] then
     if self.changing[job.name] then raise_unless(nil, busy(job.name)) end
     self.changing[job.name] = true
@@ -92,7 +90,7 @@ local function recover(self, known)
   if recovery.is_over(found) then return recovery.finish(self.agent, found, known.name) end  -- it was killed before it could say so
   return start(self, known.name, function()
     if not known.source then return apply.take_over(self.agent, known.name) end
-    return apply.run(self.agent, read(self, known.source), known.source)
+    return apply.run(self.agent, read(self, known.source), known.source, self.dockrun)
   end)
 end
 

@@ -233,9 +233,22 @@ return job %q {
       run { update = "revert", fixed = port }
       local result = dockrun_with({ "run", "-d", path }, { update = "revert", fixed = port, command = "sleep 0.1; exit 3" })
       assert.equal(1, result.code)
-      assert.matches("started again", result.stderr)
+      assert.matches("the job is again what it was", result.stderr)
       assert.same({ "sh", "-c", "exec sleep 600" }, container().Config.Cmd)
       assert.is_true(container().State.Running)
+    end)
+
+    it("makes the whole job again what it was where one allocation fails, those too that had succeeded", function()
+      run { count = 3, update = "revert" }
+      local kept = container(2)
+      local result = dockrun_with({ "run", "-d", path }, { count = 4, update = "revert",
+        command = "[ $NOMAD_ALLOC_INDEX != 1 ] || exit 3; exec sleep 700" })
+      assert.equal(1, result.code)
+      assert.matches("%[1%] failed: task 't' failed; what was there before runs on; the job is again what it was", result.stderr)
+      for index = 0, 2 do assert.same({ "sh", "-c", "exec sleep 600" }, container(index).Config.Cmd) end
+      assert.equal(kept.Id, container(2).Id)
+      assert.is_nil(container(3))
+      assert.same({ "g[0].t none", "g[1].t none", "g[2].t none" }, (plan { count = 3, update = "revert" }))
     end)
   end)
 end)

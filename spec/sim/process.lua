@@ -123,7 +123,7 @@ local function simulated(self)
     ["luv"] = self.host.uv,
     ["dockrun.job.load"] = {
       read = function(path) return { format = "lua", name = path, text = path } end,
-      string = function(text) return world:load_job(text) end,
+      source = function(source) return world:load_job(source.text) end,
     },
   }
 end

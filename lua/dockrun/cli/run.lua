@@ -41,7 +41,7 @@ end
 
 -- Brings the job to what it should be, then waits for the end.
 local function foreground(agent, job, source)
-  local applied, failure = apply.run(agent, job, source)
+  local applied, failure = apply.run(agent, job, source, dockrun)
   local stopped = failure and failure.kind == "stopped"
   if failure and not stopped then
     if #agent.tasks == 0 then return nil, failure end
@@ -52,7 +52,7 @@ end
 
 -- Brings the job to what it should be, and leaves it as soon as it runs.
 local function detached(agent, job, source)
-  local ok, err = apply.run(agent, job, source)
+  local ok, err = apply.run(agent, job, source, dockrun)
   local running = agent:detach()
   if not ok then return nil, err end
   return running and 0 or 1
@@ -106,7 +106,7 @@ return {
     source, err = load.read(args.job)
     if not source then return nil, err end
     source.vars = vars
-    job, err = load.string(source.text, source.format, source.name, { vars = vars, runtime = dockrun })
+    job, err = load.source(source, dockrun)
     if not job then return nil, err end
     for _, warning in ipairs(job.warnings) do output.say("warn", ("%s: %s"):format(args.job, warning)) end
     if args.hooks then dockrun.options.hooks = args.hooks end

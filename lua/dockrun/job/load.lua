@@ -73,6 +73,7 @@ end
 ---@field format string  a key of `readers`
 ---@field name string    the file's path
 ---@field text string
+---@field vars? table<string, string>
 
 --- The text of a job file. Its ending tells the format.
 ---@param path string
@@ -88,6 +89,15 @@ function M.read(path)
   file:close()
   if not text and why then return fail(path, "cannot read the job: " .. why) end
   return { format = format, name = path, text = text or "" }
+end
+
+--- Reads a job from what was read of its file.
+---@param source JobSource
+---@param runtime? table  see LoadOptions
+---@return table? job
+---@return SpecError? err
+function M.source(source, runtime)
+  return M.string(source.text, source.format, source.name, { vars = source.vars, runtime = runtime })
 end
 
 --- Reads a job file.

@@ -46,7 +46,7 @@ M.update = {
     doc = "allocations that are replaced at a time; 0: all at once, as if there were no such block" },
   { name = "min_healthy_time", type = "duration", default = 10, doc = "that a new one must be healthy in a row" },
   { name = "healthy_deadline", type = "duration", check = positive, default = 300, doc = "until it must be" },
-  { name = "auto_revert", type = "boolean", default = false, doc = "start again what was there before, where that had to stop first" },
+  { name = "auto_revert", type = "boolean", default = false, doc = "make the whole job again what it was where its update fails" },
 }
 
 ---@type SchemaRow[]

@@ -6,12 +6,12 @@
 ---          received ────► setup ──► pulling ──► creating ──► starting ──► running ◄──► healthy
 ---            │ │            ▲         ▲  │           │        │   │        │    ▲  h      ▲ h
 ---            │ │ r          └─────────┼──┼───────────┼────────┘ t │        └──► unhealthy◄┘
----            │ └─► running    a port  │  │ p         │ p    lost  │ p      h
----            │                        │  ▼           ▼            ▼        running, healthy, unhealthy ──u,h─► stopping
----            │                        └─────────── waiting ◄───────┐               │ e                            │ e
+---            │ └─► running,   a port  │  │ p         │ p    lost  │ p      h
+---            │     exited,            │  ▼           ▼            ▼        running, healthy, unhealthy ──u,h─► stopping
+---            │     waiting            └─────────── waiting ◄───────┐               │ e                            │ e
 ---            │                        p               │            │ p             ▼                              │
 ---            │                                        │            └──────────── exited ◄─────────────────────────┘
----            ▼ o,u                                    ▼ t,u                        │ p,u
+---            ▼ o,t,u,r                                ▼ t,u                        │ p,u
 ---          cleanup ◄──── setup, pulling, creating, starting (t,u) ◄────────────────┘
 ---            │ t
 ---            ▼
@@ -23,9 +23,7 @@ local again = require "dockrun.driver.again"
 local driver = require "dockrun.driver.docker"
 local events = require "dockrun.events"
 local health = require "dockrun.task.health"
-local hooks = require "dockrun.hooks"
 local oom = require "dockrun.task.oom"
-local queue = require "dockrun.core.queue"
 local record = require "dockrun.task.record"
 local reread = require "dockrun.job.reread"
 local restarts = require "dockrun.task.restarts"
@@ -114,6 +112,9 @@ local START_ATTEMPTS = 5
 ---@field started_at? string  RFC 3339: when its container last began to run
 local Task = {}
 Task.__index = Task
+for _, part in ipairs { "hooked", "ending", "resume" } do
+  for name, method in pairs(require("dockrun.task." .. part)) do Task[name] = method end
+end
 
 -- A task that is done when it ends well: of a batch job, or one that prepares or tidies up for others.
 local function is_finite(context)
@@ -180,88 +181,6 @@ function Task:save(needed)
   self.agent:warn(err)
 end
 
--- ---- hooks, and what a stop may break off -----------------------------------------------------
-
---- What hooks see of the task.
-function Task:view()
-  local context = self.context
-  local task = context.task or context.spec
-  return hooks.read_only {
-    job = self.job, group = self.group, name = self.name, config = task.config, resources = task.resources,
-    alloc = { id = context.alloc.id, index = context.alloc.index }, meta = context.meta, env = context.env,
-    ports = context.ports, ip = context.ip, state = self:status(), phase = self.state, container_id = self.container_id,
-    image = context.image and context.image.reference.full, result = self.result, restarts = self.restarts.total,
-    endpoint = self.agent.engine:endpoint(),
-    stop = function(reason) runtime.spawn_free(self.agent.stop_job, self.agent, self.job, reason) end,
-  }
-end
-
--- Runs fn in a coroutine of its own, which a stop cancels: it breaks off this, and nothing that comes after it.
-local function breakable(self, fn, ...)
-  if self.stopping then error(self.stopping, 0) end
-  local outer = self.part
-  local part <close> = runtime.spawn(fn, ...)
-  self.part = outer or part
-  local answer = table.pack(pcall(part.await, part))
-  self.part = outer
-  if not answer[1] then error(answer[2], 0) end
-  return table.unpack(answer, 2, answer.n)
-end
-
-local function break_off(self)
-  if self.part then self.part:cancel(self.stopping) end
-end
-
--- Where hooks of its own job stand.
-local function own_hooks(context)
-  return { { "job", context.job.hooks or {} }, { "group", context.group.hooks or {} }, { "task", context.spec.hooks or {} } }
-end
-
-local function run_hook(self, name, thing)
-  local function report(err) self:emit("hook_failed", { message = tostring(err) }) end
-  return self.agent.hooks:run(name, own_hooks(self.context), self:view(), thing, report)
-end
-
---- A copy of its text for its first hooks to change; nil where it has none.
-function Task:changeable()
-  local own, all = own_hooks(self.context), self.agent.hooks
-  if all:has("received", own) or all:has("setup", own) then return reread.copy(self.context.spec) end
-end
-
---- Runs a transition's hooks. Raises where one fails or says no, which takes the task off its way.
----@param name string
----@param thing? any
-function Task:hook(name, thing)
-  local ok, err = breakable(self, run_hook, self, name, thing)
-  if ok then return end
-  self:emit("hook_failed", { message = tostring(err) })
-  error(err, 0)
-end
-
--- Makes a thing again what it was.
-local function restore(thing, before)
-  for key in next, thing do thing[key] = nil end
-  for key, value in next, before do thing[key] = value end
-end
-
---- A hook after which nothing can be refused any more: its failure is told and changes nothing.
----@param name string
----@param thing? any
----@return boolean ok
----@return table? err
-function Task:late_hook(name, thing)
-  local before = type(thing) == "table" and reread.copy(thing)
-  local part <close> = runtime.spawn(run_hook, self, name, thing)
-  self.late[part] = true
-  local done, ok, err = pcall(part.await, part)
-  self.late[part] = nil
-  if before and not (done and ok) then restore(thing, before) end
-  if not done and not self.killed then error(ok, 0) end  -- who waits was cancelled, not the hook
-  if not done then return nil, ok end
-  if not ok then self:emit("hook_failed", { message = tostring(err) }) end
-  return ok, err
-end
-
 -- ---- one run of the container -----------------------------------------------------------------
 
 local function launch(self)
@@ -298,8 +217,8 @@ local function on_health(self, state, why)
   self:late_hook(state, { id = self.container_id, reason = why })
 end
 
--- From running to exited.
-local function watch_end(self)
+--- From running to exited.
+function Task:watch_end()
   local ended <close> = health.watch(self, function(state, why) on_health(self, state, why) end)
   local kernel <close> = oom.watch(self)
   self.health = ended
@@ -324,13 +243,14 @@ local function watch_end(self)
   self:late_hook("exited", result)
 end
 
-local function run_once(self)
+--- From its image to the end of its container.
+function Task:run_once()
   self.result = nil
   if self.container_id then
     local gone, why = steps.discard(self)
     if not gone then error(why, 0) end
   end
-  breakable(self, steps.pull, self)
+  self:breakable(steps.pull, self)
   launch(self)
   self.started, self.started_at = true, events.timestamp()
   self:become("running", "task")
@@ -339,12 +259,12 @@ local function run_once(self)
     container_id = self.container_id, image_id = self.context.image.id, ports = self.context.ports, message = handle,
   })
   if self.agent.on_log then self.logs = runtime.spawn(self.agent.on_log, self) end
-  local ok, err = pcall(breakable, self, function()
+  local ok, err = pcall(self.breakable, self, function()
     local address = driver.advertised(self.agent.engine, self.container_id, self.context.task.config)
     self:late_hook("started", { id = self.container_id, handle = handle, address = address })
   end)
   if not ok and not self.stopping then error(err, 0) end
-  watch_end(self)
+  self:watch_end()
 end
 
 --- Counts as having done its work already: nothing of it begins.
@@ -370,7 +290,7 @@ local function decide(self, err)
     unrecoverable = err ~= nil and not may_pass(err), awaited = self.alloc.stopping ~= nil,
   }
   self.restart_wanted = nil
-  local ok, veto = breakable(self, run_hook, self, "restart", decision)
+  local ok, veto = self:breakable(self.run_hook, self, "restart", decision)
   if not ok then
     self:emit("hook_failed", { message = tostring(veto) })
     decision.restart, decision.failed, decision.reason = false, true, tostring(veto)
@@ -378,8 +298,9 @@ local function decide(self, err)
   return decision
 end
 
-local function await_attempt(self)
-  breakable(self, runtime.sleep, math.max(self.wake_at - runtime.now(), 0))
+--- Waits until the next attempt's time has come.
+function Task:await_attempt()
+  self:breakable(runtime.sleep, math.max(self.wake_at - runtime.now(), 0))
   self.wake_at = nil
   self:become("pulling", "policy")
 end
@@ -404,84 +325,8 @@ local function next_attempt(self, err)
   self:become("waiting", "policy")
   local message = err and ("%s: %s"):format(decision.reason, err) or decision.reason
   self:emit("restarting", { message = message, delay = decision.delay, container_id = self.container_id })
-  await_attempt(self)
+  self:await_attempt()
   return true
-end
-
--- ---- where another process left off -------------------------------------------------------------
-
--- How a task goes on, by where it was: each is the first run in the place of run_once.
-local resume = {}
-
--- The container; nil where there is none. An engine that cannot be heard is waited for: to take the container for lost
--- would start it twice.
-local function inspect(self)
-  local pause = 0.2
-  while not self.killed do
-    local found, err = self.agent.engine:container_inspect(self.container_id or driver.container_name(self.context))
-    if found or err.status == 404 then return found end
-    runtime.sleep(pause)
-    pause = math.min(pause * 2, 5)
-  end
-  error(self.stopping, 0)
-end
-
--- Its container runs, or has ended since, or has vanished: what is so will be seen by who watches it.
-function resume.running(self)
-  local found = inspect(self)
-  self.events = self.agent.watch:add(self.container_id)
-  self.events:push { action = "resync" }
-  steps.restore(self, found)
-  self.started, self.started_at = true, self.recovered.started_at
-  self:become("running", "recovery")
-  self:emit("reattached", {
-    container_id = self.container_id, image_id = found and found.Image, ports = self.context.ports,
-    message = found and driver.handle(found.Image, self.container_id) or "its container is gone",
-  })
-  if self.agent.on_log and found then self.logs = runtime.spawn(self.agent.on_log, self) end
-  watch_end(self)
-end
-
--- Its end was seen, but nothing was decided yet.
-function resume.exited(self)
-  steps.restore(self)
-  self:become("exited", "recovery")
-end
-
-function resume.waiting(self)
-  steps.restore(self)
-  self.wake_at = record.from_wall(self.recovered.row.detail.wake_at or 0)
-  self:become("waiting", "recovery")
-  await_attempt(self)
-  run_once(self)
-end
-
-local has_run = { running = true, healthy = true, unhealthy = true, stopping = true }
-
--- Which of these it is; nil where it begins anew, because it had not come far enough.
-local function entry(found)
-  local state = found.row and found.row.state
-  if state == "cleanup" then return "cleanup" end
-  if found.state == "running" then return "running" end
-  if state == "exited" or state == "waiting" then return state end
-  if found.container_id and (found.started_at or has_run[state]) then return "running" end
-end
-
---- Goes on where another process left it, by what that wrote down and what is on the engine. To be called before `run`.
----@param found TaskRecord  see recovery.lua
-function Task:recover(found)
-  self.recovered, self.container_id, self.context.ports = found, found.container_id, found.ports
-  self.entry = entry(found)
-  local row = found.row
-  if not row then return end
-  if self.entry == "running" then self.container_id = self.container_id or row.container_id end  -- gone: which is seen then
-  local detail = row.detail
-  self.context.wanted = detail.wanted and reread.restore(detail.wanted, self.context.spec)
-  self.restarts:restore(row, record.from_wall(row.restart_since))
-  self.started, self.succeeded = detail.started, detail.succeeded
-  self.restart_wanted, self.result, self.finished_at = detail.restart_wanted, record.result(row), row.finished_at
-  self.stopping = self.entry == "cleanup" and detail.stopping and runtime.error("cancelled", detail.stopping) or nil
-  if public[row.state] == "dead" or public[row.state] == "failed" then self.state = row.state end
 end
 
 -- Its own turn, and what it keeps for its whole life.
@@ -489,7 +334,7 @@ local function begin(self)
   self:emit "received"
   local draft = self:changeable()
   self:hook("received", draft)
-  local ok, err = breakable(self, self.alloc.turn, self.alloc, self)
+  local ok, err = self:breakable(self.alloc.turn, self.alloc, self)
   if not ok then error(err, 0) end
   self:become("setup", "order")
   steps.setup(self, draft)
@@ -497,11 +342,11 @@ local function begin(self)
 end
 
 local function live(self)
-  local run = resume[self.entry] or run_once
-  if run == run_once then begin(self) end
+  local run = self.resume or self.run_once
+  if not self.resume then begin(self) end
   repeat
     local ok, err = pcall(run, self)
-    run = run_once
+    run = self.run_once
     if self.stopping or self.detached then
       if ok then return end
       error(err, 0)
@@ -545,67 +390,7 @@ function Task:run()
   if not self.detached then finish(self, not ok and err or nil) end
 end
 
--- ---- asked to end -----------------------------------------------------------------------------
-
---- Waits until the container has ended.
----@param timeout number
----@return boolean ended
-function Task:await_exit(timeout)
-  if self.state ~= "stopping" then return true end
-  local ended = queue.new()
-  table.insert(self.ends, ended)
-  return ended:pop(timeout) == true
-end
-
---- Ends the container that runs, as the job wants. The end itself is seen by who watches it.
----@param cause "user"|"health"
----@param reason? string
-function Task:halt(cause, reason)
-  if not self:is_live() then return end
-  self:become("stopping", cause)
-  local spec = self.context.task
-  self:emit("killing", { container_id = self.container_id, message = reason })
-  if spec.shutdown_delay > 0 and not self.killed then self:await_exit(spec.shutdown_delay) end
-  if self.state ~= "stopping" then return end
-  local how = { signal = spec.kill_signal, timeout = spec.kill_timeout }
-  if not self.killed then self:late_hook("kill", how) end
-  if self.state ~= "stopping" then return end
-  local ok, err = steps.end_container(self, how)
-  if not ok then
-    self:emit("failed", { message = "cannot stop it: " .. tostring(err), container_id = self.container_id })
-    ok = how.signal ~= steps.at_once.signal and steps.end_container(self, steps.at_once)
-    if not ok then return end
-  end
-  self:emit("killed", { container_id = self.container_id })
-  self:late_hook("killed", { id = self.container_id })
-end
-
---- Ends the container and lets the restart policy decide what follows: for a task that its checks gave up.
----@param reason string
-function Task:restart(reason)
-  if not self:is_live() then return end
-  self.restart_wanted = reason
-  self:halt("health", reason)
-end
-
---- Asks the task to end, for good: its container is stopped as the job wants, or, before there is one, it goes no
---- further. A second stop changes nothing.
----@param reason? string
-function Task:stop(reason)
-  if self.stopping or self:ended() or self.state == "cleanup" then return end
-  self.stopping = runtime.error("cancelled", reason or "stopped")
-  break_off(self)
-  self:halt("user", reason)
-end
-
---- Ends it at once: no delay, no grace, no hook that runs on.
-function Task:kill()
-  self.killed = true
-  for part in pairs(self.late) do part:cancel "killed" end
-  if self:ended() then return end
-  if self.stopping then break_off(self) else self:stop "killed" end
-  if self.state == "stopping" then steps.end_container(self, steps.at_once) end
-end
+-- ---- another text ----------------------------------------------------------------------------
 
 -- What its first hooks make of another text. Where they fail, what they do not change counts.
 local function wanted_anew(self)
@@ -627,12 +412,6 @@ function Task:redefine(job, group, spec)
   context.wanted = wanted_anew(self)
   if self.state ~= "received" then steps.fill_in(self) end
   self:save()
-end
-
---- Leaves a container that runs to itself: nothing of the task happens any more.
-function Task:detach()
-  self.detached = true
-  if self.watching or self.state == "received" then self.coroutine:cancel "detached" end
 end
 
 return M

@@ -1,0 +1,97 @@
+--- How a task runs its hooks, and what of its work a stop may break off: methods of a task, see lifecycle.lua.
+local hooks = require "dockrun.hooks"
+local reread = require "dockrun.job.reread"
+local runtime = require "dockrun.core.runtime"
+
+---@class Task
+local M = {}
+
+--- What hooks see of the task.
+function M:view()
+  local context = self.context
+  local task = context.task or context.spec
+  return hooks.read_only {
+    job = self.job, group = self.group, name = self.name, config = task.config, resources = task.resources,
+    alloc = { id = context.alloc.id, index = context.alloc.index }, meta = context.meta, env = context.env,
+    ports = context.ports, ip = context.ip, state = self:status(), phase = self.state, container_id = self.container_id,
+    image = context.image and context.image.reference.full, result = self.result, restarts = self.restarts.total,
+    endpoint = self.agent.engine:endpoint(),
+    stop = function(reason) runtime.spawn_free(self.agent.stop_job, self.agent, self.job, reason) end,
+  }
+end
+
+--- Runs fn in a coroutine of its own, which a stop cancels: it breaks off this, and nothing that comes after it.
+---@param fn function
+---@return any ...  of fn's
+function M:breakable(fn, ...)
+  if self.stopping then error(self.stopping, 0) end
+  local outer = self.part
+  local part <close> = runtime.spawn(fn, ...)
+  self.part = outer or part
+  local answer = table.pack(pcall(part.await, part))
+  self.part = outer
+  if not answer[1] then error(answer[2], 0) end
+  return table.unpack(answer, 2, answer.n)
+end
+
+--- Breaks off what a stop may break off.
+function M:break_off()
+  if self.part then self.part:cancel(self.stopping) end
+end
+
+-- Where hooks of its own job stand.
+local function own_hooks(context)
+  return { { "job", context.job.hooks or {} }, { "group", context.group.hooks or {} }, { "task", context.spec.hooks or {} } }
+end
+
+--- Runs a transition's hooks, here and now.
+---@param name string
+---@param thing? any
+---@return true? ok
+---@return any err
+function M:run_hook(name, thing)
+  local function report(err) self:emit("hook_failed", { message = tostring(err) }) end
+  return self.agent.hooks:run(name, own_hooks(self.context), self:view(), thing, report)
+end
+
+--- A copy of its text for its first hooks to change; nil where it has none.
+function M:changeable()
+  local own, all = own_hooks(self.context), self.agent.hooks
+  if all:has("received", own) or all:has("setup", own) then return reread.copy(self.context.spec) end
+end
+
+--- Runs a transition's hooks. Raises where one fails or says no, which takes the task off its way.
+---@param name string
+---@param thing? any
+function M:hook(name, thing)
+  local ok, err = self:breakable(self.run_hook, self, name, thing)
+  if ok then return end
+  self:emit("hook_failed", { message = tostring(err) })
+  error(err, 0)
+end
+
+-- Makes a thing again what it was.
+local function restore(thing, before)
+  for key in next, thing do thing[key] = nil end
+  for key, value in next, before do thing[key] = value end
+end
+
+--- A hook after which nothing can be refused any more: its failure is told and changes nothing.
+---@param name string
+---@param thing? any
+---@return boolean ok
+---@return table? err
+function M:late_hook(name, thing)
+  local before = type(thing) == "table" and reread.copy(thing)
+  local part <close> = runtime.spawn(self.run_hook, self, name, thing)
+  self.late[part] = true
+  local done, ok, err = pcall(part.await, part)
+  self.late[part] = nil
+  if before and not (done and ok) then restore(thing, before) end
+  if not done and not self.killed then error(ok, 0) end  -- who waits was cancelled, not the hook
+  if not done then return nil, ok end
+  if not ok then self:emit("hook_failed", { message = tostring(err) }) end
+  return ok, err
+end
+
+return M
