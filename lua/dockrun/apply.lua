@@ -334,4 +334,21 @@ function M.stop(agent, name, reason)
   return true
 end
 
+--- Ends what the agent runs, and what of a job it has not taken over yet, at once.
+---@param agent Agent
+---@param name string  the caller holds the job, see claim.lua
+---@return true? ok
+---@return table? err
+function M.kill(agent, name)
+  agent:kill()
+  local records, err = look(agent, name)
+  if not records then return nil, err end
+  if #records == 0 then return true end
+  local ok
+  ok, err = adopt_all(agent, name, records)
+  if not ok then return nil, err end
+  agent:kill()
+  return true
+end
+
 return M

@@ -16,7 +16,7 @@ local RETRY = 5  -- seconds before a job that cannot be had just now is tried ag
 ---@class Supervisor
 ---@field agent Agent
 ---@field jobs table<string, true>      those under way here
----@field changing table<string, true>  those that are being made what a new text of theirs wants
+---@field changing table<string, integer>  how much is under way that makes them what they should be
 ---@field dockrun table  what hooks of job files find as `dockrun`
 local Supervisor = {}
 Supervisor.__index = Supervisor
@@ -28,14 +28,22 @@ end
 
 local function read(self, source) return raise_unless(load.source(source, self.dockrun)) end
 
+-- Runs what changes a job. Meanwhile nothing else may, but a stop.
+local function changing(self, name, change)
+  self.changing[name] = (self.changing[name] or 0) + 1
+  local _ <close> = setmetatable({}, { __close = function()
+    local left = self.changing[name] - 1
+    self.changing[name] = left > 0 and left or nil
+  end })
+  return change()
+end
+
 -- Holds a job from here to its end, however often it is submitted anew meanwhile. Between two allocations of a change
 -- nothing may run for a moment: that is no end.
 local function watch(self, name, ready, first)
   local agent = self.agent
   local held <close>, err = claim.hold(agent, name, function(request)
-    self.changing[name] = true
-    local _ <close> = setmetatable({}, { __close = function() self.changing[name] = nil end })
-    local _, why = apply.stop(agent, name, request.reason)
+    local _, why = changing(self, name, function() return apply.stop(agent, name, request.reason) end)
     if why then error(why, 0) end
   end)
   if not held then
@@ -44,7 +52,7 @@ local function watch(self, name, ready, first)
   end
   self.jobs[name] = true
   local _ <close> = setmetatable({}, { __close = function() self.jobs[name] = nil end })
-  local done, ok, why = pcall(first)
+  local done, ok, why = pcall(changing, self, name, first)
   if not done then ok, why = nil, ok end
   ready:push { ok, why }
   if not done and type(why) == "table" and why.kind == "cancelled" then error(why, 0) end
@@ -74,9 +82,7 @@ local function submit(self, source)
   local function change() return apply.run(self.agent, job, source, self.dockrun) end
   if self.jobs[job.name] then
     if self.changing[job.name] then raise_unless(nil, busy(job.name)) end
-    self.changing[job.name] = true
-    local _ <close> = setmetatable({}, { __close = function() self.changing[job.name] = nil end })
-    raise_unless(change())
+    raise_unless(changing(self, job.name, change))
   else
     raise_unless(start(self, job.name, change))
   end

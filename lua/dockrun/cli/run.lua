@@ -67,7 +67,8 @@ local function interruptible(agent, name, run)
   local stopped, why = pcall(apply.stop, agent, name, tostring(code))
   if not stopped then
     output.say("warn", ("%s: killing"):format(why))
-    agent:kill()
+    stopped, err = apply.kill(agent, name)
+    if not stopped then return nil, err end
   end
   return 130
 end
