@@ -48,7 +48,7 @@ describe("an engine's answer", function()
       local elapsed = dockrun.now() - since
       if elapsed > 40 then return "it does not end: " .. child.stderr end
       -- Of a container that cannot be looked at it is not known that it has ended: it is watched on, until somebody says no.
-      if call == "container_inspect" and elapsed > 6 * (signals + 1) then
+      if call == "container_inspect" and elapsed > 2.5 * (signals + 1) then
         signals = signals + 1
         child:kill "SIGINT"
       end

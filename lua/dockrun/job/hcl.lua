@@ -240,11 +240,24 @@ function Parser:item(holder, expected)
   self:put(holder, key, value, from)
 end
 
+-- The next item, where it is as simple as most.
+function Parser:simple_item(holder)
+  local lexer = self.lexer
+  if lexer.kind ~= "name" or self.depth == tree.DEEPEST then return false end
+  local key, from, value = lexer.value, lexer.from, lexer:assigned()
+  if value == nil then return false end
+  self:put(holder, key, value, from)
+  return true
+end
+
+function Careful.simple_item() return false end
+
 -- What stands in a block or a file. Nomad's reader takes a comma after an item, and does without.
 function Parser:items(holder, close, expected)
-  while self.lexer.kind ~= close do
-    self:item(holder, expected)
-    if self.lexer.kind == "," then self.lexer:next() end
+  local lexer = self.lexer
+  while lexer.kind ~= close do
+    if not self:simple_item(holder) then self:item(holder, expected) end
+    if lexer.kind == "," then lexer:next() end
   end
 end
 

@@ -55,8 +55,9 @@ local function index_of(rows)
   index = { known = {}, always = {}, used = {}, unused = {} }
   local defaults = {}
   for i, row in ipairs(rows) do
-    if type(row.default) == "table" or row.required then table.insert(index.always, i) end
-    if type(row.default) ~= "table" then defaults[row.name] = row.default end
+    local always = type(row.default) == "table" or row.required
+    if always then table.insert(index.always, i) end
+    if always then defaults[row.name] = false else defaults[row.name] = row.default end  -- false: room for what is read
     for _, name in ipairs { row.name, row.also } do
       index.known[name] = i
       if not row.hidden then table.insert(row.unused and index.unused or index.used, name) end
@@ -204,16 +205,39 @@ local function complaint(row, value)
   return ("must be one of %s, not %s"):format(table.concat(row.values, ", "), types.show(value))
 end
 
+-- A row's default that is a table, as it is read: once for all, and a copy for each block.
+local defaults = setmetatable({}, { __mode = "k" })
+
+local function copy_block(self, rows, from, path)
+  local block, known = {}, index_of(rows).known
+  self.paths[block] = path
+  for key, value in next, from do
+    local row = rows[known[key]]
+    if type(value) ~= "table" then block[key] = value
+    elseif row.type == "block" then block[key] = copy_block(self, row.rows, value, sub(path, key))
+    else block[key] = tree.copy(value) end
+  end
+  return block
+end
+
+function Reading:default(row, path)
+  local default, wrong = defaults[row], #self.problems.list
+  if not default then
+    default = readers[row.type](self, row, row.default, sub(path, row.name))
+    if #self.problems.list > wrong then return default end  -- it lacks what is required
+    defaults[row] = default
+  end
+  if row.type == "block" then return copy_block(self, row.rows, default, sub(path, row.name)) end
+  return tree.copy(default)
+end
+
 function Reading:value(row, raw, path)
   local key, value = row.name, raw[row.name]
   if row.also or row.was then value, key = given(row, raw) end
   if value == nil then
-    local default = row.default
-    if type(default) ~= "table" then
-      if row.required then self.problems:add(sub(path, row.name), "is required: " .. row.doc) end
-      return default
-    end
-    value, key = default, row.name
+    if row.required then self.problems:add(sub(path, row.name), "is required: " .. row.doc) end
+    if type(row.default) == "table" then return self:default(row, path) end
+    return row.default
   end
   if row.older then value = row.older(value) end
   if row.unused and asks(value) and not self.noted[row] then
@@ -225,7 +249,7 @@ function Reading:value(row, raw, path)
   if self.locate then self:place(at, raw, key) end
   if read then return read(self, row, value, at) end
   local scalar, why = types[row.type](value)
-  if scalar ~= nil then why = complaint(row, scalar) end
+  if scalar ~= nil and (row.check or row.values) then why = complaint(row, scalar) end
   if not why then return scalar end
   self.problems:add(at or sub(path, key), why)
 end

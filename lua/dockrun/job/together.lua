@@ -50,12 +50,14 @@ function rules.memory(config, resources, complain)
   end
 end
 
+local in_order = { "load", "network", "mounts", "volume_driver", "memory" }
+
 --- Checks a task, once each of its keys has been read.
 ---@param reading Reading
 ---@param task table
 function M.task(reading, task)
   local function complain(block, key, message) reading.problems:add(("%s.%s"):format(reading.paths[block], key), message) end
-  for _, name in ipairs { "load", "network", "mounts", "volume_driver", "memory" } do
+  for _, name in ipairs(in_order) do
     rules[name](task.config or {}, task.resources or {}, complain)
   end
 end

@@ -5,7 +5,7 @@ local lpeg = require "lpeg"
 local numbers = require "dockrun.job.hcl.numbers"
 local positions = require "dockrun.job.positions"
 
-local C, Cc, Cp, P, R, S = lpeg.C, lpeg.Cc, lpeg.Cp, lpeg.P, lpeg.R, lpeg.S
+local C, Cc, Cp, Ct, P, R, S = lpeg.C, lpeg.Cc, lpeg.Cp, lpeg.Ct, lpeg.P, lpeg.R, lpeg.S
 
 ---@class HclToken
 ---@field kind "name"|"string"|"heredoc"|"number"|"{"|"}"|"["|"]"|"="|","|"end"|"?"
@@ -30,8 +30,10 @@ local blank = (S " \t\r\n" ^ 1 + comment) ^ 0
 
 local plain = (1 - S '"\\\n$' + P "$" * -P "{") ^ 0  -- in a string, what stands for itself
 
+local name = letter * (letter + digit + S "-.") ^ 0
+
 local token = blank * Cp() * (
-  Cc "name" * C(letter * (letter + digit + S "-.") ^ 0)
+  Cc "name" * C(name)
   + C(S "{}[]=,") * Cc(false)
   + Cc "string" * '"' * C(plain) * '"'
   + Cc "number" * #(P "-" ^ -1 * P "." ^ -1 * digit) * Cc(false)
@@ -41,6 +43,14 @@ local token = blank * Cp() * (
   + Cc "?" * Cc(false)) * Cp()
 
 local plain_piece = C(plain) * Cp()
+
+-- What most of a file is made of, in one go: `key = value`, where the value is text without escapes, a whole number in
+-- decimal, a boolean, or a list of those.
+local ended = -(letter + digit + S "-.")
+local whole = C(R "19" * digit ^ -14 + P "0") * ended / tonumber
+local simple = '"' * C(plain) * '"' + whole + P "true" * ended * Cc(true) + P "false" * ended * Cc(false)
+local simple_list = "[" * blank * Ct((simple * blank * ("," * blank * simple * blank) ^ 0 * P "," ^ -1 * blank) ^ -1) * "]"
+local assignment = name * blank * "=" * blank * (simple + simple_list) * Cp()
 
 local function bytes(base) return function(digits) return string.char(tonumber(digits, base)) end end
 
@@ -201,6 +211,16 @@ function Lexer:next()
   local more = self.value == false and further[self.kind]
   if more then more(self) end
   return self
+end
+
+--- Reads on after a name if it is a key with a simple value.
+---@return any value  nil where it is anything else: nothing is read then
+function Lexer:assigned()
+  local value, after = assignment:match(self.text, self.from)
+  if value == nil then return nil end
+  self.after = after
+  self:next()
+  return value
 end
 
 return Lexer
