@@ -29,6 +29,7 @@ local M = {}
 ---@field hooks Hooks
 ---@field tasks Task[]
 ---@field allocs Alloc[]
+---@field stops table<table, true>  coroutines that stop a job as one of its hooks wished
 ---@field changes table<string, table>  coroutines that bring a job to what it should be, by its name
 ---@field random fun(): number  from [0, 1)
 ---@field on_transition? fun(task: Task, from: string, to: string, cause: string)
@@ -59,7 +60,7 @@ function M.new(options, opts)
   local self = setmetatable({
     engine = engine, options = options, emitter = opts.emitter or events.new(),
     hooks = hooks.new(options),
-    state = state, is_alive = opts.is_alive or process.is_alive, warned = {}, changes = {},
+    state = state, is_alive = opts.is_alive or process.is_alive, warned = {}, changes = {}, stops = {},
     images = image.new(engine, options, state),
     watch = watch.new(engine, { interval = options["docker.watch_interval"], patience = options["docker.timeout"] }),
     tasks = {}, allocs = {}, publish_ip = bind_ip,
@@ -297,6 +298,14 @@ function Agent:stop_job(job, reason)
   for _, task in ipairs(tasks) do task.coroutine:await() end
 end
 
+--- Stops a job without waiting for it: for a hook of a task that is to end with it.
+---@param job string
+---@param reason? string
+function Agent:stop_aside(job, reason)
+  local stop = runtime.spawn_free(self.stop_job, self, job, reason)
+  self.stops[stop] = true
+end
+
 --- Stops everything.
 ---@param reason? string
 function Agent:stop(reason) self:stop_job(nil, reason) end
@@ -352,6 +361,7 @@ end
 
 --- Removes the images that this agent pulled and that nothing uses any more, and ends the watch.
 function Agent:close()
+  for stop in pairs(self.stops) do pcall(stop.await, stop) end  -- it writes to the state
   if self.options["docker.cleanup.image"] then
     local settled, problem = self.images:settle(self.is_alive)
     if not settled then self:warn(problem) end

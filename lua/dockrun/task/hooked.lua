@@ -16,7 +16,7 @@ function M:view()
     ports = context.ports, ip = context.ip, state = self:status(), phase = self.state, container_id = self.container_id,
     image = context.image and context.image.reference.full, result = self.result, restarts = self.restarts.total,
     endpoint = self.agent.engine:endpoint(),
-    stop = function(reason) runtime.spawn_free(self.agent.stop_job, self.agent, self.job, reason) end,
+    stop = function(reason) self.agent:stop_aside(self.job, reason) end,
   }
 end
 
