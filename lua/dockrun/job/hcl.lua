@@ -244,8 +244,15 @@ end
 function Parser:simple_item(holder)
   local lexer = self.lexer
   if lexer.kind ~= "name" or self.depth == tree.DEEPEST then return false end
-  local key, from, value = lexer.value, lexer.from, lexer:assigned()
+  local key, from, value = lexer.value, lexer.from, lexer:simple_item()
   if value == nil then return false end
+  if value == Lexer.opening then
+    value = {}
+    self.shapes[value] = "object"
+    self.depth = self.depth + 1
+    self:items(value, "}", "a key or '}'")
+    self:finish()
+  end
   self:put(holder, key, value, from)
   return true
 end

@@ -22,6 +22,7 @@ Reading.__index = Reading
 
 local function sub(path, key)
   if path == "" then return tostring(key) end
+  if type(key) == "string" then return path .. "." .. key end
   return type(key) == "number" and path .. "[" .. key .. "]" or path .. "." .. tostring(key)
 end
 
@@ -41,12 +42,15 @@ end
 -- By the rows; a schema's rows never change.
 local indexes = setmetatable({}, { __mode = "k" })
 
--- A function that makes a table of these values: all at once, where one after the other would let it grow step by step.
-local function maker(values)
+local function literal(value)
+  if type(value) ~= "table" then return ("%q"):format(value) end
   local parts = {}
-  for key, value in pairs(values) do parts[#parts + 1] = ("[%q]=%q"):format(key, value) end
-  return load("return {" .. table.concat(parts, ",") .. "}")
+  for key, item in next, value do parts[#parts + 1] = ("[%q]=%s"):format(key, literal(item)) end
+  return (json.is_array(value) and "array{" or "{") .. table.concat(parts, ",") .. "}"
 end
+
+-- A function that makes such a table: all at once, where one key after the other would let it grow step by step.
+local function maker(value) return load(("local array = ... return function() return %s end"):format(literal(value)))(json.array) end
 
 ---@return RowIndex
 local function index_of(rows)
@@ -101,7 +105,7 @@ local function map_into(self, row, value, path, into)
     self.problems:add(path, ("must be a block of key = value, not %s"):format(types.show(value)))
     return
   end
-  if tree.is_list(value) then
+  if value[1] ~= nil and tree.is_list(value) then
     for _, item in ipairs(value) do map_into(self, row, item, path, into) end
     return
   end
@@ -144,7 +148,7 @@ function readers.hooks(self, _, value, path)
 end
 
 function readers.block(self, row, value, path)
-  if tree.is_list(value) and type(value[1]) == "table" then
+  if type(value) == "table" and type(value[1]) == "table" and tree.is_list(value) then
     if #value > 1 then self.problems:add(path, ("stands %d times, and may stand once"):format(#value)) end
     value = value[1]
   end
@@ -170,7 +174,7 @@ function readers.named(self, row, value, path)
   tree.named(value, key, index_of(row.rows).known, function(label, body, holder, at)
     local here = sub(path, label ~= nil and tostring(label) or "?")
     self:place(here, holder, at)
-    if type(body) == "table" and tree.is_list(body) then body = #body == 1 and body[1] or body end
+    if type(body) == "table" and body[1] ~= nil and tree.is_list(body) then body = #body == 1 and body[1] or body end
     if type(body) == "table" and body[key] ~= nil and body[key] ~= label then
       self.problems:add(here, ("has another %s within: %s"):format(key, types.show(body[key])))
     end
@@ -205,30 +209,28 @@ local function complaint(row, value)
   return ("must be one of %s, not %s"):format(table.concat(row.values, ", "), types.show(value))
 end
 
--- A row's default that is a table, as it is read: once for all, and a copy for each block.
+-- What makes a row's default that is a table, once it has been read.
 local defaults = setmetatable({}, { __mode = "k" })
 
-local function copy_block(self, rows, from, path)
-  local block, known = {}, index_of(rows).known
-  self.paths[block] = path
-  for key, value in next, from do
-    local row = rows[known[key]]
-    if type(value) ~= "table" then block[key] = value
-    elseif row.type == "block" then block[key] = copy_block(self, row.rows, value, sub(path, key))
-    else block[key] = tree.copy(value) end
+local function holds_block(row, value)
+  for _, inner in ipairs(row.rows or {}) do
+    if inner.type == "block" and value[inner.name] ~= nil then return true end
   end
-  return block
+  return false
 end
 
 function Reading:default(row, path)
-  local default, wrong = defaults[row], #self.problems.list
-  if not default then
-    default = readers[row.type](self, row, row.default, sub(path, row.name))
-    if #self.problems.list > wrong then return default end  -- it lacks what is required
-    defaults[row] = default
+  local new, at = defaults[row], row.type == "block" and sub(path, row.name)
+  if new then
+    local value = new()
+    if at then self.paths[value] = at end
+    return value
   end
-  if row.type == "block" then return copy_block(self, row.rows, default, sub(path, row.name)) end
-  return tree.copy(default)
+  local wrong = #self.problems.list
+  local value = readers[row.type](self, row, row.default, at or sub(path, row.name))
+  -- Not where it lacks what is required, nor where a block within has a path of its own.
+  if #self.problems.list == wrong and not holds_block(row, value) then defaults[row] = maker(value) end
+  return value
 end
 
 function Reading:value(row, raw, path)
@@ -263,7 +265,9 @@ local function wanted_of(index, raw, named)
     local number = known[key]
     if number then numbers[#numbers + 1] = number else stray = true end
   end
-  for key in next, named or {} do numbers[#numbers + 1] = known[key] end
+  if named then
+    for key in next, named do numbers[#numbers + 1] = known[key] end
+  end
   table.sort(numbers)
   return numbers, stray
 end

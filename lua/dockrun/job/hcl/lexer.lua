@@ -19,6 +19,9 @@ local C, Cc, Cp, Ct, P, R, S = lpeg.C, lpeg.Cc, lpeg.Cp, lpeg.Ct, lpeg.P, lpeg.R
 local Lexer = {}
 Lexer.__index = Lexer
 
+--- Stands for a block that begins.
+Lexer.opening = {}
+
 -- Blanks and quotes of typography, U+00A0, U+2000 to U+207F and U+3000 to U+303F, are no letters.
 local typography = P "\xc2\xa0" + P "\xe2\x80" + P "\xe2\x81" + P "\xe3\x80"
 local letter = R("az", "AZ") + "_" + (R "\x80\xff" - typography)
@@ -44,13 +47,13 @@ local token = blank * Cp() * (
 
 local plain_piece = C(plain) * Cp()
 
--- What most of a file is made of, in one go: `key = value`, where the value is text without escapes, a whole number in
--- decimal, a boolean, or a list of those.
+-- What most of a file is made of, in one go: `key {`, and `key = value`, where the value is text without escapes, a whole
+-- number in decimal, a boolean, or a list of those.
 local ended = -(letter + digit + S "-.")
 local whole = C(R "19" * digit ^ -14 + P "0") * ended / tonumber
 local simple = '"' * C(plain) * '"' + whole + P "true" * ended * Cc(true) + P "false" * ended * Cc(false)
 local simple_list = "[" * blank * Ct((simple * blank * ("," * blank * simple * blank) ^ 0 * P "," ^ -1 * blank) ^ -1) * "]"
-local assignment = name * blank * "=" * blank * (simple + simple_list) * Cp()
+local item = name * blank * ("=" * blank * (simple + simple_list) + "{" * Cc(Lexer.opening)) * Cp()
 
 local function bytes(base) return function(digits) return string.char(tonumber(digits, base)) end end
 
@@ -213,10 +216,10 @@ function Lexer:next()
   return self
 end
 
---- Reads on after a name if it is a key with a simple value.
----@return any value  nil where it is anything else: nothing is read then
-function Lexer:assigned()
-  local value, after = assignment:match(self.text, self.from)
+--- Reads on after a name if it is the key of a block or of a simple value.
+---@return any value  Lexer.opening for a block; nil where it is anything else: nothing is read then
+function Lexer:simple_item()
+  local value, after = item:match(self.text, self.from)
   if value == nil then return nil end
   self.after = after
   self:next()
