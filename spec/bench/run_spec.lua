@@ -3,7 +3,11 @@ local dockrun = require "dockrun"
 local process = require "spec.process"
 
 describe("spec/bench/run.lua", function()
-  local function bench(...) return process.run({ "spec/bench/run.lua", ... }, { timeout = 120 }) end
+  -- In a network of its own: it takes nearly all ports of a range, which another copy of it might want.
+  local function bench(...)
+    local command = { "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", process.program, "spec/bench/run.lua", ... }
+    return process.run(command, { program = "unshare", timeout = 120 })
+  end
 
   it("gives its figures as JSON", function()
     local result = bench("--json", "ports")
