@@ -3,6 +3,7 @@ local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"
 local process = require "spec.process"
+local proxies = require "spec.faults.proxy"
 
 describe("dockrun logs", function()
   local endpoint, name
@@ -99,6 +100,30 @@ return job %q { group "g" {
     local _ <close> = run.file
     local result = logs("-f", run:event("started").job)
     assert.equal("one\ntwo\n", result.stdout)
+    run:wait()
+  end)
+
+  it("goes on where it was when the connection breaks: each line once, in order", function()
+    local text = jobs.text { name = jobs.unique "counts", image = "busybox:1",
+      command = "i=0; while [ $i -lt 300 ]; do echo $i; [ $((i % 3)) != 0 ] || echo $i >&2; i=$((i+1)); usleep 10000; done; sleep 1" }
+    local run <close> = jobs.start(endpoint, text)
+    local _ <close> = run.file
+    local job = run:event("started").job
+    local proxy <close> = proxies.start(endpoint)
+    local child <close> = process.start { "--endpoint", proxy.endpoint, "logs", "-f", job }
+    for at = 40, 240, 50 do
+      child:wait_for(("\n%d\n"):format(at))
+      proxy:drop()
+    end
+    local result = child:wait(30)
+    assert.equal(0, result.code, result.stderr)
+    local out, err = {}, {}
+    for i = 0, 299 do
+      out[#out + 1] = i
+      if i % 3 == 0 then err[#err + 1] = i end
+    end
+    assert.equal(table.concat(out, "\n") .. "\n", result.stdout)
+    assert.equal(table.concat(err, "\n") .. "\n", result.stderr)
     run:wait()
   end)
 

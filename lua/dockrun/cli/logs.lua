@@ -20,21 +20,6 @@ local function lines(text)
   return nil, "--tail takes a number of lines or 'all', not '" .. text .. "'"
 end
 
-local STAMP = "%d%d%d%d%-%d%d%-%d%dT%d%d:%d%d:%d%d%.%d+Z "
-local PIECE = 16384  -- bytes; the engine keeps a longer line in pieces, and stamps each of them
-
--- A line of the engine's as its time and its text.
-local function take_apart(line)
-  local time, text = line:match "^(%S+) (.*)$"
-  local at = PIECE + 1
-  while text and #text > at do
-    local _, stop = text:find("^" .. STAMP, at)
-    if not stop then break end
-    text, at = text:sub(1, at - 1) .. text:sub(stop + 1), at + PIECE
-  end
-  return time, text
-end
-
 return {
   summary = "Print what a job's tasks wrote.",
   define = function(command)
@@ -56,12 +41,11 @@ return {
     local follow = {}
     for i, record in ipairs(records) do
       local prefix = #records > 1 and ("%s[%d] | "):format(record.task, record.index) or ""
-      local function show(text, stream)
+      local function show(text, stream, time)
         if args.json then
-          local time, line = take_apart(text)
           output.json {
             time = time, job = record.job, group = record.group, task = record.task, alloc = record.alloc,
-            stream = stream, line = line,
+            stream = stream, line = text,
           }
         else
           local file = stream == "stderr" and io.stderr or io.stdout
@@ -71,7 +55,7 @@ return {
       end
       follow[i] = function()
         local ok, why = loglines.each(engine, record.container_id, {
-          follow = args.follow, tail = args.tail, since = args.since, tty = record.tty, timestamps = args.json,
+          follow = args.follow, tail = args.tail, since = args.since, tty = record.tty,
         }, show)
         if not ok then failure = why end
       end
