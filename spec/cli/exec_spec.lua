@@ -63,6 +63,17 @@ describe("a running task", function()
     assert.matches("/dev/pts/0", result.stdout)
   end)
 
+  it("gives the command the size of our terminal, now and later, and what is typed", function()
+    local inner = ([[stty rows 33 cols 101; (sleep 2; stty rows 20 cols 60 </dev/tty) & ]]
+      .. [['%s' --endpoint %s exec -it %s -- sh -c 'sleep 1; stty size; read line; stty size; echo got $line']]):format(
+      process.program, endpoint, name)
+    local path, file = jobs.write(inner, ".sh")
+    local _ <close> = file
+    local shell = ("(sleep 4; echo hello; sleep 1) | script -qec 'sh %s' /dev/null"):format(path)
+    local result = process.run({ "-c", shell }, { program = "sh" })
+    assert.matches("33 101\r\n.*20 60\r\ngot hello\r\n", result.stdout)
+  end)
+
   it("tells the output of `exec` as JSON", function()
     local result = exec { "--json", name, "--", "sh", "-c", "echo x; exit 3" }
     assert.same({ exit_code = 3, stdout = "x\n", stderr = "" }, dockrun.json.decode(result.stdout))

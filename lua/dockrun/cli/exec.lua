@@ -33,7 +33,7 @@ local function raw_terminal(engine, id)
   end
   local resized = uv.new_signal()
   resized:start("sigwinch", fit)
-  tty:set_mode(1)
+  tty:set_mode(2)  -- UV_TTY_MODE_IO: nothing is added to what the command writes either
   fit()
   return tty, setmetatable({}, { __close = function()
     tty:set_mode(0)
