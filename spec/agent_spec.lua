@@ -8,12 +8,7 @@ local states = require "spec.states"
 describe("dockrun agent", function()
   local engine, endpoint, name, path, agent
 
-  setup(function()
-    local shared = engines.shared()
-    endpoint = shared.endpoint
-    engine = assert(dockrun.connect { endpoint = endpoint })
-    engines.image(shared, "busybox:1")
-  end)
+  setup(function() engine, endpoint = engines.ready() end)
 
   local function words(args) return table.move(args, 1, #args, 5, { "--endpoint", endpoint, "--state-dir", states.dir }) end
   local function dockrun_with(...) return process.run(words { ... }, { timeout = 60 }) end

@@ -216,4 +216,13 @@ function M.image(e, ref, opts)
   return id
 end
 
+--- What most specs want: the shared engine, with "busybox:1" on it.
+---@return table engine
+---@return string endpoint
+function M.ready()
+  local e = M.shared()
+  M.image(e, "busybox:1")
+  return assert(docker.connect { endpoint = e.endpoint }), e.endpoint
+end
+
 return M

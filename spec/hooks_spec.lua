@@ -1,16 +1,10 @@
-local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"
 
 describe("hooks", function()
   local engine, endpoint
 
-  setup(function()
-    local shared = engines.shared()
-    endpoint = shared.endpoint
-    engine = assert(dockrun.connect { endpoint = endpoint })
-    engines.image(shared, "busybox:1")
-  end)
+  setup(function() engine, endpoint = engines.ready() end)
 
   -- Runs a job whose task has these hooks, under an operator's file with those.
   local function run(own, operator, command, args)

@@ -12,12 +12,7 @@ local uv = require "luv"
 describe("a dockrun that was killed", function()
   local engine, endpoint, name
 
-  setup(function()
-    local shared = engines.shared()
-    endpoint = shared.endpoint
-    engine = assert(dockrun.connect { endpoint = endpoint })
-    engines.image(shared, "busybox:1")
-  end)
+  setup(function() engine, endpoint = engines.ready() end)
 
   before_each(function()
     states.begin()

@@ -68,10 +68,7 @@ describe("a limit of a task that runs", function()
   end
 
   setup(function()
-    local shared = engines.shared()
-    endpoint = shared.endpoint
-    engine = assert(dockrun.connect { endpoint = endpoint })
-    engines.image(shared, "busybox:1")
+    engine, endpoint = engines.ready()
     name = jobs.unique "limits"
     path, file = jobs.write(JOB:format(name))
     local result = dockrun_with({ "run", "-d", path }, {})

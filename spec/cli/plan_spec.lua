@@ -7,12 +7,7 @@ local process = require "spec.process"
 describe("a job that is there already", function()
   local engine, endpoint, name, path
 
-  setup(function()
-    local shared = engines.shared()
-    endpoint = shared.endpoint
-    engine = assert(dockrun.connect { endpoint = endpoint })
-    engines.image(shared, "busybox:1")
-  end)
+  setup(function() engine, endpoint = engines.ready() end)
 
   -- A job whose parts are variables of the command line.
   local TEXT = [[

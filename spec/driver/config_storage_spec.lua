@@ -1,6 +1,5 @@
 -- What a job can bind: its own directories, and nothing that these lead to.
 local dirs = require "dockrun.driver.dirs"
-local dockrun = require "dockrun"
 local driver = require "dockrun.driver.docker"
 local engines = require "spec.engine"
 local files = require "dockrun.driver.files"
@@ -139,12 +138,7 @@ end)
 describe("a running task", function()
   local endpoint, engine
 
-  setup(function()
-    local shared = engines.shared()
-    endpoint = shared.endpoint
-    engine = assert(dockrun.connect { endpoint = endpoint })
-    engines.image(shared, "busybox:1")
-  end)
+  setup(function() engine, endpoint = engines.ready() end)
 
   -- A task that leaves something in /alloc/data, and then one that binds it.
   local function two(name, first, config, command)

@@ -1,4 +1,3 @@
-local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"
 local process = require "spec.process"
@@ -7,12 +6,7 @@ local uv = require "luv"
 describe("an allocation's directories", function()
   local engine, endpoint
 
-  setup(function()
-    local shared = engines.shared()
-    endpoint = shared.endpoint
-    engine = assert(dockrun.connect { endpoint = endpoint })
-    engines.image(shared, "busybox:1")
-  end)
+  setup(function() engine, endpoint = engines.ready() end)
 
   local function root_of(started) return ("%s/alloc/%s"):format(jobs.state_dir, started.alloc) end
 

@@ -16,10 +16,7 @@ describe("a task that cannot be as asked", function()
   local engine, endpoint, registry
 
   setup(function()
-    local shared = engines.shared()
-    endpoint = shared.endpoint
-    engine = assert(dockrun.connect { endpoint = endpoint })
-    engines.image(shared, "busybox:1")
+    engine, endpoint = engines.ready()
     registry = engines.registry().address
   end)
 

@@ -70,10 +70,7 @@ describe("the ports of a task", function()
   local engine, endpoint, name, fixed, child, started
 
   setup(function()
-    local shared = engines.shared()
-    endpoint = shared.endpoint
-    engine = assert(dockrun.connect { endpoint = endpoint })
-    engines.image(shared, "busybox:1")
+    engine, endpoint = engines.ready()
     name, fixed = jobs.unique "forms", free_ports(4)
     child = jobs.start(endpoint, JOB:format(name, table.unpack(fixed)), nil, ".nomad")
     started = {}

@@ -7,12 +7,7 @@ local process = require "spec.process"
 describe("a handle", function()
   local engine, endpoint, name, handle
 
-  setup(function()
-    local shared = engines.shared()
-    endpoint = shared.endpoint
-    engine = assert(dockrun.connect { endpoint = endpoint })
-    engines.image(shared, "busybox:1")
-  end)
+  setup(function() engine, endpoint = engines.ready() end)
 
   before_each(function()
     name = jobs.unique "handle"

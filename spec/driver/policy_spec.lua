@@ -137,12 +137,7 @@ end)
 describe("a task that asks for too much", function()
   local engine, endpoint
 
-  setup(function()
-    local shared = engines.shared()
-    endpoint = shared.endpoint
-    engine = assert(dockrun.connect { endpoint = endpoint })
-    engines.image(shared, "busybox:1")
-  end)
+  setup(function() engine, endpoint = engines.ready() end)
 
   it("is refused by `run` and `plan` before anything is pulled or made, with all that is wrong at once", function()
     local name = jobs.unique "refused"

@@ -6,10 +6,7 @@ describe("dockrun run", function()
   local engine, endpoint, registry
 
   setup(function()
-    local shared = engines.shared()
-    endpoint = shared.endpoint
-    engine = assert(dockrun.connect { endpoint = endpoint })
-    engines.image(shared, "busybox:1")
+    engine, endpoint = engines.ready()
     registry = engines.registry().address
     local repo = registry .. "/redis"
     assert(engine:image_tag("busybox:1", { repo = repo, tag = "7" }))

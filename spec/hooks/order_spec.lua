@@ -26,10 +26,7 @@ describe("each of the nineteen hooks", function()
   -- One life that passes by every hook: its memory runs out, it is healthy, then not, begins anew, and is stopped; and
   -- another that fails.
   setup(function()
-    local shared = engines.shared()
-    endpoint = shared.endpoint
-    engine = assert(dockrun.connect { endpoint = endpoint })
-    engines.image(shared, "busybox:1")
+    engine, endpoint = engines.ready()
     _G.dockrun_spec_note = note
     local path, file = jobs.write [[
       local hooks = {}

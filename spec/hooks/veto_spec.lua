@@ -7,12 +7,7 @@ local jobs = require "spec.jobs"
 describe("a hook that", function()
   local engine, endpoint
 
-  setup(function()
-    local shared = engines.shared()
-    endpoint = shared.endpoint
-    engine = assert(dockrun.connect { endpoint = endpoint })
-    engines.image(shared, "busybox:1")
-  end)
+  setup(function() engine, endpoint = engines.ready() end)
 
   -- Runs a job to its end under hooks of the host; `stop`: it is stopped once it runs. Gives the events by name.
   local function run(hooks, fields, stop)

@@ -21,10 +21,7 @@ describe("the events of a task", function()
   end
 
   setup(function()
-    local shared = engines.shared()
-    endpoint = shared.endpoint
-    engine = assert(dockrun.connect { endpoint = endpoint })
-    engines.image(shared, "busybox:1")
+    engine, endpoint = engines.ready()
     run({
       command = "(x=a; while :; do x=$x$x; done); sleep 1; exit 4", restart = [[attempts = 1, delay = "20ms"]],
       resources = [[memory = 8, network = { dynamic_ports = { "web" } }]],

@@ -1,17 +1,11 @@
 -- The life of tasks on a real engine: restarts, stops at every point, what the events tell.
-local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"
 
 describe("a task", function()
   local engine, endpoint
 
-  setup(function()
-    local shared = engines.shared()
-    endpoint = shared.endpoint
-    engine = assert(dockrun.connect { endpoint = endpoint })
-    engines.image(shared, "busybox:1")
-  end)
+  setup(function() engine, endpoint = engines.ready() end)
 
   local function names(events)
     local list = {}

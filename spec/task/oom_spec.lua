@@ -7,12 +7,7 @@ local jobs = require "spec.jobs"
 describe("a task whose memory runs out", function()
   local engine, endpoint
 
-  setup(function()
-    local shared = engines.shared()
-    endpoint = shared.endpoint
-    engine = assert(dockrun.connect { endpoint = endpoint })
-    engines.image(shared, "busybox:1")
-  end)
+  setup(function() engine, endpoint = engines.ready() end)
 
   local EATS = "x=a; while :; do x=$x$x; done"
 

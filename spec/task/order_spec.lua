@@ -6,12 +6,7 @@ local jobs = require "spec.jobs"
 describe("the tasks of a group", function()
   local engine, endpoint
 
-  setup(function()
-    local shared = engines.shared()
-    endpoint = shared.endpoint
-    engine = assert(dockrun.connect { endpoint = endpoint })
-    engines.image(shared, "busybox:1")
-  end)
+  setup(function() engine, endpoint = engines.ready() end)
 
   -- A job of one group: tasks as { name, command, more lines of Lua }.
   local function text(name, tasks)

@@ -10,12 +10,7 @@ local uv = require "luv"
 describe("a stop", function()
   local engine, endpoint
 
-  setup(function()
-    local shared = engines.shared()
-    endpoint = shared.endpoint
-    engine = assert(dockrun.connect { endpoint = endpoint })
-    engines.image(shared, "busybox:1")
-  end)
+  setup(function() engine, endpoint = engines.ready() end)
 
   -- The stop comes while what the task waits for is over already, one step of the runtime later for each allocation.
   it("that comes just when a hook ends loses neither the container's end nor its hooks", function()
