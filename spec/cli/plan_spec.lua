@@ -16,7 +16,8 @@ return job %q {
   meta = { tier = var.tier or "gold" },
   group "g" {
     count = tonumber(var.count or "1"),
-    update = var.update and { min_healthy_time = "1s", healthy_deadline = "20s", auto_revert = var.update == "revert" } or nil,
+    update = var.update and { max_parallel = tonumber(var.parallel or "1"), min_healthy_time = var.least or "1s",
+      healthy_deadline = "20s", auto_revert = var.update == "revert" } or nil,
     restart = { attempts = 0 },
     task "t" {
       config = { image = "busybox:1", command = "sh", args = { "-c", var.command or "exec sleep 600" } },
@@ -211,6 +212,39 @@ return job %q {
       assert.same({ "started+", "exited1", "started+", "exited2" }, order)
       assert.equal(0, dockrun_with({ "stop", name }).code)
       child:wait(10)
+    end)
+
+    it("gives way max_parallel at a time", function()
+      run { count = 4, update = "yes", parallel = 2 }
+      local vars = { count = 4, update = "yes", parallel = 2, level = "debug" }
+      local words, started = { "--endpoint", endpoint, "--state-dir", jobs.state_dir, "run", "--json", path }, {}
+      for key, value in pairs(vars) do table.move({ "--var", key .. "=" .. value }, 1, 2, #words + 1, words) end
+      local child <close> = process.start(words)
+      local exits
+      repeat  -- how many of the old ones had gone when each successor started
+        dockrun.sleep(0.05)
+        started, exits = {}, 0
+        for line in child.stdout:gmatch "[^\n]+\n" do
+          local event = dockrun.json.decode(line)
+          if event and event.event == "exited" then exits = exits + 1 end
+          if event and event.event == "started" then started[#started + 1] = exits end
+        end
+      until #started == 4 and exits == 4 or child.result
+      assert.same({ 0, 0, 2, 2 }, started)
+      assert.equal(0, dockrun_with({ "stop", name }).code)
+      child:wait(10)
+    end)
+
+    it("takes for healthy what runs for min_healthy_time, and only that", function()
+      local short = "[ $LEVEL = info ] || { sleep 5; exit 3; }; exec sleep 600"
+      run { update = "yes", command = short }
+      local result = dockrun_with({ "run", "-d", path }, { update = "yes", command = short, level = "debug", least = "9s" })
+      assert.equal(1, result.code)
+      assert.matches("task 't' failed; what was there before runs on", result.stderr)
+      assert.equal(1, #jobs.containers(engine, name))
+      local before = container()
+      run { update = "yes", command = short, level = "debug", least = "0s" }
+      assert.not_equal(before.Id, (container() or {}).Id)
     end)
 
     it("keeps what was there where the successor fails", function()
