@@ -217,10 +217,10 @@ return job %q {
     it("gives way max_parallel at a time", function()
       run { count = 4, update = "yes", parallel = 2 }
       local vars = { count = 4, update = "yes", parallel = 2, level = "debug" }
-      local words, started = { "--endpoint", endpoint, "--state-dir", jobs.state_dir, "run", "--json", path }, {}
+      local words = { "--endpoint", endpoint, "--state-dir", jobs.state_dir, "run", "--json", path }
       for key, value in pairs(vars) do table.move({ "--var", key .. "=" .. value }, 1, 2, #words + 1, words) end
       local child <close> = process.start(words)
-      local exits
+      local started, exits
       repeat  -- how many of the old ones had gone when each successor started
         dockrun.sleep(0.05)
         started, exits = {}, 0
