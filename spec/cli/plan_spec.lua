@@ -191,6 +191,17 @@ return job %q {
     assert.same({}, jobs.containers(engine, name))
   end)
 
+  it("is ended by a second Ctrl-C, what has not been taken over yet too", function()
+    run { count = 3 }
+    local child <close> = process.start({ "--endpoint", endpoint, "--state-dir", jobs.state_dir, "-v", "run", "--var", "count=3", path })
+    while not child.stderr:find("/containers/json", 1, true) do dockrun.sleep(0.005) end
+    child:kill "SIGINT"
+    while not child.stderr:find("stopping", 1, true) do dockrun.sleep(0.005) end
+    child:kill "SIGINT"
+    assert.equal(130, child:wait(20).code)
+    assert.same({}, jobs.containers(engine, name))
+  end)
+
   describe("with an update block", function()
     it("gives way one after the other, each only once its successor is healthy", function()
       run { count = 2, update = "yes" }
