@@ -206,6 +206,8 @@ int dr_http_error(struct dr_error *e, CURL *easy, CURLcode code, const char *who
       {CURLE_BAD_CONTENT_ENCODING, "protocol", "broken content encoding from"},
       {CURLE_PEER_FAILED_VERIFICATION, "unreachable", "cannot trust the certificate of"},
       {CURLE_SSL_CONNECT_ERROR, "unreachable", "no TLS with"},
+      {CURLE_SSL_CACERT_BADFILE, "unreachable", "cannot read the authority's certificate for"},
+      {CURLE_SSL_CERTPROBLEM, "unreachable", "cannot use our certificate for"},
       {CURLE_OUT_OF_MEMORY, "system", "out of memory in a call to"},
   };
   const char *kind = "unreachable", *what = "lost the connection to";

@@ -72,7 +72,7 @@ struct dr_upgrade {
   CURL *easy;
   uv_poll_t *poll;
   curl_socket_t fd;
-  struct dr_buffer headers;
+  struct dr_buffer headers, sending;
   long status;
   bool head_done, out_ended;
   int events;

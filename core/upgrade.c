@@ -131,20 +131,34 @@ static void receive(struct dr_upgrade *u) {
   }
 }
 
+static size_t unsent(const struct dr_upgrade *u) { return dr_buffer_len(&u->sending) + dr_buffer_len(&u->channel.out); }
+
+// Of TLS, this is an end at a record's border: Go takes it for one, and still writes.
+static void end_out(struct dr_upgrade *u) {
+  if (!unsent(u) && u->out_ended && !u->channel.ended) shutdown(u->fd, SHUT_WR);
+}
+
+// TLS wants the same bytes at the same place again where it could not send them (SSL_write(3)), so they leave `out`,
+// which grows and moves.
 static void transmit(struct dr_upgrade *u) {
   struct dr_channel *c = &u->channel;
-  while (!c->ended && dr_buffer_len(&c->out)) {
+  while (!c->ended && unsent(u)) {
+    if (!dr_buffer_len(&u->sending)) {
+      struct dr_buffer empty = u->sending;
+      u->sending = c->out;
+      c->out = empty;
+    }
     size_t n = 0;
-    CURLcode code = curl_easy_send(u->easy, dr_buffer_data(&c->out), dr_buffer_len(&c->out), &n);
+    CURLcode code = curl_easy_send(u->easy, dr_buffer_data(&u->sending), dr_buffer_len(&u->sending), &n);
     if (code == CURLE_AGAIN) break;
     if (code != CURLE_OK) {
       fail(u, code);
       return;
     }
-    dr_buffer_drop(&c->out, n);
+    dr_buffer_drop(&u->sending, n);
   }
-  if (dr_buffer_len(&c->out) < DR_HIGH_WATER / 2) dr_wake(&c->writer);
-  if (!dr_buffer_len(&c->out) && u->out_ended && !c->ended) shutdown(u->fd, SHUT_WR);
+  if (unsent(u) < DR_HIGH_WATER / 2) dr_wake(&c->writer);
+  end_out(u);
 }
 
 static void on_poll(uv_poll_t *poll, int status, int events) {
@@ -161,7 +175,7 @@ static void watch(struct dr_upgrade *u) {
   if (!u->poll) return;
   int events = 0;
   if (!c->ended && (!u->head_done || is_refusal(u) || !dr_channel_full(c))) events |= UV_READABLE;
-  if (!c->ended && dr_buffer_len(&c->out)) events |= UV_WRITABLE;
+  if (!c->ended && unsent(u)) events |= UV_WRITABLE;
   if (events == u->events) return;
   u->events = events;
   if (events)
@@ -207,7 +221,7 @@ static void half_close(struct dr_channel *c) {
   struct dr_upgrade *u = (struct dr_upgrade *)c;
   if (u->out_ended) return;
   u->out_ended = true;
-  if (!dr_buffer_len(&c->out) && u->poll && !c->ended) shutdown(u->fd, SHUT_WR);
+  if (u->poll) end_out(u);
 }
 
 static void free_handle(uv_handle_t *handle) { free(handle); }
@@ -223,6 +237,7 @@ static void close_upgrade(struct dr_channel *c) {
   u->easy = NULL;
   dr_buffer_free(&c->in);
   dr_buffer_free(&c->out);
+  dr_buffer_free(&u->sending);
   dr_buffer_free(&u->headers);
   c->ended = true;
 }

@@ -29,13 +29,18 @@ describe("the engine's endpoint", function()
     assert(pl_dir.makepath(("%s/contexts/meta/%s"):format(home, at)))
     pl_file.write(("%s/contexts/meta/%s/meta.json"):format(home, at),
       dockrun.json.encode { Name = name, Endpoints = { docker = { Host = host, SkipTLSVerify = false } } })
-    if with_tls then assert(pl_dir.makepath(("%s/contexts/tls/%s/docker"):format(home, at))) end
+    for _, file in ipairs(with_tls or {}) do
+      assert(pl_dir.makepath(("%s/contexts/tls/%s/docker"):format(home, at)))
+      pl_file.write(("%s/contexts/tls/%s/docker/%s.pem"):format(home, at, file), "")
+    end
   end
 
   it("is docker.endpoint, whatever the environment says", function()
     assert.same({ endpoint = "unix:///var/run/docker.sock" }, resolve({}, { DOCKER_HOST = "tcp://elsewhere:1" }))
     assert.same({ endpoint = "tcp://here:2" }, resolve({ ["docker.endpoint"] = "tcp://here:2" }))
     assert.same({ endpoint = "tcp://here:2" }, resolve { ["docker.endpoint"] = "tcp://here:2", context = "default" })
+    assert.same({ endpoint = "tcp://here:2", tls = { ca = "/ca.pem" } },
+      resolve { ["docker.endpoint"] = "tcp://here:2", ["docker.tls.ca"] = "/ca.pem" })
   end)
 
   it("is the environment's with --dev, with its certificates", function()
@@ -47,17 +52,23 @@ describe("the engine's endpoint", function()
     assert.same({ endpoint = "tcp://there:1", tls = files }, resolve(dev, env))
     env.DOCKER_TLS_VERIFY, files.insecure = "", true
     assert.same({ endpoint = "tcp://there:1", tls = files }, resolve(dev, env))
+    env.DOCKER_TLS_VERIFY, env.DOCKER_CERT_PATH, env.HOME, files.insecure = "1", "", "/h", false
+    files.ca, files.cert, files.key = "/h/.docker/ca.pem", "/h/.docker/cert.pem", "/h/.docker/key.pem"
+    assert.same({ endpoint = "tcp://there:1", tls = files }, resolve(dev, env))
   end)
 
   it("is a docker context's, with its certificates", function()
     write_context("plain", "unix:///plain.sock")
-    write_context("safe", "tcp://safe:1", true)
+    write_context("safe", "tcp://safe:1", { "ca", "cert", "key" })
+    write_context("open", "tcp://open:1", { "ca" })
     assert.same({ endpoint = "unix:///plain.sock" }, resolve({ context = "plain" }, { DOCKER_CONFIG = home }))
     local files = home .. "/contexts/tls/f00dsafe/docker/"
     assert.same({
       endpoint = "tcp://safe:1",
       tls = { ca = files .. "ca.pem", cert = files .. "cert.pem", key = files .. "key.pem", insecure = false },
     }, resolve({ context = "safe" }, { DOCKER_CONFIG = home }))
+    assert.same({ endpoint = "tcp://open:1", tls = { ca = home .. "/contexts/tls/f00dopen/docker/ca.pem", insecure = false } },
+      resolve({ context = "open" }, { DOCKER_CONFIG = home }))
     local found, err = resolve({ context = "other" }, { DOCKER_CONFIG = home })
     assert.is_nil(found)
     assert.matches("no docker context 'other' under " .. home, err.message, 1, true)

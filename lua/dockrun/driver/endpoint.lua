@@ -12,24 +12,49 @@ M.environment = { "DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH" }
 ---@field endpoint string
 ---@field tls? { ca?: string, cert?: string, key?: string, insecure?: boolean }
 
-local function certificates(directory)
-  local function pem(name) return directory .. "/" .. name .. ".pem" end
-  return { ca = pem "ca", cert = pem "cert", key = pem "key" }
+-- The files as docker names them; `given`: only those that are there.
+local function certificates(directory, given)
+  local tls = {}
+  for _, name in ipairs { "ca", "cert", "key" } do
+    local path = ("%s/%s.pem"):format(directory, name)
+    if not given or uv.fs_stat(path) then tls[name] = path end
+  end
+  return tls
+end
+
+local function docker_config(getenv)
+  local given = getenv "DOCKER_CONFIG"
+  return given and given ~= "" and given or (getenv "HOME" or "") .. "/.docker"
 end
 
 local function from_environment(getenv)
   local host = getenv "DOCKER_HOST"
   if not host or host == "" then return nil end
-  local verify, path = getenv "DOCKER_TLS_VERIFY", getenv "DOCKER_CERT_PATH"
-  if not path or path == "" then return { endpoint = host } end
+  local verify, path = (getenv "DOCKER_TLS_VERIFY" or "") ~= "", getenv "DOCKER_CERT_PATH"
+  if not path or path == "" then
+    if not verify then return { endpoint = host } end
+    path = docker_config(getenv)
+  end
   local tls = certificates(path)
-  tls.insecure = not verify or verify == ""
+  tls.insecure = not verify
   return { endpoint = host, tls = tls }
+end
+
+local function from_options(options)
+  local tls
+  for _, name in ipairs { "ca", "cert", "key" } do
+    local path = options["docker.tls." .. name]
+    if path ~= "" then
+      tls = tls or {}
+      tls[name] = path
+    end
+  end
+  return { endpoint = options["docker.endpoint"], tls = tls }
 end
 
 -- Docker keeps contexts as ~/.docker/contexts/meta/<sha256 of the name>/meta.json; the names are read, not hashed.
 local function from_context(name, getenv)
-  local root = (getenv "DOCKER_CONFIG" or (getenv "HOME" or "") .. "/.docker") .. "/contexts"
+  local root = docker_config(getenv) .. "/contexts"
   local entries, names = uv.fs_scandir(root .. "/meta"), {}
   for entry in function() return entries and uv.fs_scandir_next(entries) end do names[#names + 1] = entry end
   for _, entry in ipairs(names) do
@@ -40,7 +65,7 @@ local function from_context(name, getenv)
       local docker = (meta.Endpoints or {}).docker or {}
       if not docker.Host then break end
       local directory = ("%s/tls/%s/docker"):format(root, entry)
-      local tls = uv.fs_stat(directory) and certificates(directory) or nil
+      local tls = uv.fs_stat(directory) and certificates(directory, true) or nil
       if tls then tls.insecure = docker.SkipTLSVerify end
       return { endpoint = docker.Host, tls = tls }
     end
@@ -58,7 +83,7 @@ function M.resolve(options, getenv)
   getenv = getenv or os.getenv
   local context = options.context
   if context ~= "" and context ~= "default" then return from_context(context, getenv) end
-  return options.dev and from_environment(getenv) or { endpoint = options["docker.endpoint"] }
+  return options.dev and from_environment(getenv) or from_options(options)
 end
 
 --- The one line that says that DOCKER_HOST and its kin are set and not read, or nil.
