@@ -257,12 +257,22 @@ static int minor_of(lua_State *L, const char *field) {
   return minor;
 }
 
+// With TLS 1.3 an engine refuses our certificate after the handshake, and its word for that may get lost as it hangs
+// up.
+static bool hung_up(const struct dr_error *e) {
+  return e->code == CURLE_RECV_ERROR || e->code == CURLE_SEND_ERROR || e->code == CURLE_GOT_NOTHING;
+}
+
 static int negotiated(lua_State *L, int status, lua_KContext ctx) {
   (void)status;
   const struct dr_endpoint *row = (const struct dr_endpoint *)ctx;
   struct dr_engine *e = lua_touserdata(L, AT_ENGINE);
   struct dr_request *r = lua_touserdata(L, AT_EXCHANGE);
   struct dr_error error;
+  if (r->channel.failed && hung_up(&r->channel.error) && !strncmp(e->url, "https:", 6)) {
+    struct dr_error lost = r->channel.error;
+    dr_fail(&r->channel.error, lost.kind, lost.code, "%s (does it take our certificate?)", lost.message);
+  }
   if (r->channel.failed || r->status >= 400) {
     int results = r->channel.failed ? dr_return_error(L, &r->channel.error)
                                     : dr_refused(L, e, row, r->status, &r->headers, &r->channel.in);
