@@ -299,6 +299,14 @@ local function adopt_all(agent, name, records)
   return true
 end
 
+-- Nothing of a job runs: it is not to be said of it, whoever had noted it last.
+local function note_end(agent, name)
+  local known, err = agent.state:job(name)
+  local _
+  if known and known.status == "running" then _, err = agent.state:set_job_status(name, "dead") end
+  return not err or nil, err
+end
+
 --- Goes on with a job of which there is no text, by what the state and its containers tell.
 ---@param agent Agent
 ---@param name string  the caller holds the job, see claim.lua
@@ -307,7 +315,8 @@ end
 function M.take_over(agent, name)
   local records, err = look(agent, name)
   if not records then return nil, err end
-  return adopt_all(agent, name, records)
+  if #records > 0 then return adopt_all(agent, name, records) end
+  return note_end(agent, name)
 end
 
 --- Ends a job as it wants to be ended, what the agent runs of it and what it has not taken over yet, and waits until
@@ -331,7 +340,7 @@ function M.stop(agent, name, reason)
   if not ok then return nil, err end
   agent:stop_job(name, reason)
   removal.images(agent.images, agent.emitter, records, agent.options)
-  return true
+  return note_end(agent, name)
 end
 
 --- Ends what the agent runs, and what of a job it has not taken over yet, at once.
