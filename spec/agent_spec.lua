@@ -103,6 +103,19 @@ describe("dockrun agent", function()
     assert.equal(1, #jobs.containers(engine, name))
   end)
 
+  it("does not say of a job that it runs where nothing of it is left, and no text to begin it anew", function()
+    local state = assert(states.open())
+    assert(state:put_job { name = name, definition = { name = name, type = "service" }, status = "running", endpoint = endpoint })
+    agent = start_agent()
+    local status
+    for _ = 1, 200 do
+      status = assert(state:job(name)).status
+      if status ~= "running" then break end
+      dockrun.sleep(0.05)
+    end
+    assert.equal("dead", status)
+  end)
+
   it("is one for each state and engine", function()
     agent = start_agent()
     local second = dockrun_with "agent"
