@@ -117,8 +117,8 @@ static int parse_endpoint(struct dr_engine *e, struct dr_error *error) {
     const char *scheme, *url;
   } schemes[] = {{"tcp://", "http://"}, {"http://", "http://"}, {"https://", "https://"}};
   const char *endpoint = e->endpoint;
-  if (!strncmp(endpoint, "unix://", 7) && endpoint[7]) {
-    e->unix_socket = strdup(endpoint + 7);
+  if (e->unix_socket || (!strncmp(endpoint, "unix://", 7) && endpoint[7])) {
+    if (!e->unix_socket) e->unix_socket = strdup(endpoint + 7);
     e->url = strdup("http://docker");
     return e->unix_socket && e->url ? 0 : dr_fail(error, "system", ENOMEM, "out of memory");
   }
@@ -135,7 +135,8 @@ static int parse_endpoint(struct dr_engine *e, struct dr_error *error) {
     return 0;
   }
   return dr_fail(error, "invalid", EINVAL,
-                 "the endpoint '%s' is none of unix:///path, tcp://host:port, http://host:port, https://host:port",
+                 "the endpoint '%s' is none of unix:///path, tcp://host:port, http://host:port, https://host:port, "
+                 "ssh://[user@]host",
                  endpoint);
 }
 
@@ -152,6 +153,7 @@ static char *copy_field(lua_State *L, int idx, const char *name) {
 // docker.connect{endpoint = "unix:///var/run/docker.sock", timeout = 60, tls = {ca, cert, key, insecure}, trace,
 // check}
 //   -> engine | nil, err (kind "invalid"). Nothing is sent yet; the first call negotiates the API version.
+// socket: a unix socket that leads to the engine, whatever the endpoint is.
 // trace(call) sees every request before it is sent: {name, method, path (with the query), options}. check(name, answer)
 // sees every answer that is one JSON document, and may return what is wrong with it: then the call fails.
 static int l_connect(lua_State *L) {
@@ -163,6 +165,7 @@ static int l_connect(lua_State *L) {
   luaL_setmetatable(L, ENGINE);
   e->endpoint = copy_field(L, 1, "endpoint");
   if (!e->endpoint) return luaL_error(L, "docker.connect: 'endpoint' is missing");
+  e->unix_socket = copy_field(L, 1, "socket");
   lua_getfield(L, 1, "timeout");
   e->timeout = dr_opt_seconds(L, -1, 60);
   lua_getfield(L, 1, "trace");

@@ -1,11 +1,9 @@
 -- What the tasks of one process share, and the way of a job: submitted, watched, stopped.
 local allocs = require "dockrun.task.alloc"
-local answers = require "dockrun.driver.answers"
 local corePorts = require "dockrun.core.ports"
 local endpoint = require "dockrun.driver.endpoint"
 local env = require "dockrun.task.env"
 local events = require "dockrun.events"
-local docker = require "dockrun.core.docker"
 local fingerprint = require "dockrun.driver.fingerprint"
 local hooks = require "dockrun.hooks"
 local image = require "dockrun.driver.image"
@@ -49,12 +47,7 @@ function M.new(options, opts)
   local state, problem = opts.state, nil
   if not state then state, problem = store.open(options.state_dir, { readonly = opts.readonly }) end
   if problem and not (opts.readonly and problem.kind == "missing") then return nil, problem end
-  local where, err = endpoint.resolve(options)
-  if not where then return nil, err end
-  local engine
-  engine, err = docker.connect {
-    endpoint = where.endpoint, tls = where.tls, timeout = options["docker.timeout"], trace = opts.trace, check = answers.check,
-  }
+  local engine, err = endpoint.connect(options, { trace = opts.trace })
   if not engine then return nil, err end
   local bind_ip = options["docker.bind_ip"]
   local self = setmetatable({

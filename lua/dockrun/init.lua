@@ -2,7 +2,6 @@
 require "dockrun.core"
 
 local runtime = require "dockrun.core.runtime"
-local docker = require "dockrun.core.docker"
 local queue = require "dockrun.core.queue"
 
 ---@class dockrun
@@ -62,19 +61,7 @@ end
 ---@param opts? { endpoint?: string, timeout?: number, tls?: table, trace?: fun(call: table) }
 ---@return table? engine  a method for each row of the Engine API; see docs/engine.md
 ---@return table? err
-function M.connect(opts)
-  opts = opts or {}
-  local where = opts
-  if not opts.endpoint then
-    local err
-    where, err = require("dockrun.driver.endpoint").resolve(M.options)
-    if not where then return nil, err end
-  end
-  return docker.connect {
-    endpoint = where.endpoint, tls = opts.tls or where.tls, timeout = opts.timeout or M.options["docker.timeout"], trace = opts.trace,
-    check = require("dockrun.driver.answers").check,
-  }
-end
+function M.connect(opts) return require("dockrun.driver.endpoint").connect(M.options, opts) end
 
 --- Reads a job file. See job/load.lua.
 ---@param path string

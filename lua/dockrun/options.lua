@@ -20,6 +20,7 @@ M.rows = {
   { name = "docker.tls.ca", type = "path", default = "", doc = "PEM file with the authority that signed the engine's certificate" },
   { name = "docker.tls.cert", type = "path", default = "", doc = "PEM file with our certificate for the engine" },
   { name = "docker.tls.key", type = "path", default = "", doc = "PEM file with that certificate's key" },
+  { name = "docker.ssh", type = "list", default = { "ssh" }, doc = "the command for ssh:// endpoints, with options of its own" },
   { name = "docker.timeout", type = "number", default = 60, doc = "seconds that the engine may take to answer" },
   { name = "docker.watch_interval", type = "number", default = 30,
     doc = "seconds between two looks at which containers run, for what the engine's events did not tell" },

@@ -10,7 +10,7 @@ local commands = { "run", "plan", "validate", "status", "logs", "exec", "stop", 
 
 -- Global options: they stand before or after the command's name. `option` is what they set in dockrun.options.
 local globals = {
-  { flags = "--endpoint", option = "docker.endpoint", argument = "URL", doc = "Docker engine (unix://, tcp://, http://, https://)." },
+  { flags = "--endpoint", option = "docker.endpoint", argument = "URL", doc = "The engine (unix://, tcp://, http://, https://, ssh://)." },
   { flags = "--context", option = "context", argument = "NAME", doc = "Docker context to take the endpoint from." },
   { flags = "--bind-ip", option = "docker.bind_ip", argument = "IP", doc = "Address that ports are bound on." },
   { flags = "--state-dir", option = "state_dir", argument = "DIR", doc = "Directory for state." },

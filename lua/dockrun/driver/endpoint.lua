@@ -1,6 +1,9 @@
--- Where the Docker engine is.
+-- Where the Docker engine is, and the way to it.
+local answers = require "dockrun.driver.answers"
+local docker = require "dockrun.core.docker"
 local json = require "dockrun.core.json"
 local runtime = require "dockrun.core.runtime"
+local ssh = require "dockrun.driver.ssh"
 local uv = require "luv"
 
 local M = {}
@@ -62,12 +65,12 @@ local function from_context(name, getenv)
     local meta = file and json.decode(file:read "a")
     if file then file:close() end
     if type(meta) == "table" and meta.Name == name then
-      local docker = (meta.Endpoints or {}).docker or {}
-      if not docker.Host then break end
+      local found = (meta.Endpoints or {}).docker or {}
+      if not found.Host then break end
       local directory = ("%s/tls/%s/docker"):format(root, entry)
       local tls = uv.fs_stat(directory) and certificates(directory, true) or nil
-      if tls then tls.insecure = docker.SkipTLSVerify end
-      return { endpoint = docker.Host, tls = tls }
+      if tls then tls.insecure = found.SkipTLSVerify end
+      return { endpoint = found.Host, tls = tls }
     end
   end
   return nil, runtime.error("invalid", ("no docker context '%s' under %s"):format(name, root))
@@ -84,6 +87,27 @@ function M.resolve(options, getenv)
   local context = options.context
   if context ~= "" and context ~= "default" then return from_context(context, getenv) end
   return options.dev and from_environment(getenv) or from_options(options)
+end
+
+--- The engine at opts.endpoint, or where there is none, at the one that the options ask for. Nothing is sent yet, but that
+--- the way of ssh:// is opened.
+---@param options table<string, any>
+---@param opts? { endpoint?: string, timeout?: number, tls?: table, trace?: fun(call: table) }
+---@return table? engine
+---@return table? err  kind "invalid"; of ssh:// also "unreachable"
+function M.connect(options, opts)
+  opts = opts or {}
+  local where, err, socket = opts, nil, nil
+  if not opts.endpoint then where, err = M.resolve(options) end
+  if not where then return nil, err end
+  if where.endpoint:find "^ssh://" then
+    socket, err = ssh.socket(where.endpoint, options["docker.ssh"])
+    if not socket then return nil, err end
+  end
+  return docker.connect {
+    endpoint = where.endpoint, socket = socket, tls = opts.tls or where.tls,
+    timeout = opts.timeout or options["docker.timeout"], trace = opts.trace, check = answers.check,
+  }
 end
 
 --- The one line that says that DOCKER_HOST and its kin are set and not read, or nil.

@@ -1,0 +1,184 @@
+-- Engines behind SSH: OpenSSH forwards a unix socket of this host to the engine's on the other, and everything that it
+-- knows of hosts, keys and agents is in its own configuration.
+local http = require "dockrun.core.http"
+local runtime = require "dockrun.core.runtime"
+local uv = require "luv"
+
+local M = {}
+
+local SOCKET = "/var/run/docker.sock" -- on the other host, where the endpoint names none
+local PATIENCE = 30                   -- seconds for the way to the engine to open
+local PAUSE = 0.02                    -- seconds between two looks at whether it has
+local RESPAWN = 1000                  -- milliseconds, after a way that was open broke
+local LAST_WORDS = 1000               -- bytes of what ssh said that are kept
+
+-- Runs ssh as long as its own input is open, which it is no more when this process ended, however that was. Then it takes
+-- the directory away as well.
+local KEEPER = [[
+directory=$1
+shift
+exec 3<&0
+"$@" 3<&- &
+ssh=$!
+{ read -r _ <&3; rm -rf "$directory"; kill $ssh; } 2>/dev/null &
+watcher=$!
+wait $ssh
+code=$?
+kill $watcher 2>/dev/null
+exit $code]]
+
+---@class SshLink
+---@field endpoint string
+---@field directory string
+---@field path string      the socket on this host
+---@field remote string    the socket there
+---@field command string[]
+---@field said string      ssh's last words
+---@field input? integer   the file that keeps ssh running while it is open
+---@field code? integer    how ssh ended
+---@field opened? boolean  the engine answered once
+---@field closed? boolean  it ends, or has ended
+
+local function invalid(endpoint, why)
+  return nil, runtime.error("invalid", ("the endpoint '%s' is not ssh://[user@]host[:port][/path/of/socket]: %s"):format(endpoint, why))
+end
+
+-- The command for an endpoint, and the socket there: what stands first counts, so that the operator's own command has the last word.
+local function arguments(endpoint, command, path)
+  local authority, remote = endpoint:match "^ssh://([^/]*)(.*)$"
+  local user, address = authority:match "^(.*)@(.*)$"
+  address = address or authority
+  local host, port = address:match "^%[(.+)%]:?(%d*)$"
+  if not host then host, port = address:match "^([^:]+):?(%d*)$" end
+  if not host then return invalid(endpoint, "it names no host") end
+  if user and user:find ":" then return invalid(endpoint, "a password has no place in it; use a key") end
+  if remote == "" or remote == "/" then remote = SOCKET end
+  local words = table.move(command, 1, #command, 1, {})
+  local function add(...) table.move({ ... }, 1, select("#", ...), #words + 1, words) end
+  add("-nNT", "-S", "none", "-o", "BatchMode=yes", "-o", "ExitOnForwardFailure=yes", "-o", "StreamLocalBindUnlink=yes",
+    "-o", "ServerAliveInterval=15", "-L", path .. ":" .. remote)
+  if user then add("-l", user) end
+  if port ~= "" then add("-p", port) end
+  add("--", host)
+  return words, remote
+end
+
+local function remove(link)
+  uv.fs_unlink(link.path)
+  uv.fs_rmdir(link.directory)
+end
+
+local function close(link)
+  if link.input then uv.fs_close(link.input) end
+  if link.code then remove(link) end
+  link.input, link.closed = nil, true
+end
+
+-- By command and endpoint: all engines of a process share one way to a host, and it ends with the process's runtime.
+local links = setmetatable({}, { __gc = function(self)
+  for _, link in pairs(self) do close(link) end
+end }) ---@type table<string, SshLink>
+
+local start
+
+-- The way broke. The engine's calls fail until it is there again.
+local function start_later(link)
+  local timer = uv.new_timer()
+  timer:start(RESPAWN, 0, function()
+    timer:close()
+    if not link.closed then start(link) end
+  end)
+  timer:unref()
+end
+
+-- Starts ssh in a session of its own, so that a Ctrl-C does not end the way to a job that has to be stopped.
+function start(link)
+  local input, words = assert(uv.pipe()), uv.new_pipe()
+  link.input, link.code, link.said = input.write, nil, ""
+  local process, why
+  process, why = uv.spawn("sh", {
+    args = { "-c", KEEPER, "sh", link.directory, table.unpack(link.command) }, stdio = { input.read, nil, words }, detached = true,
+  }, function(code)
+    process:close()
+    if link.input then uv.fs_close(link.input) end
+    link.input, link.code = nil, code
+    if link.closed then
+      remove(link)
+    elseif link.opened then
+      start_later(link)
+    end
+  end)
+  uv.fs_close(input.read)
+  if not process then
+    words:close()
+    link.said, link.code = "cannot start sh: " .. why, 127
+    return
+  end
+  words:read_start(function(_, data)
+    if data then link.said = (link.said .. data):sub(-LAST_WORDS) else words:close() end
+  end)
+  process:unref()
+  words:unref()
+end
+
+local function unreachable(link, prefix, why)
+  local said = link.said:gsub("%s+$", "")
+  return nil, runtime.error("unreachable", ("cannot reach the Docker engine at %s: %s%s"):format(link.endpoint, prefix,
+    said ~= "" and said or why))
+end
+
+-- Waits for a condition as long as there is patience.
+local function wait(seconds, reached)
+  local deadline = runtime.now() + seconds
+  while not reached() and runtime.now() < deadline do runtime.sleep(PAUSE) end
+end
+
+-- Waits until the engine answers at the other end.
+local function await(link)
+  local answer, err
+  wait(PATIENCE, function()
+    if not uv.fs_stat(link.path) then return link.code end
+    answer, err = http.request { url = "http://docker/_ping", unix_socket = link.path, timeout = PATIENCE }
+    return answer or not tostring(err):find "Connection refused"  -- bound, and not listening yet
+  end)
+  if answer then
+    link.opened = true
+    return true
+  end
+  wait(1, function() return link.said ~= "" end)  -- it tells why a moment after it hung up
+  if link.code then return unreachable(link, "", ("ssh ended with exit code %d"):format(link.code)) end
+  if err then return unreachable(link, ("nothing answers at %s there: "):format(link.remote), tostring(err)) end
+  return unreachable(link, ("ssh is not there after %d s: "):format(PATIENCE), "it says nothing")
+end
+
+--- The way to an engine: a unix socket that leads to it as long as this process runs.
+---@param endpoint string   ssh://[user@]host[:port][/path/of/socket]
+---@param command string[]  ssh, with options of the operator's
+---@return string? path
+---@return table? err  kind "invalid", "unreachable" with ssh's own words
+function M.socket(endpoint, command)
+  local key = endpoint .. "\n" .. table.concat(command, "\0")
+  local link, err = links[key], nil
+  if not link then
+    local directory, why = uv.fs_mkdtemp(uv.os_tmpdir() .. "/dockrun-ssh-XXXXXX")
+    if not directory then return nil, runtime.error("system", ("cannot make a directory for a socket: %s"):format(why)) end
+    link = { endpoint = endpoint, directory = directory, path = directory .. "/docker.sock", said = "" }
+    link.command, link.remote = arguments(endpoint, command, link.path)
+    if not link.command then
+      remove(link)
+      return nil, link.remote
+    end
+    links[key] = link
+    start(link)
+  end
+  local ok = link.opened
+  if not ok then ok, err = await(link) end
+  if ok then return link.path end
+  if links[key] == link then
+    links[key] = nil
+    close(link)
+  end
+  return nil, err
+end
+
+return M
