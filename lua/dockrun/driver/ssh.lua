@@ -91,28 +91,35 @@ local function start_later(link)
   timer:unref()
 end
 
+local function ended(link, code)
+  if link.input then uv.fs_close(link.input) end
+  link.input, link.code = nil, code
+  if link.closed then
+    remove(link)
+  elseif link.opened then
+    start_later(link)
+  end
+end
+
 -- Starts ssh in a session of its own, so that a Ctrl-C does not end the way to a job that has to be stopped.
 function start(link)
-  local input, words = assert(uv.pipe()), uv.new_pipe()
-  link.input, link.code, link.said = input.write, nil, ""
-  local process, why
-  process, why = uv.spawn("sh", {
-    args = { "-c", KEEPER, "sh", link.directory, table.unpack(link.command) }, stdio = { input.read, nil, words }, detached = true,
-  }, function(code)
-    process:close()
-    if link.input then uv.fs_close(link.input) end
-    link.input, link.code = nil, code
-    if link.closed then
-      remove(link)
-    elseif link.opened then
-      start_later(link)
-    end
-  end)
-  uv.fs_close(input.read)
+  link.code, link.said = nil, ""
+  local input, why = uv.pipe()
+  local words, process = uv.new_pipe(), nil
+  if input then
+    link.input = input.write
+    process, why = uv.spawn("sh", {
+      args = { "-c", KEEPER, "sh", link.directory, table.unpack(link.command) }, stdio = { input.read, nil, words }, detached = true,
+    }, function(code)
+      process:close()
+      ended(link, code)
+    end)
+    uv.fs_close(input.read)
+  end
   if not process then
     words:close()
-    link.said, link.code = "cannot start sh: " .. why, 127
-    return
+    link.said = "cannot start sh: " .. why
+    return ended(link, 127)
   end
   words:read_start(function(_, data)
     if data then link.said = (link.said .. data):sub(-LAST_WORDS) else words:close() end
@@ -137,7 +144,7 @@ end
 local function await(link)
   local answer, err
   wait(PATIENCE, function()
-    if not uv.fs_stat(link.path) then return link.code end
+    if link.code or not uv.fs_stat(link.path) then return link.code end
     answer, err = http.request { url = "http://docker/_ping", unix_socket = link.path, timeout = PATIENCE }
     return answer or not tostring(err):find "Connection refused"  -- bound, and not listening yet
   end)
