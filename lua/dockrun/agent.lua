@@ -334,8 +334,9 @@ function Agent:await_running(job)
   return failures
 end
 
---- Leaves all containers to themselves: nothing of any task happens here any more.
+--- Leaves all containers to themselves: nothing of any task happens here any more, and nothing new begins.
 function Agent:let_go()
+  for _, change in pairs(self.changes) do change:cancel "detached" end
   for _, task in ipairs(self.tasks) do task:detach() end
 end
 

@@ -55,7 +55,7 @@ local function watch(self, name, ready, first)
   local done, ok, why = pcall(changing, self, name, first)
   if not done then ok, why = nil, ok end
   ready:push { ok, why }
-  if not done and type(why) == "table" and why.kind == "cancelled" then error(why, 0) end
+  if not done and type(why) == "table" and why.kind == "cancelled" then return end  -- let go of
   repeat
     agent:await_job(name)
     runtime.sleep(0.05)
