@@ -289,6 +289,11 @@ struct dr_runtime *dr_runtime_of(lua_State *L) {
   if (rt) return rt;
   rt = lua_newuserdatauv(L, sizeof *rt, 0);
   memset(rt, 0, sizeof *rt);
+  if (luaL_newmetatable(L, RUNTIME)) {
+    lua_pushcfunction(L, l_gc);
+    lua_setfield(L, -2, "__gc");
+  }
+  lua_setmetatable(L, -2);  // before there is anything that it would have to end: all of this can run out of memory
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
   lua_State *main = lua_tothread(L, -1);
   lua_pop(L, 1);
@@ -304,11 +309,6 @@ struct dr_runtime *dr_runtime_of(lua_State *L) {
   rt->signal_async.data = rt;
   rt->L = main;
   dr_count_memory(rt, L);
-  if (luaL_newmetatable(L, RUNTIME)) {
-    lua_pushcfunction(L, l_gc);
-    lua_setfield(L, -2, "__gc");
-  }
-  lua_setmetatable(L, -2);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &KEY);
   return rt;
 }

@@ -50,7 +50,9 @@ local function literal(value)
 end
 
 -- A function that makes such a table: all at once, where one key after the other would let it grow step by step.
-local function maker(value) return load(("local array = ... return function() return %s end"):format(literal(value)))(json.array) end
+local function maker(value)
+  return assert(load(("local array = ... return function() return %s end"):format(literal(value))))(json.array)
+end
 
 ---@return RowIndex
 local function index_of(rows)
