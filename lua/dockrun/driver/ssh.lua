@@ -75,9 +75,7 @@ local function close(link)
 end
 
 -- By command and endpoint: all engines of a process share one way to a host, and it ends with the process's runtime.
-local links = setmetatable({}, { __gc = function(self)
-  for _, link in pairs(self) do close(link) end
-end }) ---@type table<string, SshLink>
+local links = {} ---@type table<string, SshLink>
 
 local start
 
@@ -175,7 +173,7 @@ function M.socket(endpoint, command)
       remove(link)
       return nil, link.remote
     end
-    links[key] = link
+    links[key] = setmetatable(link, { __gc = close })
     start(link)
   end
   local ok = link.opened
