@@ -67,18 +67,27 @@ end
 
 -- ---- at every transition ------------------------------------------------------------------------
 
--- Whether the restart policy allows what was decided.
+-- Whether the restart policy allows what was decided. That was between when the task came to where it was and now: hooks ran
+-- before and after it.
 local function check_restart(self, task, to)
-  local policy, now, count = task.restarts.policy, self.world.sched.time, self.seen[task]
-  if now > count.since + policy.interval and not task.alloc.stopping then count.attempts, count.since = 0, now end
+  local policy, now, count, since = task.restarts.policy, self.world.sched.time, self.seen[task], task.restarts.since
+  local came, over = count.came or now, count.since + policy.interval
+  if since ~= count.since then
+    if since < math.max(came, over) or since > now or task.alloc.stopping then
+      self.world:violate("%s begins an interval at %.3f s, and the last one ends at %.3f s", task.name, since, over)
+    end
+    count.attempts, count.since = 0, since
+  elseif came > over and not task.alloc.stopping then
+    self.world:violate("%s counts on in an interval that ended at %.3f s", task.name, over)
+  end
   count.attempts = count.attempts + 1
   if to ~= "waiting" then return end
   local delay, allowed = task.wake_at - now, false
   if policy.attempts > 0 and count.attempts <= policy.attempts then
     allowed = delay >= policy.delay - 1e-6 and delay <= policy.delay * 1.25 + 1e-6
   elseif policy.attempts > 0 and policy.mode == "delay" then
-    local late = delay - (count.since + policy.interval - now)  -- by the time that a hook took
-    allowed = late > -1e-3 and late < self.world.options.hook_timeout * 3 + 1e-3
+    local decided = count.since + policy.interval - delay
+    allowed = decided > came - 1e-3 and decided < now + 1e-3
   end
   if not allowed then
     self.world:violate("%s is restarted in %.3f s at attempt %d of %d in %g s (delay %g, mode %s)", task.name, delay, count.attempts,
@@ -145,6 +154,7 @@ function Invariants:on_transition(process, task, from, to, cause)
     if late < -1e-6 or late > 1 then self.world:violate("%s begins %.3f s after its delay was over", task.name, late) end
   end
   count.wake_at = to == "waiting" and math.max(task.wake_at, now) or nil  -- it may be over when another takes it up
+  count.came = now
   if to == "creating" then check_alone(self, process, task) end
   if from == "cleanup" then check_end(self, task, to) end
 end
