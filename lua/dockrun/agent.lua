@@ -309,26 +309,32 @@ function Agent:kill()
   await_all(self)
 end
 
--- Whether a task runs, or has ended. The turn of a poststop task comes later; an allocation that is ending goes on to its
--- end.
+-- Whether a task runs, has run and waits to begin anew, or has ended. The turn of a poststop task comes later; an allocation
+-- that is ending goes on to its end.
 local function has_settled(task)
   if task:ended() then return true end
   if task.stopping or task.alloc.ending then return false end
   local last = task.context.spec.lifecycle and task.context.spec.lifecycle.hook == "poststop"
-  return last or task.watching
+  return last or task.watching or task.started and task.state == "waiting"
 end
 
-local function await_running(task)
-  while not has_settled(task) do runtime.sleep(0.02) end
+-- All at one moment: who goes then leaves no call of the engine's half done.
+local function await_settled(tasks)
+  local settled
+  repeat
+    settled = true
+    for _, task in ipairs(tasks) do settled = settled and has_settled(task) end
+    if not settled then runtime.sleep(0.02) end
+  until settled
 end
 
 --- Waits until every task of a job runs, or has ended.
 ---@param job string
 ---@return string[] failures  why a task failed
 function Agent:await_running(job)
-  local failures = {}
-  for _, task in ipairs(tasks_of(self, job)) do
-    await_running(task)
+  local failures, tasks = {}, tasks_of(self, job)
+  await_settled(tasks)
+  for _, task in ipairs(tasks) do
     if task.state == "failed" then failures[#failures + 1] = ("%s.%s: %s"):format(task.group, task.name, task.error or "it failed") end
   end
   return failures
@@ -345,10 +351,8 @@ end
 ---@return boolean ok  none has failed
 function Agent:detach()
   local ok = true
-  for _, task in ipairs(self.tasks) do
-    await_running(task)
-    ok = ok and task.state ~= "failed"
-  end
+  await_settled(self.tasks)
+  for _, task in ipairs(self.tasks) do ok = ok and task.state ~= "failed" end
   self:let_go()
   return ok
 end

@@ -69,7 +69,8 @@ end
 --- Leaves a container that runs to itself: nothing of the task happens any more.
 function M:detach()
   self.detached = true
-  if self.watching or self.state == "received" then self.coroutine:cancel "detached" end
+  local at_rest = self.watching or self.state == "received" or self.state == "waiting"
+  if at_rest then self.coroutine:cancel "detached" end
 end
 
 return M
