@@ -17,7 +17,14 @@ show("endpoint", engine:endpoint())
 -- Whatever happens from here on, Ctrl-C too, the engine is left as it was.
 local had_image = engine:image_inspect(IMAGE) ~= nil
 local _ <close> = setmetatable({}, { __close = function()
-  if not had_image then engine:image_remove(IMAGE) end
+  if had_image then return end
+  local removed, err
+  for _ = 1, 50 do  -- the engine may still be about to let go of the container that had it
+    removed, err = engine:image_remove(IMAGE)
+    if removed or err.status == 404 then return end
+    dockrun.sleep(0.1)
+  end
+  io.stderr:write(("the image %s is left: %s\n"):format(IMAGE, err))
 end })
 if not had_image then assert(dofile(here .. "/busybox.lua")(engine, IMAGE)) end
 show("image", IMAGE .. (had_image and ", which is here" or ", made from the static busybox"))
