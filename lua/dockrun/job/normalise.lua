@@ -35,6 +35,7 @@ end
 ---@class RowIndex          what is asked of a list of rows for every block that is read by it
 ---@field known table<string, integer>  key -> which row
 ---@field always integer[]    rows to be read also where their key is not there
+---@field wanted integer[]    the last answer of wanted_of, used again: no block stands in another by the same rows
 ---@field new fun(): table      a block in which nothing is said
 ---@field used string[]       keys, for hints
 ---@field unused string[]
@@ -58,7 +59,7 @@ end
 local function index_of(rows)
   local index = indexes[rows]
   if index then return index end
-  index = { known = {}, always = {}, used = {}, unused = {} }
+  index = { known = {}, always = {}, wanted = {}, used = {}, unused = {} }
   local defaults = {}
   for i, row in ipairs(rows) do
     local always = type(row.default) == "table" or row.required
@@ -262,14 +263,24 @@ end
 -- reading anyhow; and whether it has a key that none knows.
 local function wanted_of(index, raw, named)
   local known, always, stray = index.known, index.always, false
-  local numbers = table.move(always, 1, #always, 1, {})
+  local numbers, n = index.wanted, #always
+  table.move(always, 1, n, 1, numbers)
   for key in next, raw do
     local number = known[key]
-    if number then numbers[#numbers + 1] = number else stray = true end
+    if number then
+      n = n + 1
+      numbers[n] = number
+    else
+      stray = true
+    end
   end
   if named then
-    for key in next, named do numbers[#numbers + 1] = known[key] end
+    for key in next, named do
+      n = n + 1
+      numbers[n] = known[key]
+    end
   end
+  for i = #numbers, n + 1, -1 do numbers[i] = nil end
   table.sort(numbers)
   return numbers, stray
 end

@@ -68,8 +68,7 @@ end
 
 -- A policy, with what it leaves out taken from the one around it.
 local function restart(reading, policy, around)
-  local whole = {}
-  for key, value in pairs(around) do whole[key] = value end
+  local whole = { attempts = around.attempts, interval = around.interval, delay = around.delay, mode = around.mode }
   for key, value in pairs(policy or {}) do whole[key] = value end
   if policy and whole.attempts * whole.delay > whole.interval then
     reading.problems:warn(reading.paths[policy], ("%d attempts with a delay of %g s never happen within %g s"):format(
