@@ -5,8 +5,11 @@ local uv = require "luv"
 
 local M = {}
 
---- Where the specs' allocations have their directories: in the build tree of this checkout.
-M.state_dir = uv.cwd() .. "/build/spec-state"
+--- What the state directories of specs are called, each with its process's number.
+M.state_prefix = "spec-state-"
+
+--- The state of this process's specs: in the build tree of this checkout.
+M.state_dir = ("%s/build/%s%d"):format(uv.cwd(), M.state_prefix, uv.os_getpid())
 
 --- A name that no other copy of the specs uses at this moment.
 ---@param stem string

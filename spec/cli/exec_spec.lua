@@ -64,13 +64,19 @@ describe("a running task", function()
   end)
 
   it("gives the command the size of our terminal, now and later, and what is typed", function()
-    local inner = ([[stty rows 33 cols 101; (sleep 2; stty rows 20 cols 60 </dev/tty) & ]]
-      .. [['%s' --endpoint %s exec -it %s -- sh -c 'sleep 1; stty size; read line; stty size; echo got $line']]):format(
-      process.program, endpoint, name)
-    local path, file = jobs.write(inner, ".sh")
+    local seen, seen_file = jobs.write("", ".log")
+    local path, file = jobs.write(([[
+      stty rows 33 cols 101
+      (until grep -q '33 101' %s; do sleep 0.1; done; stty rows 20 cols 60 </dev/tty) &
+      '%s' --endpoint %s exec -it %s -- sh -c '
+        await() { until [ "$(stty size)" = "$*" ]; do sleep 0.1; done; stty size; }
+        await 33 101; read line; await 20 60; echo got $line']]):format(seen, process.program, endpoint, name), ".sh")
     local _ <close> = file
-    local shell = ("(sleep 4; echo hello; sleep 1) | script -qec 'sh %s' /dev/null"):format(path)
-    local result = process.run({ "-c", shell }, { program = "sh" })
+    local _ <close> = seen_file
+    local shell = ([[
+      wait_for() { until grep -q "$1" %s; do sleep 0.1; done; }
+      (wait_for '33 101'; echo hello; wait_for 'got hello') | timeout 60 script -qefc 'sh %s' %s]]):format(seen, path, seen)
+    local result = process.run({ "-c", shell }, { program = "sh", timeout = 90 })
     assert.matches("33 101\r\n.*20 60\r\ngot hello\r\n", result.stdout)
   end)
 
