@@ -136,6 +136,7 @@ return {
       stop.await()
       return result, problem
     end)
+    pcall(stop.await)  -- who asked for a stop as well is to hear that it is done; one more Ctrl-C breaks that off
     stop.cut_off()
     if not args.detach or code == 130 then agent:close() end
     return code, err
