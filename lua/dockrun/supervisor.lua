@@ -89,14 +89,19 @@ local function submit(self, source)
   return { failures = self.agent:await_running(job.name) }
 end
 
--- A job of the state, by the text that it was read from; without one, by what its containers carry.
-local function recover(self, known)
-  local found, err = recovery.find(self.agent.engine, self.agent.state, known.name)
-  if not found then return nil, err end
-  if recovery.is_over(found) then return recovery.finish(self.agent, found, known.name) end  -- it was killed before it could say so
-  return start(self, known.name, function()
-    if not known.source then return apply.take_over(self.agent, known.name) end
-    return apply.run(self.agent, read(self, known.source), known.source, self.dockrun)
+-- A job of the state, by the text that it was read from; without one, by what its containers carry. What the state has of
+-- it counts once it is held: until then somebody else may have stopped it.
+local function recover(self, name)
+  local agent = self.agent
+  return start(self, name, function()
+    local known, err = agent.state:job(name)
+    if not known or known.status ~= "running" then return not err or nil, err end
+    local found
+    found, err = recovery.find(agent.engine, agent.state, name)
+    if not found then return nil, err end
+    if recovery.is_over(found) then return recovery.finish(agent, found, name) end  -- it was killed before it could say so
+    if not known.source then return apply.take_over(agent, name) end
+    return apply.run(agent, read(self, known.source), known.source, self.dockrun)
   end)
 end
 
@@ -110,7 +115,7 @@ local function take_over(self)
   end
   for _, known in ipairs(jobs) do
     if known.status == "running" and known.endpoint == agent.engine:endpoint() and not self.jobs[known.name] then
-      local ok, why = recover(self, known)
+      local ok, why = recover(self, known.name)
       if not ok and why.kind ~= "taken" then agent:warn(why) end
     end
   end
