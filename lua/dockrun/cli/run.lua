@@ -64,13 +64,13 @@ local function interruptible(agent, name, run)
   if ok then return code, err end
   if type(code) ~= "table" or code.kind ~= "cancelled" then error(code, 0) end
   output.say("info", ("%s: stopping; once more to kill"):format(code))
-  local stopped, why = pcall(apply.stop, agent, name, tostring(code))
-  if not stopped then
-    output.say("warn", ("%s: killing"):format(why))
-    stopped, err = apply.kill(agent, name)
-    if not stopped then return nil, err end
-  end
-  return 130
+  local done, found, why = pcall(apply.stop, agent, name, tostring(code))
+  if done and why then return nil, why end
+  if done then return 130 end
+  output.say("warn", ("%s: killing"):format(found))
+  local killed
+  killed, err = apply.kill(agent, name)
+  return killed and 130 or nil, err
 end
 
 -- What another process asks for: one stop, however often it is asked.
