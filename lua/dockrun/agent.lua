@@ -295,7 +295,11 @@ end
 ---@param job string
 ---@param reason? string
 function Agent:stop_aside(job, reason)
-  local stop = runtime.spawn_free(self.stop_job, self, job, reason)
+  local stop
+  stop = runtime.spawn_free(function()
+    local _ <close> = setmetatable({}, { __close = function() self.stops[stop] = nil end })
+    self:stop_job(job, reason)
+  end)
   self.stops[stop] = true
 end
 
