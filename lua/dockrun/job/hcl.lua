@@ -240,30 +240,36 @@ function Parser:item(holder, expected)
   self:put(holder, key, value, from)
 end
 
--- The next item, where it is as simple as most.
-function Parser:simple_item(holder)
+-- The next items, where they are as simple as most.
+function Parser:simple_items(holder)
   local lexer = self.lexer
   if lexer.kind ~= "name" or self.depth == tree.DEEPEST then return false end
-  local key, from, value = lexer.value, lexer.from, lexer:simple_item()
-  if value == nil then return false end
-  if value == Lexer.opening then
-    value = {}
-    self.shapes[value] = "object"
+  local key, from = lexer.value, lexer.from
+  local settings = lexer:run()
+  if not settings then return false end
+  if settings == Lexer.opening then
+    local block = {}
+    self.shapes[block] = "object"
     self.depth = self.depth + 1
-    self:items(value, "}", "a key or '}'")
+    self:items(block, "}", "a key or '}'")
     self:finish()
+    self:put(holder, key, block, from)
+    return true
   end
-  self:put(holder, key, value, from)
+  for i = 1, #settings, 2 do
+    if holder[settings[i]] ~= nil then self:set_twice() end
+    holder[settings[i]] = settings[i + 1]
+  end
   return true
 end
 
-function Careful.simple_item() return false end
+function Careful.simple_items() return false end
 
 -- What stands in a block or a file. Nomad's reader takes a comma after an item, and does without.
 function Parser:items(holder, close, expected)
   local lexer = self.lexer
   while lexer.kind ~= close do
-    if not self:simple_item(holder) then self:item(holder, expected) end
+    if not self:simple_items(holder) then self:item(holder, expected) end
     if lexer.kind == "," then lexer:next() end
   end
 end
@@ -307,7 +313,8 @@ end
 ---@return table? raw
 ---@return (fun(): table, HclLocate)|HclProblem[] again  the same once more, with the places of its values
 function M.read(text)
-  text = text:gsub("^\xef\xbb\xbf", ""):gsub("\r\n", "\n")
+  text = text:gsub("^\xef\xbb\xbf", "")
+  if text:find("\r\n", 1, true) then text = text:gsub("\r\n", "\n") end
   local ok, root, parser = pcall(parse, text, Parser)
   if not ok or parser.twice then return parse_carefully(text) end
   return root, function() return parse_carefully(text) end

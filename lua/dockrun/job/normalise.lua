@@ -17,6 +17,7 @@ local M = {}
 ---@field paths table<table, string>  normalised block -> its path
 ---@field noted table<SchemaRow, true>  unused keys that were told
 ---@field hints table<RowIndex, table<string, string>>  what may be meant by a key that is unknown
+---@field wanted table<SchemaRow[], table>  see Reading:wanted_rows
 local Reading = {}
 Reading.__index = Reading
 
@@ -35,7 +36,6 @@ end
 ---@class RowIndex          what is asked of a list of rows for every block that is read by it
 ---@field known table<string, integer>  key -> which row
 ---@field always integer[]    rows to be read also where their key is not there
----@field wanted integer[]    the last answer of wanted_of, used again: no block stands in another by the same rows
 ---@field new fun(): table      a block in which nothing is said
 ---@field used string[]       keys, for hints
 ---@field unused string[]
@@ -59,7 +59,7 @@ end
 local function index_of(rows)
   local index = indexes[rows]
   if index then return index end
-  index = { known = {}, always = {}, wanted = {}, used = {}, unused = {} }
+  index = { known = {}, always = {}, used = {}, unused = {} }
   local defaults = {}
   for i, row in ipairs(rows) do
     local always = type(row.default) == "table" or row.required
@@ -259,30 +259,48 @@ function Reading:value(row, raw, path)
   self.problems:add(at or sub(path, key), why)
 end
 
--- Which rows to read for a block, in their order, some perhaps twice: those that it has a key for, and those that want
--- reading anyhow; and whether it has a key that none knows.
-local function wanted_of(index, raw, named)
-  local known, always, stray = index.known, index.always, false
-  local numbers, n = index.wanted, #always
-  table.move(always, 1, n, 1, numbers)
+-- The rows of some numbers, in their order, each once.
+local function in_order(rows, numbers)
+  table.sort(numbers)
+  local list = {}
+  for i, number in ipairs(numbers) do
+    if number ~= numbers[i - 1] then list[#list + 1] = rows[number] end
+  end
+  return list
+end
+
+local function branch(node, key)
+  local new = {}
+  node[key] = new
+  return new
+end
+
+local ROWS = {}  -- the key of what a node of Reading.wanted has come to
+
+-- Which rows to read for a block: those that it has a key for, and those that want reading anyhow; and whether it has a
+-- key that none knows. Most blocks have the keys of one before: what those asked for is found key by key in a tree.
+function Reading:wanted_rows(rows, index, raw, named)
+  local known, stray = index.known, false
+  local node = self.wanted[rows] or branch(self.wanted, rows)
   for key in next, raw do
-    local number = known[key]
-    if number then
-      n = n + 1
-      numbers[n] = number
+    local deeper = node[key]
+    if deeper then
+      node = deeper
+    elseif known[key] then
+      node = branch(node, key)
     else
       stray = true
     end
   end
-  if named then
-    for key in next, named do
-      n = n + 1
-      numbers[n] = known[key]
+  for key in next, named or {} do node = node[key] or branch(node, key) end
+  if not node[ROWS] then
+    local numbers = table.move(index.always, 1, #index.always, 1, {})
+    for _, holder in ipairs { raw, named } do
+      for key in next, holder do numbers[#numbers + 1] = known[key] end
     end
+    node[ROWS] = in_order(rows, numbers)
   end
-  for i = #numbers, n + 1, -1 do numbers[i] = nil end
-  table.sort(numbers)
-  return numbers, stray
+  return node[ROWS], stray
 end
 
 function Reading:unknown_keys(index, raw, path)
@@ -310,17 +328,12 @@ function Reading:block(rows, raw, path, named)
     self.problems:add(path, ("must be a block, not %s"):format(types.show(raw)))
     return block
   end
-  local wanted, stray = wanted_of(index, raw, named)
+  local wanted, stray = self:wanted_rows(rows, index, raw, named)
   if stray then self:unknown_keys(index, raw, path) end
-  local last
   for i = 1, #wanted do
-    local number = wanted[i]
-    if number ~= last then
-      local row = rows[number]
-      local outside = named and named[row.name] ~= nil
-      block[row.name] = self:value(row, outside and named or raw, path)
-      last = number
-    end
+    local row = wanted[i]
+    local outside = named and named[row.name] ~= nil
+    block[row.name] = self:value(row, outside and named or raw, path)
   end
   return block
 end
@@ -331,7 +344,7 @@ end
 ---@param locate? fun(holder: table, key: any): integer?, integer?
 ---@return table? job  nil where something is wrong
 function M.job(raw, problems, locate)
-  local self = setmetatable({ problems = problems, locate = locate, paths = {}, noted = {}, hints = {} }, Reading)
+  local self = setmetatable({ problems = problems, locate = locate, paths = {}, noted = {}, hints = {}, wanted = {} }, Reading)
   local jobs = self:block(schema.file, raw, "").job or {}
   if #jobs > 1 then problems:add(self.paths[jobs[2]], ("a file holds one job, and here are %d"):format(#jobs)) end
   if #jobs == 0 and #problems.list == 0 then problems:add("job", "there is no job in the file") end

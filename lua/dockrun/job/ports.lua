@@ -28,9 +28,11 @@ local function labels(...)
   return all
 end
 
-local function append(reading, list, port, path)
+-- `key` and `i` tell where in the block at `path`.
+local function append(reading, list, port, path, key, i)
   if not port.label then return end  -- wrong, and said so
   if find(list, port.label) then
+    if key then path = ("%s.%s[%d]"):format(path, key, i) end
     reading.problems:add(path, ("port '%s' is asked for twice"):format(port.label))
   else
     list[#list + 1] = port
@@ -42,10 +44,10 @@ end
 local function asked(reading, network, fixed)
   local list, path = json.array {}, reading.paths[network]
   for i, label in ipairs(network.dynamic_ports or {}) do
-    append(reading, list, { label = label, to = target(label) }, ("%s.dynamic_ports[%d]"):format(path, i))
+    append(reading, list, { label = label, to = target(label) }, path, "dynamic_ports", i)
   end
   for i, number in ipairs(network.reserved_ports or {}) do
-    append(reading, list, { label = tostring(number), static = number, to = number }, ("%s.reserved_ports[%d]"):format(path, i))
+    append(reading, list, { label = tostring(number), static = number, to = number }, path, "reserved_ports", i)
   end
   for _, block in ipairs(network.port or {}) do
     local port = { label = block.label, static = block.static }

@@ -29,11 +29,14 @@ local digit = R "09"
 
 local rest_of_line = (1 - P "\n") ^ 0
 local comment = P "#" * rest_of_line + P "//" * rest_of_line + P "/*" * (1 - P "*/") ^ 0 * "*/"
-local blank = (S " \t\r\n" ^ 1 + comment) ^ 0
+local gap = S " \t\r\n" ^ 0
+local blank = gap * (comment * gap) ^ 0
 
-local plain = (1 - S '"\\\n$' + P "$" * -P "{") ^ 0  -- in a string, what stands for itself
+local unmarked = (1 - S '"\\\n$') ^ 0
+local plain = unmarked * (P "$" * -P "{" * unmarked) ^ 0  -- in a string, what stands for itself
 
-local name = letter * (letter + digit + S "-.") ^ 0
+local further = R("az", "AZ", "09") + S "_-."
+local name = letter * further ^ 0 * (letter * further ^ 0) ^ 0
 
 local token = blank * Cp() * (
   Cc "name" * C(name)
@@ -47,13 +50,14 @@ local token = blank * Cp() * (
 
 local plain_piece = C(plain) * Cp()
 
--- What most of a file is made of, in one go: `key {`, and `key = value`, where the value is text without escapes, a whole
--- number in decimal, a boolean, or a list of those.
-local ended = -(letter + digit + S "-.")
+-- What most of a file is made of, in one go: `key {`, or settings one after another, `key = value` each, where the value
+-- is text without escapes, a whole number in decimal, a boolean, or a list of those; and the token after it.
+local ended = -(letter + further)
 local whole = C(R "19" * digit ^ -14 + P "0") * ended / tonumber
 local simple = '"' * C(plain) * '"' + whole + P "true" * ended * Cc(true) + P "false" * ended * Cc(false)
 local simple_list = "[" * blank * Ct((simple * blank * ("," * blank * simple * blank) ^ 0 * P "," ^ -1 * blank) ^ -1) * "]"
-local item = name * blank * ("=" * blank * (simple + simple_list) + "{" * Cc(Lexer.opening)) * Cp()
+local setting = C(name) * blank * "=" * blank * (simple + simple_list) * blank * ("," * blank) ^ -1
+local run = (Ct(setting ^ 1) + name * blank * "{" * Cc(Lexer.opening)) * token
 
 local function bytes(base) return function(digits) return string.char(tonumber(digits, base)) end end
 
@@ -205,25 +209,29 @@ local function stray(self)
   self.after = select(2, self.text:find(utf8.charpattern, self.from)) + 1
 end
 
-local further = { string = string_slowly, heredoc = heredoc, number = number, ["?"] = stray }
+local slow = { string = string_slowly, heredoc = heredoc, number = number, ["?"] = stray }
+
+-- Takes what `token` captured.
+local function take(self, from, kind, value, after)
+  self.from, self.kind, self.value, self.after = from, kind, value, after
+  local more = value == false and slow[kind]
+  if more then more(self) end
+end
 
 --- Reads the next token.
 ---@return HclLexer self
 function Lexer:next()
-  self.from, self.kind, self.value, self.after = token:match(self.text, self.after)
-  local more = self.value == false and further[self.kind]
-  if more then more(self) end
+  take(self, token:match(self.text, self.after))
   return self
 end
 
---- Reads on after a name if it is the key of a block or of a simple value.
----@return any value  Lexer.opening for a block; nil where it is anything else: nothing is read then
-function Lexer:simple_item()
-  local value, after = item:match(self.text, self.from)
-  if value == nil then return nil end
-  self.after = after
-  self:next()
-  return value
+--- Reads on after a name if it is the key of a block or of a simple setting, and all simple settings after that.
+---@return table|nil settings  Lexer.opening for a block, else key, value, key, value, …; nil where it is anything else:
+---  nothing is read then
+function Lexer:run()
+  local settings, from, kind, value, after = run:match(self.text, self.from)
+  if settings then take(self, from, kind, value, after) end
+  return settings
 end
 
 return Lexer

@@ -2,6 +2,7 @@
 --- an object has twice, of which a reader of JSON keeps one (RFC 8259, section 4, leaves it open).
 
 local json = require "dockrun.core.json"
+local lpeg = require "lpeg"
 
 local M = {}
 
@@ -85,16 +86,19 @@ function Reader:value()
   return self:scalar()
 end
 
+local Cc, Ct, P, S = lpeg.Cc, lpeg.Ct, lpeg.P, lpeg.S
+
+-- One capture for each key whose value is not null.
+local bare = (1 - S '"\\') ^ 0
+local quoted = '"' * bare * (P "\\" * 1 * bare) ^ 0 * '"'
+local other = ((1 - S '":') ^ 1 + quoted) ^ 0
+local kept_keys = Ct((other * ":" * S " \t\r\n" ^ 0 * (P "null" + Cc(true))) ^ 0)
+
 --- Whether an object of this text may have a key twice.
 ---@param text string   JSON
 ---@param kept integer  keys that the decoded value has in all
 ---@return boolean
-function M.has_twice(text, kept)
-  local bare = text:gsub("\\.", ""):gsub('"[^"]*"', '"')  -- each string is a quote
-  local _, keys = bare:gsub('"%s*:', "")
-  local _, nulls = bare:gsub('"%s*:%s*null', "")
-  return keys - nulls ~= kept
-end
+function M.has_twice(text, kept) return #kept_keys:match(text) ~= kept end
 
 --- Reads it.
 ---@param text string  JSON
