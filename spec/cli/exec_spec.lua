@@ -63,6 +63,14 @@ describe("a running task", function()
     assert.matches("/dev/pts/0", result.stdout)
   end)
 
+  it("leaves our terminal as it was", function()
+    local path, file = jobs.write(([[before=$(stty -g); '%s' --endpoint %s exec -it %s -- true; [ "$(stty -g)" = "$before" ] && echo the same]])
+      :format(process.program, endpoint, name), ".sh")
+    local _ <close> = file
+    local result = process.run({ "-c", ("script -qec 'sh %s' /dev/null < /dev/null"):format(path) }, { program = "sh" })
+    assert.matches("the same", result.stdout)
+  end)
+
   it("gives the command the size of our terminal, now and later, and what is typed", function()
     local seen, seen_file = jobs.write("", ".log")
     local path, file = jobs.write(([[

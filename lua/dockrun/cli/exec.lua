@@ -24,29 +24,38 @@ local function find(engine, target)
   return running[1]  -- of several allocations of one task, the first
 end
 
+-- Tells the engine the terminal's size. It refuses one until the command's process is there.
+local function resize(engine, id, tty)
+  for i = 1, 10 do
+    local columns, rows = tty:get_winsize()
+    if not columns or engine:exec_resize(id, { w = columns, h = rows }) then return end
+    dockrun.sleep(0.02 * i)
+  end
+end
+
 -- The terminal, byte by byte as it is typed, for as long as the command runs.
 local function raw_terminal(engine, id)
-  local tty = assert(uv.new_tty(0, true))
-  local function fit()
-    local columns, rows = tty:get_winsize()
-    if columns then engine:exec_resize(id, { w = columns, h = rows }) end
-  end
-  local resized = uv.new_signal()
-  resized:start("sigwinch", fit)
+  local tty, signal, changes = assert(uv.new_tty(0, true)), uv.new_signal(), dockrun.queue()
+  signal:start("sigwinch", function() changes:push(true) end)
   tty:set_mode(2)  -- UV_TTY_MODE_IO: nothing is added to what the command writes either
-  fit()
+  changes:push(true)
+  -- One size after the other: of two at once, the engine may take the later one first.
+  local resizing = dockrun.spawn(function()
+    while changes:pop() do resize(engine, id, tty) end
+  end)
   return tty, setmetatable({}, { __close = function()
+    resizing:cancel()
+    signal:close()
     tty:set_mode(0)
-    resized:close()
+    tty:close()
   end })
 end
 
 local function plain_input()
-  local kind = uv.guess_handle(0)
-  if kind == "file" then return nil end
+  if uv.guess_handle(0) == "file" then return nil end
   local pipe = uv.new_pipe()
   pipe:open(0)
-  return pipe
+  return pipe, setmetatable({}, { __close = function() pipe:close() end })
 end
 
 -- Our stdin becomes the command's, until it ends.
@@ -114,19 +123,18 @@ return {
     stream, err = engine:exec_start(made.Id, { body = { Detach = false, Tty = args.tty or false }, tty = args.tty or nil })
     if not stream then return nil, err end
     local _ <close> = stream
-    local input, restore
+    local input, closer
     if args.tty then
-      input, restore = raw_terminal(engine, made.Id)
+      input, closer = raw_terminal(engine, made.Id)
     elseif args.interactive then
-      input = plain_input()
+      input, closer = plain_input()
     end
-    local _ <close> = restore
+    local _ <close> = closer
     local forwarding = args.interactive and dockrun.spawn(forward, stream, input)
     local kept = args.json and {}
     local refused
     refused, err = show(engine, made.Id, stream, kept)
     if forwarding then forwarding:cancel() end
-    if input then input:close() end
     if err then return nil, err end
     if refused then
       output.say("error", refused)
