@@ -64,8 +64,10 @@ describe("a running task", function()
   end)
 
   it("leaves our terminal as it was", function()
-    local path, file = jobs.write(([[before=$(stty -g); '%s' --endpoint %s exec -it %s -- true; [ "$(stty -g)" = "$before" ] && echo the same]])
-      :format(process.program, endpoint, name), ".sh")
+    local path, file = jobs.write(([[
+      before=$(stty -g)
+      '%s' --endpoint %s exec -it %s -- true
+      [ "$(stty -g)" = "$before" ] && echo the same]]):format(process.program, endpoint, name), ".sh")
     local _ <close> = file
     local result = process.run({ "-c", ("script -qec 'sh %s' /dev/null < /dev/null"):format(path) }, { program = "sh" })
     assert.matches("the same", result.stdout)
