@@ -17,7 +17,7 @@ local M = {}
 ---@field paths table<table, string>  normalised block -> its path
 ---@field noted table<SchemaRow, true>  unused keys that were told
 ---@field hints table<RowIndex, table<string, string>>  what may be meant by a key that is unknown
----@field wanted table<SchemaRow[], table>  see Reading:wanted_rows
+---@field wanted table<SchemaRow[], table>  see Reading:steps
 local Reading = {}
 Reading.__index = Reading
 
@@ -236,6 +236,14 @@ function Reading:default(row, path)
   return value
 end
 
+-- Its path is made where it is needed: most values are right.
+function Reading:scalar(row, scalar, value, key, path)
+  local read, why = scalar(value)
+  if read ~= nil and (row.check or row.values) then why = complaint(row, read) end
+  if not why then return read end
+  self.problems:add(sub(path, key), why)
+end
+
 function Reading:value(row, raw, path)
   local key, value = row.name, raw[row.name]
   if row.also or row.was then value, key = given(row, raw) end
@@ -250,23 +258,28 @@ function Reading:value(row, raw, path)
     self.problems:warn(sub(path, key), "known to Nomad; not used on a single host")
   end
   local read = readers[row.type]
-  local at = (read or self.locate) and sub(path, key)  -- else only where it is needed: most values are right
+  local at = (read or self.locate) and sub(path, key)
   if self.locate then self:place(at, raw, key) end
   if read then return read(self, row, value, at) end
-  local scalar, why = types[row.type](value)
-  if scalar ~= nil and (row.check or row.values) then why = complaint(row, scalar) end
-  if not why then return scalar end
-  self.problems:add(at or sub(path, key), why)
+  return self:scalar(row, types[row.type], value, key, path)
 end
 
--- The rows of some numbers, in their order, each once.
-local function in_order(rows, numbers)
+---@class Step             how to read a row for blocks that have some keys and no others
+---@field row SchemaRow
+---@field scalar? fun(value: any): any, string?  where there is nothing to it but a scalar
+---@field absent boolean   no key of its is there
+
+-- The steps of rows by their numbers, in their order, each once; `there` holds the numbers of keys that are there.
+local function steps_of(rows, numbers, there)
   table.sort(numbers)
-  local list = {}
+  local steps = {}
   for i, number in ipairs(numbers) do
-    if number ~= numbers[i - 1] then list[#list + 1] = rows[number] end
+    local row = rows[number]
+    local plain = not (readers[row.type] or row.also or row.was or row.older or row.unused)
+    local step = { row = row, scalar = plain and types[row.type] or nil, absent = not there[number] }
+    if number ~= numbers[i - 1] then steps[#steps + 1] = step end
   end
-  return list
+  return steps
 end
 
 local function branch(node, key)
@@ -275,11 +288,11 @@ local function branch(node, key)
   return new
 end
 
-local ROWS = {}  -- the key of what a node of Reading.wanted has come to
+local STEPS = {}  -- the key of what a node of Reading.wanted has come to
 
--- Which rows to read for a block: those that it has a key for, and those that want reading anyhow; and whether it has a
--- key that none knows. Most blocks have the keys of one before: what those asked for is found key by key in a tree.
-function Reading:wanted_rows(rows, index, raw, named)
+-- How to read a block: which rows it has a key for, and which want reading anyhow; and whether it has a key that none
+-- knows. Most blocks have the keys of one before: what those asked for is found key by key in a tree.
+function Reading:steps(rows, index, raw, named)
   local known, stray = index.known, false
   local node = self.wanted[rows] or branch(self.wanted, rows)
   for key in next, raw do
@@ -293,14 +306,18 @@ function Reading:wanted_rows(rows, index, raw, named)
     end
   end
   for key in next, named or {} do node = node[key] or branch(node, key) end
-  if not node[ROWS] then
-    local numbers = table.move(index.always, 1, #index.always, 1, {})
+  if not node[STEPS] then
+    local numbers, there = table.move(index.always, 1, #index.always, 1, {}), {}
     for _, holder in ipairs { raw, named } do
-      for key in next, holder do numbers[#numbers + 1] = known[key] end
+      for key in next, holder do
+        local number = known[key]
+        numbers[#numbers + 1] = number
+        there[number or 0] = true
+      end
     end
-    node[ROWS] = in_order(rows, numbers)
+    node[STEPS] = steps_of(rows, numbers, there)
   end
-  return node[ROWS], stray
+  return node[STEPS], stray
 end
 
 function Reading:unknown_keys(index, raw, path)
@@ -328,12 +345,21 @@ function Reading:block(rows, raw, path, named)
     self.problems:add(path, ("must be a block, not %s"):format(types.show(raw)))
     return block
   end
-  local wanted, stray = self:wanted_rows(rows, index, raw, named)
+  local steps, stray = self:steps(rows, index, raw, named)
   if stray then self:unknown_keys(index, raw, path) end
-  for i = 1, #wanted do
-    local row = wanted[i]
-    local outside = named and named[row.name] ~= nil
-    block[row.name] = self:value(row, outside and named or raw, path)
+  local quick = not self.locate
+  for i = 1, #steps do
+    local step = steps[i]
+    local row, scalar = step.row, step.scalar
+    local key, new = row.name, step.absent and defaults[row]
+    local holder = named and named[key] ~= nil and named or raw
+    if new and row.type ~= "block" then
+      block[key] = new()
+    elseif scalar and quick and holder[key] ~= nil then
+      block[key] = self:scalar(row, scalar, holder[key], key, path)
+    else
+      block[key] = self:value(row, holder, path)
+    end
   end
   return block
 end
