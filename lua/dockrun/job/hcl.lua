@@ -240,27 +240,34 @@ function Parser:item(holder, expected)
   self:put(holder, key, value, from)
 end
 
+function Parser:put_run(holder, run)
+  local i = 1
+  while run[i] do
+    local key = run[i]
+    if key == Lexer.block then
+      local value = {}
+      self.shapes[value] = "object"
+      self:put_run(value, run[i + 3])
+      if run[i + 2] then
+        value = { [run[i + 2]] = value }
+        self.shapes[value] = "object"
+      end
+      self:put(holder, run[i + 1], value)
+      i = i + 4
+    else
+      if holder[key] ~= nil then self:set_twice() end
+      holder[key] = run[i + 1]
+      i = i + 2
+    end
+  end
+end
+
 -- The next items, where they are as simple as most.
 function Parser:simple_items(holder)
-  local lexer = self.lexer
-  if lexer.kind ~= "name" or self.depth == tree.DEEPEST then return false end
-  local key, from = lexer.value, lexer.from
-  local settings = lexer:run()
-  if not settings then return false end
-  if settings == Lexer.opening then
-    local block = {}
-    self.shapes[block] = "object"
-    self.depth = self.depth + 1
-    self:items(block, "}", "a key or '}'")
-    self:finish()
-    self:put(holder, key, block, from)
-    return true
-  end
-  for i = 1, #settings, 2 do
-    if holder[settings[i]] ~= nil then self:set_twice() end
-    holder[settings[i]] = settings[i + 1]
-  end
-  return true
+  if self.depth + 2 * Lexer.LEVELS >= tree.DEEPEST then return false end  -- a label makes a block two levels
+  local run = self.lexer:run()
+  if run then self:put_run(holder, run) end
+  return run ~= nil
 end
 
 function Careful.simple_items() return false end

@@ -19,8 +19,9 @@ local C, Cc, Cp, Ct, P, R, S = lpeg.C, lpeg.Cc, lpeg.Cp, lpeg.Ct, lpeg.P, lpeg.R
 local Lexer = {}
 Lexer.__index = Lexer
 
---- Stands for a block that begins.
-Lexer.opening = {}
+--- In a run, what stands before a block; and how many blocks may stand in each other there: what is not as simple as
+--- that is looked at once on each level.
+Lexer.block, Lexer.LEVELS = {}, 4
 
 -- Blanks and quotes of typography, U+00A0, U+2000 to U+207F and U+3000 to U+303F, are no letters.
 local typography = P "\xc2\xa0" + P "\xe2\x80" + P "\xe2\x81" + P "\xe3\x80"
@@ -50,14 +51,23 @@ local token = blank * Cp() * (
 
 local plain_piece = C(plain) * Cp()
 
--- What most of a file is made of, in one go: `key {`, or settings one after another, `key = value` each, where the value
--- is text without escapes, a whole number in decimal, a boolean, or a list of those; and the token after it.
+-- What most of a file is made of, in one go: `key = value`, where the value is text without escapes, a whole number in
+-- decimal, a boolean, or a list of those; and blocks with one label at most that hold nothing else; and the token after
+-- them.
 local ended = -(letter + further)
 local whole = C(R "19" * digit ^ -14 + P "0") * ended / tonumber
 local simple = '"' * C(plain) * '"' + whole + P "true" * ended * Cc(true) + P "false" * ended * Cc(false)
 local simple_list = "[" * blank * Ct((simple * blank * ("," * blank * simple * blank) ^ 0 * P "," ^ -1 * blank) ^ -1) * "]"
-local setting = C(name) * blank * "=" * blank * (simple + simple_list) * blank * ("," * blank) ^ -1
-local run = (Ct(setting ^ 1) + name * blank * "{" * Cc(Lexer.opening)) * token
+local key = C(name) + '"' * C(plain) * '"'
+local setting = key * blank * "=" * blank * (simple + simple_list)
+local label = S " \t" ^ 1 * key + Cc(false)
+local between = blank * ("," * blank) ^ -1
+local items = setting * between
+for _ = 1, Lexer.LEVELS do
+  local block = Cc(Lexer.block) * key * label * blank * "{" * blank * Ct(items ^ 0) * "}"
+  items = (setting + block) * between
+end
+local run = Ct(items ^ 1) * token
 
 local function bytes(base) return function(digits) return string.char(tonumber(digits, base)) end end
 
@@ -225,13 +235,13 @@ function Lexer:next()
   return self
 end
 
---- Reads on after a name if it is the key of a block or of a simple setting, and all simple settings after that.
----@return table|nil settings  Lexer.opening for a block, else key, value, key, value, …; nil where it is anything else:
----  nothing is read then
+--- Reads on as far as all is simple, if the token is the key of something that is.
+---@return table? run  key, value, key, value, …, or for a block: Lexer.block, key, label or false, and the run that it
+---  holds; nil where nothing was read
 function Lexer:run()
-  local settings, from, kind, value, after = run:match(self.text, self.from)
-  if settings then take(self, from, kind, value, after) end
-  return settings
+  local found, from, kind, value, after = run:match(self.text, self.from)
+  if found then take(self, from, kind, value, after) end
+  return found
 end
 
 return Lexer
