@@ -53,7 +53,7 @@ local function circle(tasks, by_name)
     way[#way] = nil
   end
   for _, task in ipairs(tasks) do
-    local found = visit(task)
+    local found = task.depends_on and visit(task)
     if found then return found, task end
   end
 end

@@ -60,8 +60,9 @@ end
 
 -- Together with the list that a normalised job has already: the same ports again, or none.
 local function merge(reading, list, known)
+  if not known then return list end
   local result = json.array {}
-  for _, block in ipairs(known or {}) do
+  for _, block in ipairs(known) do
     append(reading, result, { label = block.label, static = block.static, to = block.to }, reading.paths[block])
   end
   for _, port in ipairs(list) do
@@ -77,7 +78,8 @@ end
 
 -- port_map of newer Nomad: where a label leads in the container. What a normalised job knows leads there already.
 local function map(reading, list, known, config, fixed)
-  for label, to in pairs(config.port_map or {}) do
+  if not config.port_map then return end
+  for label, to in pairs(config.port_map) do
     local port, path = find(list, label) or find(known, label), ("%s.port_map.%s"):format(reading.paths[config], label)
     if not port then
       reading.problems:add(path, ("the task has no port '%s'%s"):format(label, nearest.hint(label, labels(list, known))))
@@ -93,6 +95,7 @@ end
 local function take(reading, list, task, group, shared, fixed, taken)
   local own = task.resources.network.ports or {}
   local wanted = task.config.ports
+  if #shared == 0 and not wanted then return end
   local function copy(port)
     taken[port.label] = true
     local mine = { label = port.label, static = port.static, to = port.to }

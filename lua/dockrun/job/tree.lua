@@ -82,9 +82,12 @@ function M.named(value, key, known, found, holder, at)
     found(type(value[key]) ~= "table" and value[key] or nil, value, holder, at)
   else
     for _, label in ipairs(M.keys(value)) do
-      local bodies = value[label]
-      if not M.is_list(bodies) then bodies = { bodies } end
-      for _, body in ipairs(bodies) do found(label, body, value, label) end
+      local body = value[label]
+      if M.is_list(body) then
+        for _, one in ipairs(body) do found(label, one, value, label) end
+      else
+        found(label, body, value, label)
+      end
     end
   end
 end
