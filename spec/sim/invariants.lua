@@ -73,7 +73,7 @@ local function check_restart(self, task, to)
   local policy, now, count, since = task.restarts.policy, self.world.sched.time, self.seen[task], task.restarts.since
   local came, over = count.came or now, count.since + policy.interval
   if since ~= count.since then
-    if since < math.max(came, over) or since > now or task.alloc.stopping then
+    if since < math.max(came, over) or since > now or count.stopping then
       self.world:violate("%s begins an interval at %.3f s, and the last one ends at %.3f s", task.name, since, over)
     end
     count.attempts, count.since = 0, since
@@ -154,7 +154,7 @@ function Invariants:on_transition(process, task, from, to, cause)
     if late < -1e-6 or late > 1 then self.world:violate("%s begins %.3f s after its delay was over", task.name, late) end
   end
   count.wake_at = to == "waiting" and math.max(task.wake_at, now) or nil  -- it may be over when another takes it up
-  count.came = now
+  count.came, count.stopping = now, task.alloc.stopping
   if to == "creating" then check_alone(self, process, task) end
   if from == "cleanup" then check_end(self, task, to) end
 end
