@@ -1,6 +1,6 @@
 -- Memory runs out, at each point of a script and of a run in turn: a clean error, or none; never a crash, a report of the
--- sanitizers, or a container that nobody knows of. Only the build with sanitizers has the program (spec/faults/oom.c). Every
--- so many points with FAULTS set are all points of the script.
+-- sanitizers, or a container that nobody knows of. Only the build with sanitizers has the program (spec/faults/oom.c). With
+-- FAULTS set, each point of the script is tried, and that many of the run.
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local process = require "spec.process"
@@ -10,7 +10,7 @@ local worlds = require "spec.faults.world"
 local PROGRAM = process.program .. "-oom"
 if not uv.fs_stat(PROGRAM) then return end
 
-local MANY = os.getenv "FAULTS" ~= nil
+local FAULTS = tonumber(os.getenv "FAULTS")
 local WIDTH = 3                          -- at a time
 local FOREVER = 1000000000               -- allocations that fail: none finds memory any more
 local ENDS = { [0] = true, [1] = true, [2] = true, [3] = true, [4] = true }
@@ -65,7 +65,7 @@ describe("memory that runs out", function()
     local function run(env) return process.run({ "spec/faults/oom.lua" }, { program = PROGRAM, env = env }) end
     local count = count_of(run)
     assert.truthy(count > 1000)
-    try(points(count, MANY and 1 or 97), function(point) return flaw_of(run { DOCKRUN_OOM = point }) end)
+    try(points(count, FAULTS and 1 or 97), function(point) return flaw_of(run { DOCKRUN_OOM = point }) end)
   end)
 
   it("ends a run with an error, or lets it go on, and loses no container", function()
@@ -76,7 +76,7 @@ describe("memory that runs out", function()
       local result = world:run({ "run", "--json", world.job_file }, { program = PROGRAM, env = env })
       assert.equal(0, result.code, result.stderr)
     end)
-    try(points(count, MANY and count // 100 or count // 8), function(point)
+    try(points(count, math.max(1, 3 * count // (FAULTS or 24))), function(point)
       local world <close> = worlds.new(shared.endpoint)
       local result = world:run({ "run", "--json", world.job_file }, { program = PROGRAM, env = { DOCKRUN_OOM = point } })
       local why = flaw_of(result)
