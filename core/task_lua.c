@@ -41,7 +41,7 @@ static void leave_join(struct dr_wait *w) {
   j->target = NULL;
 }
 
-static int join(lua_State *L, struct dr_task *t, double timeout, lua_KFunction k) {
+static int wait_for(lua_State *L, struct dr_task *t, double timeout, lua_KFunction k) {
   if (dr_task_ended(t)) return k(L, LUA_OK, 0);
   if (t == t->rt->current) return luaL_error(L, "a task cannot wait for its own end");
   struct dr_join *j = lua_newuserdatauv(L, sizeof *j, 1);
@@ -70,7 +70,20 @@ static int l_await(lua_State *L) {
   struct dr_task *t = check_task(L, 1);
   double timeout = dr_opt_seconds(L, 2, -1);
   lua_settop(L, 1);
-  return join(L, t, timeout, awaited);
+  return wait_for(L, t, timeout, awaited);
+}
+
+static int joined(lua_State *L, int status, lua_KContext ctx) {
+  (void)status, (void)ctx;
+  check_task(L, 1)->observed = true;
+  return 0;
+}
+
+// task:join(): waits until it has ended, however it ended. What it raises is meant for the task that waits.
+static int l_join(lua_State *L) {
+  struct dr_task *t = check_task(L, 1);
+  lua_settop(L, 1);
+  return wait_for(L, t, -1, joined);
 }
 
 // task:cancel([reason]) -> whether it still ran. Raises in it, once, at what it waits for: an error of kind "cancelled"
@@ -95,19 +108,13 @@ static int l_kill(lua_State *L) {
   return 0;
 }
 
-static int closed(lua_State *L, int status, lua_KContext ctx) {
-  (void)status, (void)ctx;
-  check_task(L, 1)->observed = true;
-  return 0;
-}
-
 // A task that leaves its scope is cancelled, and its clean-up awaited.
 static int l_close(lua_State *L) {
   struct dr_task *t = check_task(L, 1);
   lua_settop(L, 1);
   t->observed = true;
   dr_cancel(L, t, 0);
-  return join(L, t, -1, closed);
+  return wait_for(L, t, -1, joined);
 }
 
 // Nobody asked how this task ended, and now nobody can.
@@ -152,9 +159,9 @@ static int l_current(lua_State *L) {
 }
 
 int luaopen_dockrun_core_tasks(lua_State *L) {
-  static const luaL_Reg methods[] = {{"await", l_await},         {"cancel", l_cancel}, {"kill", l_kill},
-                                     {"status", l_status},       {"__close", l_close}, {"__gc", l_gc},
-                                     {"__tostring", l_tostring}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"await", l_await}, {"join", l_join},           {"cancel", l_cancel},
+                                     {"kill", l_kill},   {"status", l_status},       {"__close", l_close},
+                                     {"__gc", l_gc},     {"__tostring", l_tostring}, {NULL, NULL}};
   static const luaL_Reg module[] = {
       {"spawn", l_spawn},  {"spawn_free", l_spawn_free}, {"sleep", l_sleep}, {"current", l_current},
       {"limit", dr_limit}, {"divert", dr_divert},        {NULL, NULL}};

@@ -29,6 +29,7 @@ local M = {}
 ---@field allocs Alloc[]
 ---@field stops table<table, true>  coroutines that stop a job as one of its hooks wished
 ---@field changes table<string, table>  coroutines that bring a job to what it should be, by its name
+---@field leaving? boolean  it lets go of its tasks, and begins nothing any more
 ---@field random fun(): number  from [0, 1)
 ---@field on_transition? fun(task: Task, from: string, to: string, cause: string)
 ---@field on_log? fun(task: Task)  follows a task's output in a coroutine of its own
@@ -152,6 +153,7 @@ end
 ---  what recovery.lua found of its tasks, by name: they go on from there
 ---@return Alloc
 function Agent:start(job, group, index, opts)
+  if self.leaving then error(runtime.error("cancelled", "nothing begins any more: this process lets go of its tasks"), 0) end
   opts = opts or {}
   local meta = opts.meta or {}
   local alloc = allocs.new(self, {
@@ -273,7 +275,7 @@ function Agent:stop_job(job, reason)
   for name, change in pairs(self.changes) do
     if not job or job == name then
       change:cancel(runtime.error("stopped", ("job '%s' was stopped before it was what it should be"):format(name)))
-      pcall(change.await, change)
+      change:join()
     end
   end
   local those, tasks = {}, {}
@@ -298,7 +300,9 @@ function Agent:stop_aside(job, reason)
   local stop
   stop = runtime.spawn_free(function()
     local _ <close> = setmetatable({}, { __close = function() self.stops[stop] = nil end })
-    self:stop_job(job, reason)
+    local ok, err = pcall(self.stop_job, self, job, reason)
+    local let_go = type(err) == "table" and err.kind == "cancelled"  -- of the tasks, meanwhile
+    if not ok and not let_go then error(err, 0) end
   end)
   self.stops[stop] = true
 end
@@ -346,6 +350,7 @@ end
 
 --- Leaves all containers to themselves: nothing of any task happens here any more, and nothing new begins.
 function Agent:let_go()
+  self.leaving = true
   for _, change in pairs(self.changes) do change:cancel "detached" end
   for _, task in ipairs(self.tasks) do task:detach() end
 end

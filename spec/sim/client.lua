@@ -43,7 +43,7 @@ local function exchange(self, timeout, serve)
   local connection
   connection, close = connect(self, function() done(unreachable "connection reset by peer") end)
   local fault = faults:of_call()
-  local delay = fault == "slow" and faults.random() * 8 or 0
+  local delay = fault == "slow" and faults.random() * faults.SLOWEST or 0
   local function fail(...)
     local err = table.pack(...)
     sched:after(faults:latency(), function() done(table.unpack(err, 1, err.n)) end)

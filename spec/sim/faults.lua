@@ -12,6 +12,7 @@ local KINDS = { "drop", "twice", "late", "stalled pull", "broken pull", table.un
 ---@field count integer                of what went wrong
 local Faults = {}
 Faults.__index = Faults
+Faults.SLOWEST = 8  -- seconds that a slow call takes to reach the engine, at most
 
 --- Each world has some kinds of faults, and not others: a world with all of them hides what each alone does.
 ---@param random fun(n?: integer): number

@@ -241,6 +241,11 @@ function Task:await(timeout)
   return table.unpack(self.results, 1, self.results.n)
 end
 
+function Task:join()
+  join(self)
+  self.observed = true
+end
+
 function Task:__close()
   self:cancel()
   self.observed = true

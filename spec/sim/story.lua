@@ -197,6 +197,7 @@ local function stop_everything(world)
     world.agent:interrupt()
     await(world, world.agent, REST)
   end
+  sleep(world, world.faults.SLOWEST)  -- what the engine is still at comes to its end
   local collector = world:dockrun("gc", { json = true }, { options = {
     ["gc.creation_grace"] = 0, ["gc.job_threshold"] = 0, ["docker.cleanup.image_delay"] = 0,
   } })

@@ -125,19 +125,13 @@ local lots = {
   function(task) return stage(task) ~= "poststop" end,
 }
 
-local function join(coroutine)
-  local ok, err = pcall(coroutine.await, coroutine)
-  local status = coroutine:status()
-  if not ok and status ~= "done" and status ~= "failed" then error(err, 0) end
-end
-
 --- Does something for tasks at the same time, and waits until it is done for each.
 ---@param tasks Task[]
 ---@param method string
 function M.each(tasks, method, ...)
   local pending = {}
   for i, task in ipairs(tasks) do pending[i] = runtime.spawn_free(task[method], task, ...) end
-  for _, one in ipairs(pending) do join(one) end
+  for _, one in ipairs(pending) do one:join() end
 end
 
 local function end_lot(self, wanted, reason)
@@ -146,7 +140,7 @@ local function end_lot(self, wanted, reason)
     if wanted(task) and not task:ended() then tasks[#tasks + 1] = task end
   end
   M.each(tasks, "stop", reason)
-  for _, task in ipairs(tasks) do join(task.coroutine) end
+  for _, task in ipairs(tasks) do task.coroutine:join() end
 end
 
 --- Notes that it is to end, so that another process would go on with that.
