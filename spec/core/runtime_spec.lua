@@ -68,6 +68,29 @@ describe("a task", function()
     assert.equal(thrown, other:await())
   end)
 
+  it("is waited for by join, which raises nothing of its", function()
+    local gate = dockrun.queue()
+    local task = dockrun.spawn(function() error(gate:pop(), 0) end)
+    local other = dockrun.spawn(function() return select("#", task:join()) end)
+    settle()
+    assert.equal("waiting", other:status())
+    gate:push "its own affair"
+    assert.equal(0, other:await())
+    assert.equal("failed", task:status())
+    task:join()  -- once more
+  end)
+
+  it("cancels who waits by join, though what that waits for ends at once with it", function()
+    local gate = dockrun.queue()
+    local task = dockrun.spawn(function() gate:pop() end)
+    local other = dockrun.spawn(function() task:join() end)
+    settle()
+    other:cancel "enough"
+    task:cancel "and that too"
+    assert.matches("enough", tostring(error_of(other.await, other)))
+    assert.equal("failed", task:status())
+  end)
+
   it("runs on where an await is out of time", function()
     local gate = dockrun.queue()
     local task = dockrun.spawn(function() return gate:pop() end)
