@@ -93,6 +93,20 @@ describe("dockrun agent", function()
     end
   end)
 
+  it("begins nothing beside what it was replacing, where it ends meanwhile", function()
+    agent = start_agent()
+    local stubborn = "command=trap : TERM; while :; do sleep 1; done"
+    assert.equal(0, dockrun_with("run", "-d", "--var", stubborn, path).code)
+    local first = jobs.containers(engine, name)[1].Id
+    local change <close> = process.start(words { "run", "-d", "--var", "command=exec sleep 700", path }, { timeout = 60 })
+    agent:wait_for '"event":"killing"'
+    agent:kill "SIGTERM"
+    assert.equal(0, agent:wait().code)
+    assert.not_equal(0, change:wait().code)
+    local left = jobs.containers(engine, name)
+    assert.same({ 1, first }, { #left, left[1].Id })
+  end)
+
   it("stops a job for who asks it to", function()
     agent = start_agent()
     assert.equal(0, dockrun_with("run", "-d", path).code)
