@@ -97,7 +97,7 @@ static int l_call(lua_State *L) {
     }
     lua_pushcfunction(L, encode);
     lua_insert(L, AT_BODY);
-    if (lua_pcall(L, 1, 1, 0) != LUA_OK) {  // a hook may have put anything into it
+    if (dr_protected(L, 1, 1) != LUA_OK) {  // a hook may have put anything into it
       dr_fail(&error, "invalid", EINVAL, "%s: its body is not JSON: %s", row->name, luaL_tolstring(L, -1, NULL));
       return dr_return_error(L, &error);
     }

@@ -10,6 +10,7 @@
 #include <sys/random.h>
 
 #include "error.h"
+#include "runtime.h"
 
 static const char ARRAY[] = "dockrun.array";
 static const char CODEC;  // registry key: {encode, decode, mark}
@@ -226,7 +227,7 @@ static void settle(lua_State *L, const char *mark) {
 static int decode_top(lua_State *L, int codec) {
   lua_getfield(L, codec, "decode");
   lua_insert(L, -2);
-  return lua_pcall(L, 1, 1, 0);
+  return dr_protected(L, 1, 1);
 }
 
 int dr_json_decode(lua_State *L, const char *text, size_t len) {

@@ -53,6 +53,15 @@ int dr_interrupted(lua_State *L, int signal) {
   return 1;
 }
 
+static _Thread_local int undisturbed;
+
+int dr_protected(lua_State *L, int nargs, int nresults) {
+  undisturbed++;
+  int status = lua_pcall(L, nargs, nresults, 0);
+  undisturbed--;
+  return status;
+}
+
 static void on_signal_async(uv_async_t *async) {
   struct dr_runtime *rt = async->data;
   int signal = rt->signal;
@@ -78,6 +87,7 @@ static void on_stuck_hook(lua_State *L, lua_Debug *ar) {
 static void on_signal_hook(lua_State *L, lua_Debug *ar) {
   enum { PATIENCE = 10 * 1000 * 1000 };  // instructions
   (void)ar;
+  if (undisturbed) return;  // and comes again right after
   struct dr_runtime *rt = dr_runtime_of(L);
   int signal = rt->signal;
   dr_restore_hook(L);

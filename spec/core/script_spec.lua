@@ -207,6 +207,14 @@ describe("dockrun as an interpreter", function()
       end
     end
 
+    it("a signal while it reads JSON", function()
+      local result = interrupted([[
+        local text = dockrun.json.encode { id = ("0123456789"):rep(20000) }
+        print 'ready'
+        while true do dockrun.json.decode(text) end]], "SIGINT")
+      assert.equal(130, result.code, result.stderr)
+    end)
+
     it("a signal in a generator that runs on and on", function()
       local result = interrupted("for _ in coroutine.wrap(function() print 'ready' " .. BUSY .. " end) do end", "SIGINT")
       assert.equal(130, result.code, result.stderr)
