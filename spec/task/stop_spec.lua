@@ -23,6 +23,7 @@ describe("a stop", function()
       exited = function(task, result) exits[task.alloc.index] = result.exit_code end,
     })
     local job = agents.job { group = "count = 12,", command = "trap 'exit 7' TERM; touch /local/ready; while :; do sleep 0.1; done" }
+    job.groups[1].tasks[1].kill_timeout = 20  -- twelve shells that hear at once need their time on a busy host
     for i = 0, 11 do going[i] = dockrun.queue() end
     agent:submit(job)
     local stops = {}
