@@ -20,9 +20,9 @@ M.program = uv.exepath()
 
 local PATIENCE = 30 -- seconds, where nothing else is said
 
--- Where the docker command looks for its engine; a spec says itself what it wants.
+-- Where the docker command looks for its engine, and the shell that script(1) runs; a spec says itself what it wants.
 local NOT_INHERITED = {
-  "DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_API_VERSION",
+  "DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_API_VERSION", "SHELL",
 }
 
 ---@class ProcessOptions

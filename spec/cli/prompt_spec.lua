@@ -3,10 +3,11 @@ local dockrun = require "dockrun"
 local process = require "spec.process"
 
 describe("the prompt", function()
-  -- Starts it; `say` types a line, or keys, and waits for what must come.
+  -- Starts it, alone on its terminal: a shell beside it would die of its Ctrl-C. `say` types a line, or keys, and waits
+  -- for what must come.
   local function prompt()
     local child = process.start(
-      { "-qec", process.program .. " --endpoint unix:///nowhere/docker.sock", "/dev/null" },
+      { "-qec", "exec " .. process.program .. " --endpoint unix:///nowhere/docker.sock", "/dev/null" },
       { program = "script", stdin = true, env = {
         TERM = "dumb", INPUTRC = "/dev/null", HOME = "/nowhere", ASAN_OPTIONS = "detect_leaks=0", -- readline keeps its history
       } })
