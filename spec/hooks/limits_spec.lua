@@ -11,7 +11,7 @@ describe("beside a task that runs on, a hook", function()
   -- A sibling that is looked at ten times a second, all through the file.
   setup(function()
     engine, endpoint = engines.ready()
-    agent = agents.new(endpoint, {}, { hook_timeout = 1, hook_instructions = 20000000, hook_memory = 128, hook_seconds = 2 })
+    agent = agents.new(endpoint, {}, { hook_timeout = 1, hook_instructions = 20000000, hook_memory = 128, hook_seconds = 20 })
     local job = agents.job { command = "trap 'exit 7' TERM; while :; do sleep 0.1; done",
       task = [[check = { type = "lua", interval = "100ms", run = function() return true end },]] }
     looks = 0
