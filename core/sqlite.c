@@ -283,6 +283,13 @@ static int l_value(lua_State *L) {
   return finish(L, d, rc);
 }
 
+// db:in_transaction() -> whether one was begun, and not ended by a statement or, after some errors, by SQLite itself
+static int l_in_transaction(lua_State *L) {
+  const struct database *d = luaL_checkudata(L, 1, DATABASE);
+  lua_pushboolean(L, d->handle && !sqlite3_get_autocommit(d->handle));
+  return 1;
+}
+
 static int l_close(lua_State *L) {
   close_database(luaL_checkudata(L, 1, DATABASE));
   return 0;
@@ -296,9 +303,10 @@ static int l_tostring(lua_State *L) {
 }
 
 int luaopen_dockrun_core_sqlite(lua_State *L) {
-  static const luaL_Reg methods[] = {
-      {"exec", l_exec},     {"run", l_run},    {"rows", l_rows},           {"value", l_value}, {"close", l_close},
-      {"__close", l_close}, {"__gc", l_close}, {"__tostring", l_tostring}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"exec", l_exec},     {"run", l_run},     {"rows", l_rows},
+                                     {"value", l_value},   {"close", l_close}, {"in_transaction", l_in_transaction},
+                                     {"__close", l_close}, {"__gc", l_close},  {"__tostring", l_tostring},
+                                     {NULL, NULL}};
   static const luaL_Reg module[] = {{"open", l_open}, {NULL, NULL}};
   luaL_newmetatable(L, DATABASE);
   luaL_setfuncs(L, methods, 0);

@@ -255,6 +255,35 @@ describe("the state", function()
       assert.is_true(put(state, "one"))
     end)
 
+    it("is undone where a signal comes, whenever that is, and keeps nobody out", function()
+      local child <close> = process.start { "-e", ([[
+        local store = require "dockrun.store"
+        local ours, others = assert(store.open(%q)), assert(store.open(%q))
+        io.stdout:setvbuf "no"
+        for i = 1, 200 do
+          local ok, err = pcall(function()
+            print("ready " .. i)
+            for n = 1, math.huge do
+              ours:transaction(function()
+                ours:put_job { name = "first", definition = { n = i + n }, status = "running" }
+                ours:put_job { name = "second", definition = { n = i + n }, status = "running" }
+              end)
+            end
+          end)
+          assert(not ok and err.signal == "SIGINT", err)
+          local first, second = others:job "first", others:job "second"
+          assert(not first and not second or first.definition.n == second.definition.n)
+          assert(others:put_job { name = "other", definition = {}, status = "running" })
+          assert(ours:put_job { name = "other", definition = { i = i }, status = "running" })
+          assert(others:job "other".definition.i == i)
+        end]]):format(states.dir, states.dir) }
+      for line in child:lines() do
+        assert.matches("ready", line)
+        child:kill "SIGINT"
+      end
+      assert.same({ 0, "" }, { child:wait().code, child.stderr })
+    end)
+
     it("reads one moment, where it may only read", function()
       local writer = states.open()
       put(writer, "one")

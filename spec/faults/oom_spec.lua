@@ -68,6 +68,32 @@ describe("memory that runs out", function()
     try(points(count, FAULTS and 1 or 97), function(point) return flaw_of(run { DOCKRUN_OOM = point }) end)
   end)
 
+  it("undoes a transaction, whenever it comes, and keeps nobody out", function()
+    local result = process.run({ "-e", [[
+      local database = require "dockrun.store.database"
+      local path = os.tmpname()
+      local _ <close> = setmetatable({}, { __close = function() os.remove(path) end })
+      local ours, others = assert(database.open(path)), assert(database.open(path))
+      assert(ours:exec "CREATE TABLE t (a)")
+      local function put() return ours:run("INSERT INTO t VALUES (1)") end
+      local function change()
+        put()
+        ours:transaction(put)
+      end
+      for n = 1, math.huge do
+        oom.fail(n, 2)
+        local ok, value = pcall(ours.transaction, ours, change)
+        local calls = oom.calls()
+        oom.fail(0)
+        assert(others:exec "BEGIN IMMEDIATE; ROLLBACK")
+        assert(others:value "SELECT count(*) FROM t" == (ok and value and 2 or 0))
+        assert(ours:run "DELETE FROM t")
+        assert(others:value "SELECT count(*) FROM t" == 0)
+        if calls < n then break end
+      end]] }, { program = PROGRAM })
+    assert.same({ 0, "" }, { result.code, result.stderr })
+  end)
+
   it("ends a run with an error, or lets it go on, and loses no container", function()
     local shared = engines.shared()
     engines.image(shared, "busybox:1")

@@ -22,16 +22,17 @@ for _, method in ipairs { "exec", "run", "rows", "value" } do
   Database[method] = function(self, sql, ...)
     if not self.handle then error("the database is closed", 2) end
     self.process:point()
-    if sql:find "^BEGIN" then self.within = true elseif sql == "COMMIT" or sql == "ROLLBACK" then self.within = false end
     local value, err = ask(self.handle, method, sql, ...)
     self.process:point()
     return value, err
   end
 end
 
+function Database:in_transaction() return self.handle ~= nil and self.handle:in_transaction() end
+
 function Database:close()
   if not self.handle then return end
-  if self.within then self.handle:exec "ROLLBACK" end
+  if self:in_transaction() then self.handle:exec "ROLLBACK" end
   table.insert(idle[self.key], self.handle)
   self.handle = nil
 end

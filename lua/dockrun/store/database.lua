@@ -48,8 +48,15 @@ function M.open(path, opts)
   return setmetatable({ handle = handle, path = path, readonly = readonly }, Database)
 end
 
+-- Undoes what is left of a transaction, where it has not ended by a commit.
+local function undo(self)
+  if self.handle:in_transaction() then self.handle:exec "ROLLBACK" end
+end
+
 local function call(self, method, ...)
-  if self.inside and self.inside ~= (runtime.current() or self) then
+  if not self.inside then
+    undo(self)  -- a signal, or memory that ran out, came even into the end of that transaction's scope
+  elseif self.inside ~= (runtime.current() or self) then
     error("a transaction of another coroutine waits for something, and none may: it would keep every process out", 3)
   end
   if self.failure then return nil, self.failure end
@@ -91,11 +98,18 @@ function Database:rows(sql, ...) return call(self, "rows", sql, ...) end
 ---@return table? err
 function Database:value(sql, ...) return call(self, "value", sql, ...) end
 
--- Ends a transaction when its scope ends, by an error too.
-local function scope(self, nested)
-  return setmetatable({}, { __close = function(this)
-    if not this.done then self.handle:exec(nested and "ROLLBACK TO nested; RELEASE nested" or "ROLLBACK") end
-    if not nested then self.inside, self.failure = nil, nil end
+-- Ends a transaction when its scope ends, by an error too: a signal, or memory that runs out, raises one at any
+-- instruction, and between the statement that begins it and the next as well.
+local function scope(self)
+  return setmetatable({ open = false }, { __close = function()
+    self.inside, self.failure = nil, nil
+    undo(self)
+  end })
+end
+
+local function nested_scope(self)
+  return setmetatable({ open = false }, { __close = function(this)
+    if this.open then self.handle:exec "ROLLBACK TO nested; RELEASE nested" end
   end })
 end
 
@@ -106,15 +120,19 @@ end
 ---@return any ...  what fn returns, true where that is nothing; nil, err where it was undone
 function Database:transaction(fn)
   local nested = self.inside ~= nil
+  local this <close> = (nested and nested_scope or scope)(self)
   local ok, err = self:exec(nested and "SAVEPOINT nested" or self.readonly and "BEGIN" or "BEGIN IMMEDIATE")
   if not ok then return nil, err end
-  self.inside = runtime.current() or self
-  local this <close> = scope(self, nested)
+  if nested then
+    this.open = true
+  else
+    self.inside = runtime.current() or self
+  end
   local results = table.pack(fn())
   if results[1] == nil and results[2] ~= nil then return nil, results[2] end
   ok, err = self:exec(nested and "RELEASE nested" or "COMMIT")
   if not ok then return nil, err end
-  this.done = true
+  this.open = false
   if results.n == 0 then return true end
   return table.unpack(results, 1, results.n)
 end

@@ -56,30 +56,24 @@ local steps = {
 --- The version of the schema that this dockrun writes.
 M.version = #steps
 
--- How many steps the file has seen; nil, err where it is none that this dockrun can use.
-local function inspect(db)
-  local seen, err = db:value "PRAGMA user_version"
-  if not seen then return nil, err end
+--- How many steps the file has seen. Changes nothing, and keeps nobody out: it is one statement, for where several make the
+--- file at once, a transaction's commit may find it locked.
+---@param db Database
+---@return integer? version  0 where it is empty
+---@return table? err        kind "store" where it is none that this dockrun can use
+function M.check(db)
+  local found, err = db:rows [[
+    SELECT user_version AS seen, (SELECT count(*) FROM sqlite_schema) AS tables FROM pragma_user_version]]
+  if not found then return nil, err end
+  local seen, tables = found[1].seen, found[1].tables
   if seen > M.version then
     return nil, database.error("store", ("%s was written by a newer dockrun (schema version %d, and this one knows up to %d); "
       .. "use that one, or another --state-dir"):format(db.path, seen, M.version))
   end
-  if seen > 0 then return seen end
-  local tables
-  tables, err = db:value "SELECT count(*) FROM sqlite_schema"
-  if not tables then return nil, err end
-  if tables > 0 then
+  if seen == 0 and tables > 0 then
     return nil, database.error("store", ("%s is another program's database; use another --state-dir"):format(db.path))
   end
-  return 0
-end
-
---- Checks that the file is a state of a version that can be used; changes nothing.
----@param db Database
----@return integer? version  0 where it is empty
----@return table? err        kind "store"
-function M.check(db)
-  return db:transaction(function() return inspect(db) end)
+  return seen
 end
 
 --- Brings the file to M.version, wholly or not at all. Several processes may try at once.
@@ -88,7 +82,7 @@ end
 ---@return table? err
 function M.run(db)
   return db:transaction(function()
-    local seen, err = inspect(db)
+    local seen, err = M.check(db)
     if not seen then return nil, err end
     for i = seen + 1, M.version do db:exec(steps[i]) end  -- one that fails undoes all
     return db:exec(("PRAGMA user_version = %d"):format(M.version))
