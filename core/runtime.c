@@ -59,6 +59,7 @@ int dr_protected(lua_State *L, int nargs, int nresults) {
   undisturbed++;
   int status = lua_pcall(L, nargs, nresults, 0);
   undisturbed--;
+  if (status == LUA_ERRMEM) lua_error(L);
   return status;
 }
 

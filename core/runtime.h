@@ -55,8 +55,8 @@ int dr_wait(lua_State *L, struct dr_wait *w, int anchor, double timeout, lua_KFu
 // Ends a wait, if there is one. Safe in any callback; runs no Lua.
 void dr_wake(struct dr_wait *w);
 
-// lua_pcall for the core's own affairs, which are short: what a signal raises meanwhile is raised after it, not caught
-// by it.
+// lua_pcall for the core's own affairs, which are short. What a signal raises meanwhile is raised after it, and that
+// memory ran out is raised by it: neither is caught.
 int dr_protected(lua_State *L, int nargs, int nresults);
 
 // Calls the function below nargs arguments on L as the main task and runs the loop until it is done and every other
