@@ -54,10 +54,9 @@ int dr_push_error_text(lua_State *L, const char *kind, int status, const char *m
     lua_pushinteger(L, status);
     lua_setfield(L, -2, "status");
   }
-  if (luaL_newmetatable(L, ERROR)) {
-    lua_pushcfunction(L, l_tostring);
-    lua_setfield(L, -2, "__tostring");
-  }
+  luaL_newmetatable(L, ERROR);
+  lua_pushcfunction(L, l_tostring);  // each time, see dr_set_gc
+  lua_setfield(L, -2, "__tostring");
   lua_setmetatable(L, -2);
   return 1;
 }

@@ -30,16 +30,20 @@ struct pending {  // an easy handle's way back
 
 static void free_handle(uv_handle_t *handle) { free(handle); }
 
+// Once for each: what libcurl still says of a transfer that we have ended is of no interest.
+static void end(CURL *easy, CURLcode result) {
+  struct pending *p = NULL;
+  curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&p);
+  if (!p) return;
+  curl_easy_setopt(easy, CURLOPT_PRIVATE, NULL);
+  p->done(p->arg, result);
+  free(p);
+}
+
 static void collect_done(struct dr_http *http) {
   int left;
-  for (CURLMsg *m; (m = curl_multi_info_read(http->multi, &left));) {
-    if (m->msg != CURLMSG_DONE) continue;
-    struct pending *p = NULL;
-    CURL *easy = m->easy_handle;
-    CURLcode result = m->data.result;
-    curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&p);
-    if (p) p->done(p->arg, result);
-  }
+  for (CURLMsg *m; (m = curl_multi_info_read(http->multi, &left));)
+    if (m->msg == CURLMSG_DONE) end(m->easy_handle, m->data.result);
 }
 
 static void on_poll(uv_poll_t *poll, int status, int events) {
@@ -75,8 +79,22 @@ static int want_timer(CURLM *multi, long ms, void *arg) {
   return 0;
 }
 
+static struct watched *new_watched(struct dr_http *http, curl_socket_t fd) {
+  struct watched *w = calloc(1, sizeof *w);
+  if (!w) return NULL;
+  w->http = http;
+  w->fd = fd;
+  if (uv_poll_init_socket(http->loop, &w->poll, fd)) {
+    free(w);
+    return NULL;
+  }
+  w->poll.data = w;
+  curl_multi_assign(http->multi, fd, w);
+  return w;
+}
+
+// A socket that cannot be watched fails its own transfer. Were libcurl told, all of the multi handle's would end.
 static int want_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket) {
-  (void)easy;
   struct dr_http *http = arg;
   struct watched *w = socket;
   if (what == CURL_POLL_REMOVE) {
@@ -86,20 +104,10 @@ static int want_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *
     curl_multi_assign(http->multi, fd, NULL);
     return 0;
   }
-  if (!w) {
-    w = calloc(1, sizeof *w);
-    if (!w) return -1;
-    w->http = http;
-    w->fd = fd;
-    if (uv_poll_init_socket(http->loop, &w->poll, fd)) {
-      free(w);
-      return -1;
-    }
-    w->poll.data = w;
-    curl_multi_assign(http->multi, fd, w);
-  }
-  w->events = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
-  return uv_poll_start(&w->poll, w->events, on_poll) ? -1 : 0;
+  if (!w) w = new_watched(http, fd);
+  if (w) w->events = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
+  if (!w || uv_poll_start(&w->poll, w->events, on_poll)) end(easy, CURLE_OUT_OF_MEMORY);
+  return 0;
 }
 
 static int l_gc(lua_State *L) {
@@ -131,11 +139,7 @@ struct dr_http *dr_http_of(lua_State *L) {
   if (http) return http;
   http = lua_newuserdatauv(L, sizeof *http, 0);
   *http = (struct dr_http){.loop = &dr_runtime_of(L)->loop};
-  if (luaL_newmetatable(L, HTTP)) {
-    lua_pushcfunction(L, l_gc);
-    lua_setfield(L, -2, "__gc");
-  }
-  lua_setmetatable(L, -2);
+  dr_set_gc(L, HTTP, l_gc);
   if (!open_http(http)) luaL_error(L, "cannot make an HTTP client: out of memory");
   lua_rawsetp(L, LUA_REGISTRYINDEX, &KEY);
   return http;

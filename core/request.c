@@ -19,6 +19,12 @@ static void head_complete(struct dr_request *r) {
   if (r->stream && r->status < 400) dr_wake(&r->channel.reader);
 }
 
+static size_t out_of_memory(struct dr_request *r) {
+  dr_fail(&r->channel.error, "system", ENOMEM, "out of memory for the answer of %s", r->who);
+  r->channel.failed = true;
+  return 0;
+}
+
 static size_t on_header(char *data, size_t size, size_t n, void *arg) {
   struct dr_request *r = arg;
   size_t len = size * n;
@@ -38,7 +44,7 @@ static size_t on_header(char *data, size_t size, size_t n, void *arg) {
     if (status >= 200) head_complete(r);
     return len;
   }
-  return dr_buffer_add(&r->headers, data, len) ? 0 : len;
+  return dr_buffer_add(&r->headers, data, len) ? out_of_memory(r) : len;
 }
 
 static size_t on_data(char *data, size_t size, size_t n, void *arg) {
@@ -57,11 +63,7 @@ static size_t on_data(char *data, size_t size, size_t n, void *arg) {
     c->failed = true;
     return 0;
   }
-  if (dr_buffer_add(&c->in, data, len)) {
-    dr_fail(&c->error, "system", ENOMEM, "out of memory for the answer of %s", r->who);
-    c->failed = true;
-    return 0;
-  }
+  if (dr_buffer_add(&c->in, data, len)) return out_of_memory(r);
   if (stream) dr_wake(&c->reader);
   return len;
 }
@@ -159,11 +161,7 @@ static int new_request(lua_State *L, struct dr_request **out) {
   r->channel.flush = flush;
   r->channel.half_close = half_close;
   r->channel.close = close_request;
-  if (luaL_newmetatable(L, REQUEST)) {
-    lua_pushcfunction(L, l_gc);
-    lua_setfield(L, -2, "__gc");
-  }
-  lua_setmetatable(L, -2);
+  dr_set_gc(L, REQUEST, l_gc);
   *out = r;
   return 0;
 }

@@ -293,18 +293,31 @@ static void preload(lua_State *L) {
   dr_preload_luv(L);
 }
 
+void dr_set_gc(lua_State *L, const char *type, lua_CFunction gc) {
+  luaL_newmetatable(L, type);
+  lua_pushcfunction(L, gc);
+  lua_setfield(L, -2, "__gc");
+  lua_setmetatable(L, -2);
+}
+
+// Lua makes the metatable of large buffers when it first needs one. Where memory ran out in the middle of that it would
+// stay half made, and no buffer grow again.
+static void make_large_buffer(lua_State *L) {
+  luaL_Buffer b;
+  luaL_buffinitsize(L, &b, LUAL_BUFFERSIZE + 1);
+  luaL_pushresultsize(&b, 0);
+  lua_pop(L, 1);
+}
+
 struct dr_runtime *dr_runtime_of(lua_State *L) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &KEY);
   struct dr_runtime *rt = lua_touserdata(L, -1);
   lua_pop(L, 1);
   if (rt) return rt;
+  make_large_buffer(L);
   rt = lua_newuserdatauv(L, sizeof *rt, 0);
   memset(rt, 0, sizeof *rt);
-  if (luaL_newmetatable(L, RUNTIME)) {
-    lua_pushcfunction(L, l_gc);
-    lua_setfield(L, -2, "__gc");
-  }
-  lua_setmetatable(L, -2);  // before there is anything that it would have to end: all of this can run out of memory
+  dr_set_gc(L, RUNTIME, l_gc);  // before there is anything that it would have to end: all of this can run out of memory
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
   lua_State *main = lua_tothread(L, -1);
   lua_pop(L, 1);

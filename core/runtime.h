@@ -55,6 +55,10 @@ int dr_wait(lua_State *L, struct dr_wait *w, int anchor, double timeout, lua_KFu
 // Ends a wait, if there is one. Safe in any callback; runs no Lua.
 void dr_wake(struct dr_wait *w);
 
+// luaL_setmetatable for a type that has nothing but a finalizer. Sets that each time: a metatable that memory ran out
+// for once would stay without it.
+void dr_set_gc(lua_State *L, const char *type, lua_CFunction gc);
+
 // lua_pcall for the core's own affairs, which are short. What a signal raises meanwhile is raised after it, and that
 // memory ran out is raised by it: neither is caught.
 int dr_protected(lua_State *L, int nargs, int nresults);

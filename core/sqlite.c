@@ -53,9 +53,18 @@ static int open_database(struct database *d, const char *path, bool readonly, in
   return sqlite3_db_config(d->handle, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
 }
 
-static void finalize_all(struct database *d) {
-  for (sqlite3_stmt *s; (s = sqlite3_next_stmt(d->handle, NULL));) sqlite3_finalize(s);
+// Ends what ran. A statement holds its locks, and the values bound to it, until then.
+static void reset_active(struct database *d) {
+  if (!d->active) return;
+  sqlite3_reset(d->active);
+  sqlite3_clear_bindings(d->active);
   d->active = NULL;
+}
+
+// What runs is ended first: where it reads a pragma's table it holds a statement of SQLite's own, which is listed too.
+static void finalize_all(struct database *d) {
+  reset_active(d);
+  for (sqlite3_stmt *s; (s = sqlite3_next_stmt(d->handle, NULL));) sqlite3_finalize(s);
   d->cached = 0;
 }
 
@@ -64,14 +73,6 @@ static void close_database(struct database *d) {
   finalize_all(d);
   sqlite3_close(d->handle);
   d->handle = NULL;
-}
-
-// Ends what ran. A statement holds its locks, and the values bound to it, until then.
-static void reset_active(struct database *d) {
-  if (!d->active) return;
-  sqlite3_reset(d->active);
-  sqlite3_clear_bindings(d->active);
-  d->active = NULL;
 }
 
 // ---- the border: check arguments, do, push ---------------------------------------------------

@@ -232,11 +232,10 @@ int dr_stream_push(lua_State *L, struct dr_channel *channel, const struct dr_buf
   *s = (struct stream){.channel = channel, .headers = headers, .kind = kind, .deadline = -1};
   lua_insert(L, -2);
   lua_setiuservalue(L, -2, 1);
-  if (luaL_newmetatable(L, STREAM)) {
-    luaL_setfuncs(L, methods, 0);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -2, "__index");
-  }
+  luaL_newmetatable(L, STREAM);
+  luaL_setfuncs(L, methods, 0);  // each time, see dr_set_gc
+  lua_pushvalue(L, -1);
+  lua_setfield(L, -2, "__index");
   lua_setmetatable(L, -2);
   return 1;
 }

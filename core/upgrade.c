@@ -269,11 +269,7 @@ struct dr_upgrade *dr_upgrade_start(lua_State *L, const struct dr_request_option
   u->channel.half_close = half_close;
   u->channel.close = close_upgrade;
   snprintf(u->who, sizeof u->who, "%s", o->who);
-  if (luaL_newmetatable(L, UPGRADE)) {
-    lua_pushcfunction(L, l_gc);
-    lua_setfield(L, -2, "__gc");
-  }
-  lua_setmetatable(L, -2);
+  dr_set_gc(L, UPGRADE, l_gc);
   u->easy = curl_easy_init();
   if (!u->easy || dr_buffer_add(&u->channel.out, text, len) || dr_http_prepare(u->easy, o, u->detail)) goto fail;
   curl_easy_setopt(u->easy, CURLOPT_CONNECT_ONLY, 1L);

@@ -88,6 +88,41 @@ describe("memory that runs out", function()
     assert.equal(0, result.code, result.stderr)
   end)
 
+  it("ends a call to the engine with an error, and the next call is answered", function()
+    local result = process.run({ "-e", [[
+      local dockrun = require "dockrun"
+      local function calls_of(endpoint)
+        local engine = assert(dockrun.connect { endpoint = endpoint, timeout = 2 })
+        assert(engine:version())
+        assert(engine:events { since = "1", ["until"] = "2" }):close()
+      end
+      for n = 1, math.huge do
+        oom.fail(n, 2)
+        local ok, err = pcall(calls_of, arg[1])
+        local calls = oom.calls()
+        oom.fail(0)
+        assert(ok or tostring(err):find "memory", err)
+        calls_of(arg[1])
+        if calls < n then break end
+      end]], engines.shared().endpoint }, { program = PROGRAM })
+    assert.equal(0, result.code, result.stderr)
+  end)
+
+  it("ends a statement half way, and the database closes", function()
+    local result = process.run({ "-e", [[
+      local sqlite = require "dockrun.core.sqlite"
+      for n = 1, math.huge do
+        local db = assert(sqlite.open ":memory:")
+        oom.fail(n, 2)
+        pcall(db.rows, db, "SELECT * FROM pragma_table_list")
+        local calls = oom.calls()
+        oom.fail(0)
+        db:close()
+        if calls < n then break end
+      end]] }, { program = PROGRAM })
+    assert.equal(0, result.code, result.stderr)
+  end)
+
   it("undoes a transaction, whenever it comes, and keeps nobody out", function()
     local result = process.run({ "-e", [[
       local database = require "dockrun.store.database"
