@@ -1,6 +1,7 @@
 --- What no job owns any more: containers, networks, directories, images, leases and records that a killed process left, or
 --- whose time is over. Only what carries this state's name is ever looked at: what another tool made, or a dockrun with
 --- another state directory, is none of ours.
+local attempt = require "dockrun.attempt"
 local dirs = require "dockrun.driver.dirs"
 local driver = require "dockrun.driver.docker"
 local leases = require "dockrun.task.leases"
@@ -172,13 +173,18 @@ function M.collect(agent, list, told)
   return true
 end
 
+local function turn(agent)
+  local list, err = M.find(agent)
+  if not list then return nil, err end
+  return M.collect(agent, list)
+end
+
 --- Looks again and again, every `gc.period`, until it is cancelled.
 ---@param agent Agent
 function M.run(agent)
   while agent.options["gc.period"] > 0 do
     runtime.sleep(agent.options["gc.period"])
-    local list, err = M.find(agent)
-    if list then err = select(2, M.collect(agent, list)) end
+    local _, err = attempt(turn, agent)
     if err then agent:warn(err) end
   end
 end

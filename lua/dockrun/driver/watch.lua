@@ -2,6 +2,7 @@
 -- After a break it goes on with `since` where it stopped, and every watched container is looked at anew: nothing that
 -- happened in between is missed. An engine drops events for who reads too slowly, and a connection can be dead without
 -- an end: so now and then one call asks which containers run, for all.
+local attempt = require "dockrun.attempt"
 local runtime = require "dockrun.core.runtime"
 local queue = require "dockrun.core.queue"
 
@@ -79,23 +80,25 @@ local function follow(self, stream)
   end
 end
 
+-- One stream, until it breaks.
+local function listen(self)
+  local stream, err = open(self)
+  if not stream then return nil, err end
+  if self.broken and self.found then self.found() end
+  self.broken = nil
+  if #self.ready == 0 then self.ready:push(true) end
+  return nil, follow(self, stream)
+end
+
 local function run(self)
   local pause = SHORTEST_PAUSE
   while true do
-    local stream, err = open(self)
-    if stream then
-      if self.broken and self.found then self.found() end
-      self.broken = nil
-      if #self.ready == 0 then self.ready:push(true) end
-      local since = runtime.now()
-      err = follow(self, stream)
-      if runtime.now() - since > LONGEST_PAUSE then pause = SHORTEST_PAUSE end  -- else it breaks each time
-    end
+    local since = runtime.now()
+    local _, err = attempt(listen, self)
+    if runtime.now() - since > LONGEST_PAUSE then pause = SHORTEST_PAUSE end  -- else it breaks each time
     if not self.broken and self.lost then self.lost(err) end
     self.broken = err
-    if next(self.containers) then
-      for _, listener in pairs(self.containers) do listener:push { action = "lost", err = err } end
-    end
+    for _, listener in pairs(self.containers) do listener:push { action = "lost", err = err } end
     runtime.sleep(pause)
     pause = math.min(pause * 2, LONGEST_PAUSE)
   end
