@@ -197,9 +197,13 @@ M.cases = {
   { in_ = "plain", config = { sysctl = { ["net.core.somaxconn"] = 4321 } },
     inspect = { ["HostConfig.Sysctls"] = { ["net.core.somaxconn"] = "4321" } },
     sh = { "cat /proc/sys/net/core/somaxconn", "4321" } },
-  { in_ = "plain", config = { ulimit = { nofile = "2048:4096", core = 0 } },
-    inspect = { ["HostConfig.Ulimits"] = { { Name = "core", Soft = 0, Hard = 0 }, { Name = "nofile", Soft = 2048, Hard = 4096 } } },
-    sh = { "ulimit -Sn; ulimit -Hn", "2048\n4096" } },
+  -- Not the soft limit of open files: runc, written in Go, now and then leaves it at the hard one
+  -- (https://github.com/opencontainers/runc/issues/4195).
+  { in_ = "plain", config = { ulimit = { nofile = "2048:4096", cpu = "1000:2000", core = 0 } },
+    inspect = { ["HostConfig.Ulimits"] = {
+      { Name = "core", Soft = 0, Hard = 0 }, { Name = "cpu", Soft = 1000, Hard = 2000 }, { Name = "nofile", Soft = 2048, Hard = 4096 },
+    } },
+    sh = { "ulimit -Hn; ulimit -St; ulimit -Ht; ulimit -c", "4096\n1000\n2000\n0" } },
 }
 
 --- Options that not every engine has: `said` is in its refusal.
