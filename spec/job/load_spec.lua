@@ -161,6 +161,13 @@ describe("an error", function()
     assert.truthy(err.message:find("^job%.json:3:3: not JSON: "))
   end)
 
+  it("has a line and a column too where the text begins as UTF-16 would", function()
+    for _, text in ipairs { '{\0"job": {} }', '\0{"job": {} }' } do
+      local _, err = load.string(text, "json", "job.json")
+      assert.truthy(err.message:find("^job%.json:1:1: not JSON: "), err.message)
+    end
+  end)
+
   it("has the line and the column of what JSON says wrongly", function()
     local _, err = load.string('{"job": { "é": {\n  "group": [{ "g": { "count": 1.5 } }, 7],\n "\\u0074ype": "x" } } }', "json", "job.json")
     local places = {}

@@ -46,7 +46,7 @@ function M.read(text)
   local value, err = json.decode(text)
   if err then
     local message = "not JSON: " .. err.message:gsub(" at character %d+$", "")
-    return nil, { err.offset and problem(places, err.offset, message) or { message = message } }
+    return nil, { problem(places, err.offset or 1, message) }  -- none: of how it begins, as UTF-16 would
   end
   if type(value) ~= "table" or #value > 0 then
     return nil, { problem(places, text:find "%S" or 1, 'a job is a JSON object: {"job": {"name": { … }}}') }
