@@ -101,7 +101,7 @@ function Database:value(sql, ...) return call(self, "value", sql, ...) end
 -- Ends a transaction when its scope ends, by an error too: a signal, or memory that runs out, raises one at any
 -- instruction, and between the statement that begins it and the next as well.
 local function scope(self)
-  return setmetatable({ open = false }, { __close = function()
+  return setmetatable({}, { __close = function()
     self.inside, self.failure = nil, nil
     undo(self)
   end })
@@ -132,7 +132,7 @@ function Database:transaction(fn)
   if results[1] == nil and results[2] ~= nil then return nil, results[2] end
   ok, err = self:exec(nested and "RELEASE nested" or "COMMIT")
   if not ok then return nil, err end
-  this.open = false
+  if nested then this.open = false end
   if results.n == 0 then return true end
   return table.unpack(results, 1, results.n)
 end
