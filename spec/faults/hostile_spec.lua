@@ -2,12 +2,14 @@
 local dockrun = require "dockrun"
 local engines = require "spec.faults.engine"
 local jobs = require "spec.jobs"
+local many = require "spec.faults.many"
 local process = require "spec.process"
 local pl_dir = require "pl.dir"
 local tree = require "dockrun.job.tree"
 local uv = require "luv"
 
 local WIDTH = 6                         -- runs at one time
+local SANITIZED = many.is_sanitized()
 local ALL = os.getenv "FAULTS" ~= nil -- each answer to each call, and not each to a few of them
 
 describe("an engine's answer", function()
@@ -28,7 +30,6 @@ describe("an engine's answer", function()
     return status and tonumber((status:read "a" or ""):match "VmHWM:%s*(%d+)")
   end
 
-  local SANITIZED = process.run({ "-e", "print(io.open('/proc/self/maps'):read('a'):find('libasan') ~= nil)" }).stdout:find "true"
   local TIMEOUT = SANITIZED and 4 or 2    -- seconds
   local MOST = SANITIZED and 2000 or 400 -- MiB
 

@@ -14,7 +14,9 @@ M.verdicts = { "unharmed", "retried", "clear error", "FAILED", "not met" }
 
 local SHORT, SANITIZED_SHORT = 40, 12 -- the sanitizers are slow
 
-local function is_sanitized()
+--- Whether the dockrun under test is the build with sanitizers.
+---@return boolean
+function M.is_sanitized()
   local maps <close> = io.open "/proc/self/maps"
   return maps ~= nil and maps:read("a"):find("libasan", 1, true) ~= nil
 end
@@ -23,7 +25,7 @@ end
 ---@return { count: integer, seed: integer, width: integer }
 function M.options()
   return {
-    count = math.tointeger(tonumber(os.getenv "FAULTS")) or is_sanitized() and SANITIZED_SHORT or SHORT,
+    count = math.tointeger(tonumber(os.getenv "FAULTS")) or M.is_sanitized() and SANITIZED_SHORT or SHORT,
     seed = math.tointeger(tonumber(os.getenv "FAULTS_SEED")) or 1, width = 3,
   }
 end
