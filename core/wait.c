@@ -1,5 +1,6 @@
 // Waiting: the queue of tasks that can go on, time-outs, and what a primitive calls to park its task.
 #include <lauxlib.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -55,6 +56,16 @@ void dr_close_timer(struct dr_task *t) {
   t->timer = NULL;
 }
 
+// What a timer needs so that a task does not find itself awake before its time. The loop's clock counts whole
+// milliseconds and is behind, so the end is rounded up on that clock: a length that is rounded up ends early.
+static uint64_t ms_until_over(uv_loop_t *loop, double seconds) {
+  if (seconds <= 0) return 0;
+  if (seconds > 1e9) return (uint64_t)1e15;
+  uint64_t end = uv_hrtime() + (uint64_t)ceil(seconds * 1e9);
+  uv_update_time(loop);
+  return (end + 999999) / 1000000 - uv_now(loop);
+}
+
 static void start_timer(lua_State *L, struct dr_task *t, double seconds) {
   if (!t->timer) {
     t->timer = malloc(sizeof *t->timer);
@@ -62,10 +73,7 @@ static void start_timer(lua_State *L, struct dr_task *t, double seconds) {
     uv_timer_init(&t->rt->loop, t->timer);
     t->timer->data = t;
   }
-  uv_update_time(&t->rt->loop);
-  // Rounded up: a task must not find itself awake before its time.
-  uint64_t ms = seconds < 1e12 ? (uint64_t)(seconds * 1000 + 0.999) : (uint64_t)1e15;
-  uv_timer_start(t->timer, on_timer, ms, 0);
+  uv_timer_start(t->timer, on_timer, ms_until_over(&t->rt->loop, seconds), 0);
 }
 
 static void detach(lua_State *L, struct dr_wait *w) {
