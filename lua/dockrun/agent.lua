@@ -8,6 +8,7 @@ local fingerprint = require "dockrun.driver.fingerprint"
 local hooks = require "dockrun.hooks"
 local image = require "dockrun.driver.image"
 local lifecycle = require "dockrun.task.lifecycle"
+local option_table = require "dockrun.options"
 local process = require "dockrun.store.process"
 local record = require "dockrun.task.record"
 local runtime = require "dockrun.core.runtime"
@@ -45,6 +46,8 @@ Agent.__index = Agent
 ---@return table? err  kind "unreachable", "invalid", those of store.open, …
 function M.new(options, opts)
   opts = opts or {}
+  local checked, wrong = option_table.check(options)
+  if not checked then return nil, wrong end
   local state, problem = opts.state, nil
   if not state then state, problem = store.open(options.state_dir, { readonly = opts.readonly }) end
   if problem and not (opts.readonly and problem.kind == "missing") then return nil, problem end

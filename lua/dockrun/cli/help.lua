@@ -151,7 +151,9 @@ They decide about a cluster, or about what a single host does not have. They are
 ## Limits of the agent
 
 Options of whoever runs dockrun (`--set NAME=VALUE`, or `--config FILE`). A task that asks for more is refused before
-anything is pulled or made, with the option's name. A list is given with commas.
+anything is pulled or made, with the option's name. A list is given with commas. A value that an option cannot have ends
+the command with 2. Global options are read from the environment as well: `DOCKRUN_STATE_DIR` is `--state-dir`. The
+command line counts before the environment, and the environment before a file.
 
 | option | type | default | meaning |
 | --- | --- | --- | --- |]]

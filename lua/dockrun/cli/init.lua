@@ -8,7 +8,8 @@ local output = require "dockrun.cli.output"
 local commands = { "run", "plan", "validate", "status", "logs", "exec", "stop", "stats", "events", "fingerprint", "gc", "agent", "version",
   "help" }
 
--- Global options: they stand before or after the command's name. `option` is what they set in dockrun.options.
+-- Global options: they stand before or after the command's name. `option` is what they set in dockrun.options. Each that
+-- stands alone has an environment variable as well: DOCKRUN_STATE_DIR for --state-dir.
 local globals = {
   { flags = "--endpoint", option = "docker.endpoint", argument = "URL", doc = "The engine (unix://, tcp://, http://, https://, ssh://)." },
   { flags = "--context", option = "context", argument = "NAME", doc = "Docker context to take the endpoint from." },
@@ -64,27 +65,67 @@ local function build_parser(word)
   return parser, parser
 end
 
--- Puts the global options into dockrun.options. nil, err where one is wrong.
+local function set_option(source, name, value)
+  local ok, err = options.set(dockrun.options, name, value)
+  if not ok then err.message = ("%s: %s"):format(source, err.message) end
+  return ok, err
+end
+
+local words_for = { ["1"] = true, ["true"] = true, ["0"] = false, ["false"] = false }
+
+-- Reads what the environment says of global options that the command line does not give.
+---@return { name: string, value: any, variable: string }[]? settings  of options
+---@return table? err
+local function read_environment(args)
+  local settings = {}
+  for _, row in ipairs(globals) do
+    local key = row.flags:match "%-%-([%w-]+)":gsub("-", "_")
+    local variable = "DOCKRUN_" .. key:upper()
+    local text = os.getenv(variable) or ""
+    if not row.many and text ~= "" and args[key] == nil then
+      local value = text
+      if not row.argument then value = words_for[text] end
+      if value == nil then return nil, dockrun.error("usage", ("%s must be 1, true, 0 or false, not '%s'"):format(variable, text)) end
+      if row.option then
+        settings[#settings + 1] = { name = row.option, value = value, variable = variable }
+      else
+        args[key] = value
+      end
+    end
+  end
+  return settings
+end
+
+-- Puts the global options into dockrun.options: those of a file, of the environment, of the command line; the last counts.
+-- nil, err if one is wrong.
 local function apply_globals(args)
+  local settings, err = read_environment(args)
+  if not settings then return nil, err end
+  local ok
   if args.config then
-    local ok, err = options.read_file(dockrun.options, args.config)
+    ok, err = options.read_file(dockrun.options, args.config)
+    if not ok then return nil, err end
+  end
+  for _, setting in ipairs(settings) do
+    ok, err = set_option(setting.variable, setting.name, setting.value)
     if not ok then return nil, err end
   end
   for _, setting in ipairs(args.set or {}) do
     local name, value = setting:match "^([%w_.]+)=(.*)$"
     if not name then return nil, dockrun.error("usage", ("--set takes NAME=VALUE, not '%s'"):format(setting)) end
-    local ok, err = options.set(dockrun.options, name, value)
+    ok, err = set_option("--set", name, value)
     if not ok then return nil, err end
   end
   for _, row in ipairs(globals) do
-    local given = args[row.flags:match "%-%-([%w-]+)":gsub("-", "_")]
+    local flag = row.flags:match "%-%-[%w-]+"
+    local given = args[flag:sub(3):gsub("-", "_")]
     if row.option and given ~= nil then
-      local ok, err = options.set(dockrun.options, row.option, given)
+      ok, err = set_option(flag, row.option, given)
       if not ok then return nil, err end
     end
   end
   output.verbose = args.verbose
-  return true
+  return options.check(dockrun.options)
 end
 
 -- An error that is a mere string is one of ours: where it came from is what helps.
@@ -123,7 +164,7 @@ end
 
 -- The options that stand before a script.
 local function apply_before(argv, count)
-  if count == 0 then return true end
+  if count == 0 then return apply_globals {} end
   local parser = require "argparse" "dockrun"
   for _, row in ipairs(globals) do
     local option = row.argument and parser:option(row.flags) or parser:flag(row.flags)

@@ -1,0 +1,130 @@
+-- What an option may be, from each source: the command line, the environment, a file, and a host program.
+local agents = require "dockrun.agent"
+local options = require "dockrun.options"
+local process = require "spec.process"
+
+-- { option, value, what the error says of it }
+local wrong = {
+  { "docker.timeout", "0", "must be above 0, not 0" },
+  { "docker.timeout", "-1", "must be above 0, not -1" },
+  { "docker.timeout", "nan", "must be a number, not 'nan'" },
+  { "docker.timeout", "1e999", "must be a number, not '1e999'" },
+  { "docker.watch_interval", "0", "must be above 0, not 0" },
+  { "docker.watch_interval", "1e300", "must be at most" },
+  { "docker.bind_ip", "999.1.1.1", "must be an IP address, not '999.1.1.1'" },
+  { "docker.bind_ip", "localhost", "must be an IP address, not 'localhost'" },
+  { "docker.bind_ip", "${node.ip}", "must be an IP address, not '${node.ip}'" },
+  { "docker.cleanup.container", "maybe", "must be true or false, not 'maybe'" },
+  { "docker.cleanup.image_delay", "soon", "must be a duration such as '1m30s' or a number of seconds, not 'soon'" },
+  { "docker.pull_timeout", "0s", "must be above 0, not 0" },
+  { "docker.auth.helper", "../evil", "must be a name such as 'pass', not '../evil'" },
+  { "docker.allow_caps", "chown,net-admin", "must be names of capabilities, or all, not 'net-admin'" },
+  { "docker.allowed_modes.pid", "host,root", "must be one of host, container, not 'root'" },
+  { "docker.volumes.selinuxlabel", "x", "must be z or Z, not 'x'" },
+  { "docker.pids_limit", "-1", "must be at least 0, not -1" },
+  { "docker.pids_limit", "1.5", "must be a whole number, not '1.5'" },
+  { "docker.oom_score_adj", "1001", "must be at most 1000, not 1001" },
+  { "ports.from", "0", "must be at least 1, not 0" },
+  { "ports.from", "60001", "must not be below ports.from, which is 60001, not 60000" },
+  { "ports.to", "19999", "must not be below ports.from, which is 20000, not 19999" },
+  { "ports.to", "65536", "must be at most 65535, not 65536" },
+  { "hook_timeout", "0", "must be above 0, not 0" },
+  { "hook_instructions", "1e3x", "must be a whole number, not '1e3x'" },
+  { "state_dir", " ", "must not be empty" },
+  { "dev", "yes", "must be true or false, not 'yes'" },
+}
+
+local function blamed(case) return case[2] == "60001" and "ports.to" or case[1] end
+
+-- Sets it, and checks all of them; the error's message.
+local function refused(set)
+  local all = options.new()
+  local ok, err = set(all)
+  if ok then ok, err = options.check(all) end
+  assert.falsy(ok)
+  assert.equal("invalid", err.kind)
+  return err.message
+end
+
+local function write(text, ending)
+  local name = os.tmpname()
+  local path = name .. ending
+  local file <close> = assert(io.open(path, "w"))
+  file:write(text)
+  return path, setmetatable({}, { __close = function() os.remove(path) os.remove(name) end })
+end
+
+describe("an option", function()
+  it("is refused if it is out of range, from a file", function()
+    for _, case in ipairs(wrong) do
+      local path, _ <close> = write(("return { [%q] = %q }"):format(case[1], case[2]), ".lua")
+      local message = refused(function(all) return options.read_file(all, path) end)
+      assert.matches(("option '%s' %s"):format(blamed(case), case[3]), message, 1, true)
+    end
+  end)
+
+  it("is refused if it is of another type, from a file and a host program", function()
+    for _, row in ipairs(options.rows) do
+      for _, value in ipairs { function() end, { { } }, { a = "b" } } do
+        for _, set in ipairs {
+          function(all) return options.set(all, row.name, value) end,
+          function(all) all[row.name] = value return true end,
+        } do
+          assert.matches(("option '%s' must be"):format(row.name), refused(set), 1, true)
+        end
+      end
+    end
+  end)
+
+  it("is what it was if all options are at their defaults", function()
+    local all = options.new()
+    for _, row in ipairs(options.rows) do
+      local before = all[row.name]
+      assert(options.set(all, row.name, before))
+      assert.same(before, all[row.name])
+    end
+    assert(options.check(all))
+  end)
+
+  it("ends a command with 2, and the error names the option and its source", function()
+    for _, case in ipairs {
+      { { "--set", "ports.from=0", "status" }, {}, "--set: option 'ports.from' must be at least 1" },
+      { { "--bind-ip", "1.2.3", "-e", "print(1)" }, {}, "--bind-ip: option 'docker.bind_ip' must be an IP address" },
+      { { "status" }, { DOCKRUN_BIND_IP = "1.2.3" }, "DOCKRUN_BIND_IP: option 'docker.bind_ip' must be an IP address" },
+      { { "-e", "print(1)" }, { DOCKRUN_JSON = "maybe" }, "DOCKRUN_JSON must be 1, true, 0 or false, not 'maybe'" },
+      { { "--set", "ports.to=5", "validate", "x.hcl" }, {}, "option 'ports.to' must not be below ports.from" },
+    } do
+      local result = process.run(case[1], { env = case[2] })
+      assert.equal(2, result.code)
+      assert.equal("", result.stdout)
+      assert.matches(case[3], result.stderr, 1, true)
+    end
+    local path, _ <close> = write('{"docker": {"watch_interval": 0}}', ".json")
+    local result = process.run { "--config", path, "status" }
+    assert.equal(2, result.code)
+    assert.matches(path .. ": option 'docker.watch_interval' must be above 0", result.stderr, 1, true)
+  end)
+
+  it("is refused before an agent of a host program begins", function()
+    local all = options.new()
+    all["ports.from"] = 0
+    local agent, err = agents.new(all)
+    assert.is_nil(agent)
+    assert.equal("invalid", err.kind)
+    assert.matches("option 'ports.from'", err.message, 1, true)
+  end)
+
+  it("is taken from the command line before the environment before a file", function()
+    local path, _ <close> = write('return { state_dir = "/file", docker = { bind_ip = "1.1.1.1", endpoint = "unix:///file" } }', ".lua")
+    local result = process.run({
+      "--bind-ip", "3.3.3.3", "-e",
+      'local o = require("dockrun").options print(o.state_dir, o["docker.bind_ip"], o["docker.endpoint"], o.dev)',
+    }, { env = { DOCKRUN_CONFIG = path, DOCKRUN_STATE_DIR = "/env", DOCKRUN_BIND_IP = "2.2.2.2", DOCKRUN_DEV = "1" } })
+    assert.equal("/env\t3.3.3.3\tunix:///file\ttrue\n", result.stdout)
+  end)
+
+  it("that is a relative state directory is below the current one", function()
+    local result = process.run({ "--state-dir", "x/y", "-e", 'print(require("dockrun").options.state_dir)' }, { cwd = "/tmp" })
+    assert.equal("/tmp/x/y\n", result.stdout)
+  end)
+end)
