@@ -53,9 +53,7 @@ end
 local Claim = {}
 Claim.__index = Claim
 
-local function serve(pipe, on_request)
-  local client = uv.new_pipe()
-  pipe:accept(client)
+local function serve(client, on_request)
   local request = json.decode(read_line(client) or "")
   if type(request) == "table" then
     local ok, answer = pcall(on_request, request)
@@ -76,13 +74,17 @@ end
 ---@return table? pipe
 ---@return table? err
 ---@return table? other  what is there, where that is why not
-local function listen(state, path, stale, on_request)
+local function listen(state, path, stale, clients)
   local pipe, other = uv.new_pipe(), nil
   local ok, why, code
   local done, err = state:transaction(function()
     if stale and is_same(uv.fs_stat(path), stale) then uv.fs_unlink(path) end
     ok, why, code = pipe:bind(path)
-    if ok then ok, why, code = pipe:listen(16, function() serve(pipe, on_request) end) end
+    if ok then ok, why, code = pipe:listen(16, function()
+      local client = uv.new_pipe()
+      pipe:accept(client)
+      clients:push(client)
+    end) end
     if code == "EADDRINUSE" then other = uv.fs_stat(path) end
   end)
   if done and ok then return pipe end
@@ -106,9 +108,10 @@ function M.hold(agent, job, on_request)
   end
   local ok, why = make_directory(path)
   if not ok then return nil, runtime.error("system", "cannot make the state directory: " .. why) end
+  local clients = queue.new()
   local pipe, err, other
   repeat
-    pipe, err, other = listen(agent.state, path, other, on_request)
+    pipe, err, other = listen(agent.state, path, other, clients)
     if err then return nil, err end
     local holder = other and connect(path)
     if holder then
@@ -117,13 +120,18 @@ function M.hold(agent, job, on_request)
     end
   until pipe
   pipe:unref()
-  return setmetatable({ pipe = pipe, path = path }, Claim)
+  -- A task of the caller's, and no callback of the pipe: what it serves lives as long as what holds the job.
+  local server = runtime.spawn_free(function()
+    while true do runtime.spawn(serve, clients:pop(), on_request) end
+  end)
+  return setmetatable({ pipe = pipe, path = path, server = server }, Claim)
 end
 
 --- Lets go of it. Idempotent.
 function Claim:close()
   if not self.pipe then return end
   self.pipe:close()  -- and libuv unlinks the socket
+  self.server:cancel()
   self.pipe = nil
 end
 
