@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "dialect.h"
 #include "dockrun.h"
 #include "error.h"
 #include "runtime.h"
@@ -30,6 +31,11 @@ static int open_all(lua_State *L) {
 }
 
 dockrun *dockrun_open(char *why, size_t size) {
+  struct dr_dialect wrong;
+  if (dr_has_wrong_lua(&wrong)) {
+    snprintf(why, size, "%s", wrong.why);
+    return NULL;
+  }
   lua_State *L = luaL_newstate();
   if (L) lua_setallocf(L, allocate, NULL);
   if (!L) {

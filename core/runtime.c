@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "dialect.h"
 #include "error.h"
 #include "limits.h"
 #include "modules.h"
@@ -416,6 +417,11 @@ int luaopen_dockrun_core_runtime(lua_State *L) {
 
 // The one entry of the library: makes the runtime, and every dockrun.core.* known to require.
 __attribute__((visibility("default"))) int luaopen_dockrun_core(lua_State *L) {
+  struct dr_dialect wrong = {.error = luaL_error};
+  // The Lua that calls this, and the one that would be called from here: they may be two.
+  if (dr_is_wrong_lua(__builtin_return_address(0), &wrong) || dr_has_wrong_lua(&wrong))
+    return wrong.error ? wrong.error(L, "%s", wrong.why) : 0;
+  dr_expose_lua();
   dr_runtime_of(L);
   preload(L);
   set_path(L);
