@@ -134,6 +134,20 @@ static enum dr_stream_kind stream_kind(lua_State *L, const struct dr_engine *e, 
   return body_tty || dr_option_is(L, "tty", true) ? DR_STREAM_RAW : DR_STREAM_FRAMES;
 }
 
+// With TLS 1.3 an engine refuses our certificate after the handshake, and its word for that may get lost as it hangs
+// up.
+static bool hung_up(const struct dr_error *e) {
+  return e->code == CURLE_RECV_ERROR || e->code == CURLE_SEND_ERROR || e->code == CURLE_GOT_NOTHING;
+}
+
+int dr_failed(lua_State *L, const struct dr_engine *e, struct dr_error *error) {
+  if (!e->api && hung_up(error) && !strncmp(e->url, "https:", 6)) {
+    struct dr_error lost = *error;
+    dr_fail(error, lost.kind, lost.code, "%s (does it take our certificate?)", lost.message);
+  }
+  return dr_return_error(L, error);
+}
+
 int dr_answered(lua_State *L, int status, lua_KContext ctx) {
   (void)status;
   const struct dr_endpoint *row = (const struct dr_endpoint *)ctx;
@@ -143,7 +157,7 @@ int dr_answered(lua_State *L, int status, lua_KContext ctx) {
   lua_settop(L, AT_EXCHANGE);
   int results = 1;
   if (r->channel.failed) {
-    results = dr_return_error(L, &r->channel.error);
+    results = dr_failed(L, e, &r->channel.error);
   } else if (!dr_http_succeeded(r->status) && !(answer == DR_ANSWER_STATE && r->status == 304)) {
     if (r->status == 400) e->api = 0;  // it may be another engine now, with another version: ask again next time
     results = dr_refused(L, e, row, r->status, &r->headers, &r->channel.in);

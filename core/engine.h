@@ -54,6 +54,10 @@ enum dr_answer dr_answer_of(lua_State *L, const struct dr_endpoint *row);
 int dr_answered(lua_State *L, int status, lua_KContext row);
 int dr_upgraded(lua_State *L, int status, lua_KContext row);
 
+// nil and the error of an exchange that failed. Of one with an engine that has not been heard yet it says more.
+// Returns 2.
+int dr_failed(lua_State *L, const struct dr_engine *e, struct dr_error *error);
+
 // nil and the engine's refusal: its `message` where the body is its JSON, else the body as it is. Returns 2.
 int dr_refused(lua_State *L, const struct dr_engine *e, const struct dr_endpoint *row, long status,
                const struct dr_buffer *headers, const struct dr_buffer *in);

@@ -108,12 +108,6 @@ static int minor_of(lua_State *L, const char *field) {
   return minor;
 }
 
-// With TLS 1.3 an engine refuses our certificate after the handshake, and its word for that may get lost as it hangs
-// up.
-static bool hung_up(const struct dr_error *e) {
-  return e->code == CURLE_RECV_ERROR || e->code == CURLE_SEND_ERROR || e->code == CURLE_GOT_NOTHING;
-}
-
 static int negotiated(lua_State *L, int status, lua_KContext ctx) {
   (void)status;
   const struct dr_endpoint *row = (const struct dr_endpoint *)ctx;
@@ -121,12 +115,8 @@ static int negotiated(lua_State *L, int status, lua_KContext ctx) {
   struct dr_request *r = lua_touserdata(L, AT_EXCHANGE);
   struct dr_channel *c = &r->channel;
   struct dr_error error;
-  if (c->failed && hung_up(&c->error) && !strncmp(e->url, "https:", 6)) {
-    struct dr_error lost = c->error;
-    dr_fail(&c->error, lost.kind, lost.code, "%s (does it take our certificate?)", lost.message);
-  }
   if (c->failed) {
-    dr_return_error(L, &c->error);
+    dr_failed(L, e, &c->error);
     return fail(L, e, r);
   }
   if (!dr_http_succeeded(r->status)) {
