@@ -7,6 +7,7 @@ int luaopen_dockrun_core_frames(lua_State *L);
 int luaopen_dockrun_core_guard(lua_State *L);
 int luaopen_dockrun_core_http(lua_State *L);
 int luaopen_dockrun_core_json(lua_State *L);
+int luaopen_dockrun_core_peer(lua_State *L);
 int luaopen_dockrun_core_ports(lua_State *L);
 int luaopen_dockrun_core_queue(lua_State *L);
 int luaopen_dockrun_core_runtime(lua_State *L);
@@ -21,6 +22,7 @@ const luaL_Reg dr_modules[] = {
     {"dockrun.core.guard", luaopen_dockrun_core_guard},
     {"dockrun.core.http", luaopen_dockrun_core_http},
     {"dockrun.core.json", luaopen_dockrun_core_json},
+    {"dockrun.core.peer", luaopen_dockrun_core_peer},
     {"dockrun.core.ports", luaopen_dockrun_core_ports},
     {"dockrun.core.queue", luaopen_dockrun_core_queue},
     {"dockrun.core.runtime", luaopen_dockrun_core_runtime},

@@ -308,12 +308,6 @@ describe("the state", function()
       states.dir = states.dir:gsub("/var/lib$", "")
     end)
 
-    it("leaves the mode of a directory that is there", function()
-      uv.fs_chmod(states.dir, tonumber("755", 8))
-      states.open()
-      assert.equal("755", mode(states.dir))
-    end)
-
     it("cannot be made where nothing can, which the error names", function()
       local state, err = store.open "/proc/none"
       assert.is_nil(state)

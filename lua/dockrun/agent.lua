@@ -1,6 +1,7 @@
 -- What the tasks of one process share, and the way of a job: submitted, watched, stopped.
 local allocs = require "dockrun.task.alloc"
 local corePorts = require "dockrun.core.ports"
+local directory = require "dockrun.store.directory"
 local endpoint = require "dockrun.driver.endpoint"
 local env = require "dockrun.task.env"
 local events = require "dockrun.events"
@@ -79,6 +80,7 @@ function M.new(options, opts)
   ok, err = self.watch:start()
   if not ok then return nil, err end
   self.attributes = fingerprint.attributes(engine, options)
+  if not opts.readonly and self.attributes["driver.docker.userns"] == "true" then directory.let_through(options.state_dir) end
   local any = self.bind_ip == "0.0.0.0" or self.bind_ip == "::"
   self.ip = any and self.attributes["unique.network.ip-address"] or self.bind_ip
   self.node = { ["unique.name"] = self.attributes["unique.hostname"] }

@@ -114,6 +114,9 @@ M.rows = {
       local base = os.getenv "XDG_STATE_HOME"
       return (base and base ~= "" and base or (os.getenv "HOME" or "") .. "/.local/state") .. "/dockrun"
     end },
+  { name = "answer_timeout", type = "duration", default = 30, check = above_zero,
+    doc = "how long another dockrun process may show no sign of life before a command that asked it gives up" },
+  { name = "socket_group", type = "string", default = "", doc = "group whose members may use the sockets in the state directory" },
   { name = "dev", type = "boolean", default = false, doc = "read DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH" },
   { name = "context", type = "string", default = "", doc = "docker context whose endpoint is used" },
 }

@@ -7,6 +7,7 @@
 --- Jobs, allocations, tasks, intents and images: store/records.lua. Leases of ports: store/leases.lua. Events:
 --- store/events.lua.
 local database = require "dockrun.store.database"
+local directory = require "dockrun.store.directory"
 local migrate = require "dockrun.store.migrate"
 local process = require "dockrun.store.process"
 local uv = require "luv"
@@ -32,29 +33,17 @@ end
 
 -- ---- opening ----------------------------------------------------------------------------------
 
--- Nobody else's business: job definitions hold secrets.
-local DIR_MODE, FILE_MODE = tonumber("700", 8), tonumber("600", 8)
+local FILE_MODE = tonumber("600", 8)
 
 local kinds = { ENOSPC = "full", EDQUOT = "full", EROFS = "readonly", EACCES = "readonly", EPERM = "readonly" }
 
-local function make_dir(path)
-  local ok, why, code = uv.fs_mkdir(path, DIR_MODE)
-  local parent = path:match "^(.+)/+[^/]+/*$"
-  if code == "ENOENT" and parent then
-    ok, why, code = make_dir(parent)
-    if ok then ok, why, code = uv.fs_mkdir(path, DIR_MODE) end
-  end
-  if ok or code == "EEXIST" then return true end
-  return nil, why, code
-end
-
 -- SQLite would make the file by the umask. Its -wal and -shm files get the mode of the file.
-local function make(dir, path)
-  local ok, why, code = make_dir(dir)
-  if not ok then return nil, database.error(kinds[code] or "system", ("cannot make the directory %s: %s"):format(dir, why)) end
-  local fd
-  fd, why, code = uv.fs_open(path, "wx", FILE_MODE)
-  if fd then uv.fs_close(fd) end
+local function make(path)
+  local fd, why, code = uv.fs_open(path, "wx", FILE_MODE)
+  if fd then
+    uv.fs_fchmod(fd, FILE_MODE)
+    uv.fs_close(fd)
+  end
   if fd or code == "EEXIST" then return true end
   return nil, database.error(kinds[code] or "system", ("cannot make %s: %s"):format(path, why))
 end
@@ -111,17 +100,19 @@ end
 ---  never waits for who writes; keep_events: 10,000; owner: who it is that writes, where it is not this process
 ---@return Store? store
 ---@return table? err  kind "missing" (readonly, and there is none), "corrupt", "full", "readonly", "busy", "store" (of a
----  newer dockrun, or not of dockrun), "system"
+---  newer dockrun, or not of dockrun), "system" (also of another user: see store/directory.lua)
 function M.open(dir, opts)
   opts = opts or {}
   local path = dir:gsub("/+$", "") .. "/state.db"
-  local ok, db, err
+  local ok, err = directory.open(dir, opts.readonly)
+  if not ok then return nil, database.error(err.kind, err.message) end
   if not opts.readonly then
-    ok, err = make(dir, path)
+    ok, err = make(path)
     if not ok then return nil, err end
   elseif not uv.fs_stat(path) then
     return nil, database.error("missing", ("there is no state in %s yet"):format(dir))
   end
+  local db
   db, err = database.open(path, opts)
   if not db then return nil, err end
   ok, err = (opts.readonly and begin_reading or begin)(db)

@@ -43,7 +43,7 @@ end
 local function watch(self, name, ready, first)
   local agent = self.agent
   local held <close>, err = claim.hold(agent, name, function(request)
-    local _, why = changing(self, name, function() return apply.stop(agent, name, request.reason) end)
+    local _, why = changing(self, name, function() return apply.stop(agent, name, claim.reason(request)) end)
     if why then error(why, 0) end
   end)
   if not held then

@@ -76,7 +76,6 @@ end
 local function proc_file(world, path)
   if path == "/proc/sys/kernel/random/boot_id" then return virtual_file "b007\n" end
   local pid = tonumber(path:match "^/proc/(%d+)/stat$")
-  if pid == 1 then return virtual_file(("1 (init) S%s 1 0"):format((" 0"):rep(18))) end
   for _, process in ipairs(pid and world.processes or {}) do
     if process.pid == pid and not process.dead then
       return virtual_file(("%d (dockrun) S%s %d 0"):format(pid, (" 0"):rep(18), process.start))
@@ -118,12 +117,19 @@ end
 
 -- ---- libuv --------------------------------------------------------------------------------------
 
+-- Who is at the other end of a simulated pipe: this very user, as all processes of the host are.
+local peer = {
+  of = function(pipe)
+    local other = pipe.peer and pipe.peer.process
+    return { pid = other and other.pid or 0, uid = uv.getuid(), gid = 0, groups = {} }
+  end,
+}
+
 local CPU = { { model = "sim", speed = 2000, times = {} }, { model = "sim", speed = 2000, times = {} } }
 
 local function libuv(world, process)
   local sim = setmetatable({
     os_getpid = function() return process.pid end,
-    getuid = function() return 0 end,
     os_gethostname = function() return "sim" end,
     os_uname = function() return { sysname = "Linux", release = "5.10.0", version = "1", machine = "x86_64" } end,
     cpu_info = function() return CPU end,
@@ -152,6 +158,7 @@ local function libuv(world, process)
     end,
     new_tcp = function() return setmetatable({ world = world, process = process }, Socket) end,
     new_pipe = function() return pipes.new(world, process) end,
+    fileno = function(pipe) return pipe end,
   }, { __index = uv })
   return sim
 end
@@ -163,6 +170,7 @@ end
 ---@field http table
 ---@field cgroup table
 ---@field ports table
+---@field peer table
 
 ---@param world World
 ---@param process SimProcess
@@ -171,6 +179,7 @@ function M.new(world, process)
   return {
     uv = libuv(world, process), io = input_output(world, process), os = operating_system(world),
     http = { request = request(world) }, cgroup = cgroups(world), ports = ports.new(world, process),
+    peer = peer,
   }
 end
 

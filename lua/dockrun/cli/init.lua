@@ -26,6 +26,7 @@ local globals = {
 local exit_codes = {
   spec = 2, invalid = 2, usage = 2, unreachable = 3, timeout = 3, protocol = 3, engine = 1, failed = 1,
   constraint = 1, taken = 1, system = 1, cancelled = 130, corrupt = 1, full = 1, readonly = 1, busy = 1, store = 1, missing = 1,
+  hung = 1,
 }
 
 local function fail(err)

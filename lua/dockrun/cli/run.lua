@@ -77,7 +77,7 @@ end
 local function stopper(agent, name)
   local stop = {}
   function stop.begin(request)
-    stop.task = stop.task or dockrun.spawn(apply.stop, agent, name, request.reason)
+    stop.task = stop.task or dockrun.spawn(apply.stop, agent, name, claim.reason(request))
     local _, problem = stop.task:await()
     if problem then error(problem, 0) end
   end
@@ -122,8 +122,9 @@ return {
       local answer
       answer, err = claim.ask(agent, claim.agent, { source = source })
       if err then return nil, err end
-      for _, why in ipairs(answer and answer.failures or {}) do output.say("error", why) end
-      if answer then return #answer.failures == 0 and 0 or 1 end
+      local failures = answer and type(answer.failures) == "table" and answer.failures or {}
+      for _, why in ipairs(failures) do output.say("error", tostring(why)) end
+      if answer then return #failures == 0 and 0 or 1 end
     end
     local stop = stopper(agent, job.name)
     local held <close>, why = claim.hold(agent, job.name, stop.begin)

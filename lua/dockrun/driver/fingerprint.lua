@@ -74,22 +74,31 @@ local function host(attributes)
   attributes["unique.network.ip-address"] = M.address()
 end
 
+-- Whether root in a container is another user of the host: dockerd --userns-remap.
+local function maps_users(info)
+  for _, option in ipairs(type(info.SecurityOptions) == "table" and info.SecurityOptions or {}) do
+    if tostring(option):find("name=userns", 1, true) then return true end
+  end
+  return false
+end
+
 local function engine_attributes(attributes, engine, options)
-  local version = engine:version()
-  local info = version and engine:info()
+  local version = engine:version { timeout = 5 }
+  local info = version and engine:info { timeout = 10 }
   if not info then return end
   attributes["driver.docker"] = "1"
   attributes["driver.docker.version"] = version.Version
   attributes["driver.docker.api_version"] = engine:api()
   attributes["driver.docker.os_type"] = info.OSType
   attributes["driver.docker.cgroup_version"] = info.CgroupVersion or tostring(cgroup.version())
+  attributes["driver.docker.userns"] = tostring(maps_users(info))
   local runtimes = {}
   for name in pairs(info.Runtimes or {}) do runtimes[#runtimes + 1] = name end
   table.sort(runtimes)
   attributes["driver.docker.runtimes"] = table.concat(runtimes, ",")
   attributes["driver.docker.privileged.enabled"] = tostring(options["docker.allow_privileged"])
   attributes["driver.docker.volumes.enabled"] = tostring(options["docker.volumes.enabled"])
-  local bridge = engine:network_inspect("bridge")
+  local bridge = engine:network_inspect("bridge", { timeout = 10 })
   local pool = bridge and bridge.IPAM and bridge.IPAM.Config and bridge.IPAM.Config[1]
   if pool and pool.Gateway then attributes["driver.docker.bridge_ip"] = pool.Gateway end
 end

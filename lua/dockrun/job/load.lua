@@ -91,12 +91,24 @@ function M.read(path)
   return { format = format, name = path, text = text or "" }
 end
 
+-- Whether it is a JobSource: it may come from another process.
+local function is_source(source)
+  if type(source) ~= "table" or not readers[source.format] then return false end
+  if type(source.text) ~= "string" or type(source.name) ~= "string" then return false end
+  if source.vars ~= nil and type(source.vars) ~= "table" then return false end
+  for name, value in pairs(source.vars or {}) do
+    if type(name) ~= "string" or type(value) ~= "string" then return false end
+  end
+  return true
+end
+
 --- Reads a job from what was read of its file.
 ---@param source JobSource
 ---@param runtime? table  see LoadOptions
 ---@return table? job
 ---@return SpecError? err
 function M.source(source, runtime)
+  if not is_source(source) then return fail(nil, "this is no job: expected the format, the name and the text of a file") end
   return M.string(source.text, source.format, source.name, { vars = source.vars, runtime = runtime })
 end
 

@@ -48,6 +48,14 @@ function M.is_alive(owner)
   return code == "EPERM"  -- it is there, but /proc hides it from us (hidepid)
 end
 
+--- Whether a signal has stopped a process (SIGSTOP, or a debugger), until it is continued.
+---@param pid integer
+---@return boolean
+function M.is_stopped(pid)
+  local state = stat(pid)
+  return state == "T" or state == "t"
+end
+
 --- As it stands in the database.
 ---@param owner Owner
 ---@return string

@@ -10,7 +10,11 @@ local M = {}
 ---@field container_port integer  the same as the host's, where the label is not a number
 ---@field protocols string[]      always tcp and udp
 
-local function release(allocator, bind_ip, mappings)
+--- Gives every port back. Idempotent.
+---@param allocator table  dockrun.core.ports
+---@param bind_ip string
+---@param mappings PortMapping[]
+function M.release(allocator, bind_ip, mappings)
   for _, mapping in ipairs(mappings) do allocator:release(bind_ip, mapping.host_port) end
 end
 
@@ -43,7 +47,7 @@ end
 
 --- Takes a host port for everything that a task asks for, or for nothing. Leases that were taken stay where one fails: the
 --- caller releases those of the whole task.
----@param allocator table  dockrun.core.ports
+---@param allocator table
 ---@param bind_ip string   address that the ports will be bound on
 ---@param ip string        the node's address, as tasks see it
 ---@param asked { label: string, static?: integer, to?: integer }[]
@@ -61,7 +65,7 @@ function M.allocate(allocator, bind_ip, ip, asked, owner, lease)
       port, err = pick(allocator, bind_ip, owner, want.label, lease)
     end
     if not port then
-      release(allocator, bind_ip, mappings)
+      M.release(allocator, bind_ip, mappings)
       err.label = want.label
       return nil, err
     end

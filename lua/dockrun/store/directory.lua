@@ -1,0 +1,161 @@
+--- The state directory, which is no other user's business: job definitions hold secrets, and the sockets in it take orders.
+---
+---   <state-dir>            0700; 0711 if the engine maps users, whose containers must get through to alloc/
+---   <state-dir>/state.db   0600, and its -wal and -shm files
+---   <state-dir>/jobs       0700, the sockets; 0710 and of the group that `socket_group` names
+---   <state-dir>/alloc      0711, see driver/dirs.lua
+---
+--- The modes hold whatever the umask is, and a directory that an older dockrun or the operator made too wide is tightened.
+--- A directory or file of another user, or a link of one on the way there, is refused: its owner could put another in its
+--- place.
+local runtime = require "dockrun.core.runtime"
+local uv = require "luv"
+
+local M = {}
+
+local PRIVATE, PASSABLE, GROUP = tonumber("700", 8), tonumber("711", 8), tonumber("710", 8)
+local STICKY, WRITABLE, PERMISSIONS = tonumber("1000", 8), tonumber("022", 8), tonumber("7777", 8)
+
+-- What dockrun keeps in it, with the mode that each has.
+local own = {
+  ["state.db"] = tonumber("600", 8), ["state.db-wal"] = tonumber("600", 8), ["state.db-shm"] = tonumber("600", 8),
+  ["state.db-journal"] = tonumber("600", 8), jobs = PRIVATE, alloc = PASSABLE,
+}
+
+local kinds = { ENOSPC = "full", EDQUOT = "full", EROFS = "readonly", EACCES = "readonly", EPERM = "readonly" }
+
+local function failure(path, why, code)
+  return runtime.error(kinds[code] or "system", ("cannot make the directory %s: %s"):format(path, why))
+end
+
+local function refuse(path, format, ...) return runtime.error("system", ("refusing %s: %s"):format(path, format:format(...))) end
+
+-- The error for what belongs to another user.
+local function foreign(path, stat)
+  return refuse(path, "it belongs to user %d, not to user %d who runs dockrun; remove it, or name another --state-dir", stat.uid,
+    uv.getuid())
+end
+
+local function mode_of(stat) return stat.mode & PERMISSIONS end
+
+-- A path's links, each followed: the error for the first that is of another user than root and this one.
+local function check_links(path)
+  local rest, done, followed = path, path:find "^/" and "" or ".", 0
+  while true do
+    local part, after = rest:match "^/*([^/]+)(.*)$"
+    if not part then return true end
+    local at = done .. "/" .. part
+    local stat = uv.fs_lstat(at)
+    if not stat then return true end  -- it is to be made
+    if stat.type == "link" then
+      followed = followed + 1
+      if stat.uid ~= 0 and stat.uid ~= uv.getuid() then return nil, foreign(at, stat) end
+      local target = uv.fs_readlink(at)
+      if not target or followed > 40 then return nil, refuse(path, "it has too many symbolic links") end
+      rest, done = target .. after, target:find "^/" and "" or done
+    else
+      rest, done = after, at
+    end
+  end
+end
+
+-- mkdir, with a mode that no umask cuts, and of the directories above.
+local function make(path, mode)
+  local ok, why, code = uv.fs_mkdir(path, mode)
+  local above = path:match "^(.+)/+[^/]+/*$"
+  if code == "ENOENT" and above then
+    ok, why, code = make(above, mode)
+    if ok then ok, why, code = uv.fs_mkdir(path, mode) end
+  end
+  if code == "EEXIST" then return true end
+  if ok then ok, why, code = uv.fs_chmod(path, mode) end
+  return ok, why, code
+end
+
+-- Whether there is something in it that dockrun did not put there. (libuv frees a list of entries at its end only.)
+local function is_shared(dir)
+  local entries, shared = uv.fs_scandir(dir), false
+  for name in function() return entries and uv.fs_scandir_next(entries) end do shared = shared or not own[name] end
+  return shared
+end
+
+-- The mode that the directory itself is to have. A directory that holds other things too keeps its own, as /tmp would have to.
+local function tighten(dir, stat)
+  local mode = mode_of(stat)
+  if not is_shared(dir) and mode & STICKY == 0 then
+    if mode == PASSABLE then return true end
+    return mode == PRIVATE or uv.fs_chmod(dir, PRIVATE)
+  end
+  if mode & WRITABLE == 0 or mode & STICKY ~= 0 then return true end
+  return nil, "it holds other files, and other users may write to it; `chmod go-w` it, or name a directory of its own with --state-dir"
+end
+
+-- Each thing of dockrun's in it: ours, and no wider than it should be.
+local function check_contents(dir, change)
+  for name, most in pairs(own) do
+    local path = dir .. "/" .. name
+    local link, stat = uv.fs_lstat(path), uv.fs_stat(path)
+    for _, one in ipairs { link or false, stat or false } do
+      if one and one.uid ~= uv.getuid() then return nil, foreign(path, one) end
+    end
+    local mode = stat and mode_of(stat)
+    local is_group = name == "jobs" and mode == GROUP  -- of `socket_group`
+    if change and stat and not is_group and mode & ~most ~= 0 then
+      local ok, why = uv.fs_chmod(path, mode & most)
+      if not ok then return nil, refuse(path, "cannot take other users' access to it away: %s", why) end
+    end
+  end
+  return true
+end
+
+--- Makes the state directory if there is none, and sees to it that it is ours alone.
+---@param dir string
+---@param readonly? boolean  makes and changes nothing: what is not there, or too wide, is no error
+---@return true? ok
+---@return table? err  kind "system", "full", "readonly": what is wrong with which directory
+function M.open(dir, readonly)
+  local ok, err = check_links(dir)
+  if not ok then return nil, err end
+  local why, code
+  if not readonly then
+    ok, why, code = make(dir, PRIVATE)
+    if not ok then return nil, failure(dir, why, code) end
+  end
+  local stat = uv.fs_stat(dir)
+  if not stat then return true end
+  if stat.uid ~= uv.getuid() then return nil, foreign(dir, stat) end
+  if not readonly then
+    ok, why = tighten(dir, stat)
+    if not ok then return nil, refuse(dir, "%s", why) end
+  end
+  return check_contents(dir, not readonly)
+end
+
+--- Lets containers whose users the engine maps get through to alloc/.
+---@param dir string
+function M.let_through(dir)
+  local stat = uv.fs_stat(dir)
+  if stat and mode_of(stat) == PRIVATE then uv.fs_chmod(dir, PASSABLE) end
+end
+
+--- Makes the directory of the sockets.
+---@param dir string   the state directory
+---@param gid? integer  a group whose members may connect
+---@return string? path
+---@return table? err
+function M.sockets(dir, gid)
+  local path = dir .. "/jobs"
+  local ok, why, code = make(path, PRIVATE)
+  local stat = ok and uv.fs_stat(path)
+  if stat and gid then
+    ok, why, code = uv.fs_chown(path, -1, gid)
+    if ok then ok, why, code = uv.fs_chmod(path, GROUP) end
+    if ok then M.let_through(dir) end
+  elseif stat and mode_of(stat) ~= PRIVATE and mode_of(stat) ~= GROUP then
+    ok, why, code = uv.fs_chmod(path, PRIVATE)
+  end
+  if not ok then return nil, failure(path, why, code) end
+  return path
+end
+
+return M
