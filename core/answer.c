@@ -32,9 +32,20 @@ static bool is_engines(const struct dr_buffer *headers) {
   return len >= strlen(own_type) && !memcmp(type, own_type, strlen(own_type));
 }
 
+enum { SHOWN = 200 };  // bytes of what is not the engine's own words
+
+// Pushes where a redirect leads to, as a part of a sentence; "" for any other answer.
+static void push_location(lua_State *L, const struct dr_buffer *headers) {
+  size_t len;
+  const char *location = dr_header(headers, "location", &len);
+  lua_pushstring(L, location ? " (it points to " : "");
+  lua_pushlstring(L, location, len < SHOWN ? len : SHOWN);
+  lua_pushstring(L, location ? ")" : "");
+  lua_concat(L, 3);
+}
+
 int dr_refused(lua_State *L, const struct dr_engine *e, const struct dr_endpoint *row, long status,
                const struct dr_buffer *headers, const struct dr_buffer *in) {
-  enum { SHOWN = 200 };  // bytes of what is not the engine's own words
   size_t len = dr_buffer_len(in);
   const char *text = len ? dr_buffer_data(in) : "";
   bool json = len && dr_json_decode(L, text, len) == 1 && lua_istable(L, -1);
@@ -46,14 +57,17 @@ int dr_refused(lua_State *L, const struct dr_engine *e, const struct dr_endpoint
   while (len && (text[len - 1] == '\n' || text[len - 1] == '\r')) len--;
   if (!own || !len) {
     lua_pushlstring(L, text, len < SHOWN ? len : SHOWN);
-    text = lua_pushfstring(L, "%s answered %d to %s %s%s%s", e->who, (int)status, row->method, row->path,
+    push_location(L, headers);
+    text = lua_pushfstring(L, "%s answered %d to %s %s%s%s%s", e->who, (int)status, row->method, row->path,
+                           lua_tostring(L, -1),
                            !len   ? ""
                            : json ? ": "
                                   : ", and not in JSON: ",
-                           lua_tostring(L, -1));
+                           lua_tostring(L, -2));
   }
-  // "protocol": not from the engine, but from whoever reads requests before it. This one was not understood.
-  const char *kind = json || own || !len ? "engine" : "protocol";
+  // "protocol": not from the engine, but from whoever reads requests before it. This one was not understood. A redirect
+  // is the engine's: its router takes such a path for another's.
+  const char *kind = json || own || !len || status < 400 ? "engine" : "protocol";
   if (!own || !len) len = strlen(text);
   lua_pushnil(L);
   dr_push_error_text(L, kind, (int)status, text, len);
@@ -120,6 +134,20 @@ static enum dr_stream_kind stream_kind(lua_State *L, const struct dr_engine *e, 
   return body_tty || dr_option_is(L, "tty", true) ? DR_STREAM_RAW : DR_STREAM_FRAMES;
 }
 
+// With TLS 1.3 an engine refuses our certificate after the handshake, and its word for that may get lost as it hangs
+// up.
+static bool hung_up(const struct dr_error *e) {
+  return e->code == CURLE_RECV_ERROR || e->code == CURLE_SEND_ERROR || e->code == CURLE_GOT_NOTHING;
+}
+
+int dr_failed(lua_State *L, const struct dr_engine *e, struct dr_error *error) {
+  if (!e->api && hung_up(error) && !strncmp(e->url, "https:", 6)) {
+    struct dr_error lost = *error;
+    dr_fail(error, lost.kind, lost.code, "%s (does it take our certificate?)", lost.message);
+  }
+  return dr_return_error(L, error);
+}
+
 int dr_answered(lua_State *L, int status, lua_KContext ctx) {
   (void)status;
   const struct dr_endpoint *row = (const struct dr_endpoint *)ctx;
@@ -129,8 +157,8 @@ int dr_answered(lua_State *L, int status, lua_KContext ctx) {
   lua_settop(L, AT_EXCHANGE);
   int results = 1;
   if (r->channel.failed) {
-    results = dr_return_error(L, &r->channel.error);
-  } else if (r->status >= 400) {
+    results = dr_failed(L, e, &r->channel.error);
+  } else if (!dr_http_succeeded(r->status) && !(answer == DR_ANSWER_STATE && r->status == 304)) {
     if (r->status == 400) e->api = 0;  // it may be another engine now, with another version: ask again next time
     results = dr_refused(L, e, row, r->status, &r->headers, &r->channel.in);
   } else if (answer >= DR_ANSWER_BYTES) {
@@ -157,7 +185,7 @@ int dr_upgraded(lua_State *L, int status, lua_KContext ctx) {
   const struct dr_endpoint *row = (const struct dr_endpoint *)ctx;
   struct dr_engine *e = lua_touserdata(L, AT_ENGINE);
   struct dr_upgrade *u = lua_touserdata(L, AT_EXCHANGE);
-  if (u->channel.failed || u->status >= 300) {
+  if (u->channel.failed || (u->status != 101 && !dr_http_succeeded(u->status))) {
     int results = u->channel.failed ? dr_return_error(L, &u->channel.error)
                                     : dr_refused(L, e, row, u->status, &u->headers, &u->channel.in);
     u->channel.close(&u->channel);

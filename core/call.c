@@ -1,5 +1,4 @@
-// The way of a call: its URL, query, headers and body go out; where the engine is not known yet, its version comes
-// first.
+// The way of a call: its URL, query, headers and body go out.
 #include <lauxlib.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,8 +8,7 @@
 #include "json.h"
 #include "url.h"
 
-// Versions of the API that the table was checked against (1.41 to 1.55); older engines speak subsets of it.
-enum { OLDEST_API = 24, NEWEST_API = 55, MAX_ANSWER = 64 * 1024 * 1024 };
+enum { MAX_ANSWER = 64 * 1024 * 1024 };
 
 const char *dr_next_query(const char **list, size_t *len, int *since) {
   while (**list == ' ') ++*list;
@@ -75,7 +73,8 @@ static bool add_query(lua_State *L, const struct dr_endpoint *row, int api, int 
   return true;
 }
 
-static int pump(lua_State *L, int status, lua_KContext ctx);
+// Whether its path is another one in each version of the API.
+static bool is_versioned(const struct dr_endpoint *row) { return strncmp(row->path, "/_", 2) != 0; }
 
 static double timeout_of(lua_State *L, const struct dr_engine *e, const struct dr_endpoint *row) {
   lua_getfield(L, AT_OPTIONS, "timeout");
@@ -90,7 +89,7 @@ static double timeout_of(lua_State *L, const struct dr_engine *e, const struct d
   return e->timeout + (t > 0 ? t : 0);
 }
 
-static struct dr_request_options options_for(const struct dr_engine *e, const char *method, const char *url) {
+struct dr_request_options dr_options_for(const struct dr_engine *e, const char *method, const char *url) {
   return (struct dr_request_options){
       .method = method, .url = url, .unix_socket = e->unix_socket, .who = e->who, .tls = e->tls, .limit = MAX_ANSWER};
 }
@@ -125,7 +124,7 @@ static void trace(lua_State *L, const struct dr_endpoint *row, const char *path)
 }
 
 static int start_upgrade(lua_State *L, const struct dr_engine *e, const struct dr_endpoint *row, const char *path) {
-  struct dr_request_options o = options_for(e, row->method, e->url);
+  struct dr_request_options o = dr_options_for(e, row->method, e->url);
   struct dr_error error;
   size_t body_len = 0, len;
   const char *body = lua_isstring(L, AT_BODY) ? lua_tolstring(L, AT_BODY, &body_len) : "";
@@ -165,13 +164,25 @@ static void push_headers(lua_State *L, const struct dr_endpoint *row) {
   lua_settop(L, list);
 }
 
-static int start(lua_State *L, const struct dr_engine *e, const struct dr_endpoint *row) {
+double dr_time_left(lua_State *L) {
+  if (lua_isnil(L, AT_DEADLINE)) return -1;
+  double left = lua_tonumber(L, AT_DEADLINE) - (double)uv_hrtime() / 1e9;
+  return left > 0 ? left : 0;
+}
+
+// Puts the time until which something may take at AT_DEADLINE; below 0 it may take as long as it takes.
+static void set_deadline(lua_State *L, double timeout) {
+  lua_settop(L, AT_EXCHANGE);
+  timeout < 0 ? lua_pushnil(L) : lua_pushnumber(L, (double)uv_hrtime() / 1e9 + timeout);
+}
+
+int dr_call_on(lua_State *L, const struct dr_endpoint *row) {
+  const struct dr_engine *e = lua_touserdata(L, AT_ENGINE);
   int needs;
   struct dr_error error;
   lua_settop(L, AT_BODY);
-  lua_pushnil(L);  // AT_EXCHANGE
-  lua_pushnil(L);  // AT_DEADLINE
-  if (strcmp(row->name, "system_ping"))
+  lua_settop(L, AT_DEADLINE);  // which nothing is at yet
+  if (is_versioned(row))
     lua_pushfstring(L, "/v1.%d%s", e->api, lua_tostring(L, AT_PATH));
   else
     lua_pushvalue(L, AT_PATH);
@@ -185,7 +196,7 @@ static int start(lua_State *L, const struct dr_engine *e, const struct dr_endpoi
   enum dr_answer answer = dr_answer_of(L, row);
   if (answer == DR_ANSWER_HIJACK) return start_upgrade(L, e, row, path);
 
-  struct dr_request_options o = options_for(e, row->method, lua_pushfstring(L, "%s%s", e->url, path));
+  struct dr_request_options o = dr_options_for(e, row->method, lua_pushfstring(L, "%s%s", e->url, path));
   o.stream = answer >= DR_ANSWER_BYTES;
   o.upload = lua_isfunction(L, AT_BODY);
   o.body = lua_isstring(L, AT_BODY) ? AT_BODY : 0;
@@ -193,120 +204,16 @@ static int start(lua_State *L, const struct dr_engine *e, const struct dr_endpoi
   o.headers = lua_gettop(L);
   if (!dr_request_start(L, &o, &error)) return dr_return_error(L, &error);
   lua_replace(L, AT_EXCHANGE);
-  lua_settop(L, AT_DEADLINE);
   double timeout = timeout_of(L, e, row);
-  if (!o.upload) return dr_request_wait(L, AT_EXCHANGE, timeout, dr_answered, (lua_KContext)row);
-  if (timeout >= 0) {
-    lua_pushnumber(L, (double)uv_hrtime() / 1e9 + timeout);
-    lua_replace(L, AT_DEADLINE);
-  }
-  return pump(L, LUA_OK, (lua_KContext)row);
-}
-
-// What is left of the time for an upload, below 0 for as long as it takes.
-static double time_left(lua_State *L) {
-  if (lua_isnil(L, AT_DEADLINE)) return -1;
-  double left = lua_tonumber(L, AT_DEADLINE) - (double)uv_hrtime() / 1e9;
-  return left > 0 ? left : 0;
-}
-
-static int pumped(lua_State *L, int status, lua_KContext ctx);
-
-// Sends a body that a function gives piece by piece, not faster than the engine takes it. has_piece: the function has
-// just returned, with this status.
-static int upload(lua_State *L, bool has_piece, int status, lua_KContext ctx) {
-  struct dr_channel *c = &((struct dr_request *)lua_touserdata(L, AT_EXCHANGE))->channel;
-  for (;; has_piece = true) {
-    if (has_piece && status != LUA_OK && status != LUA_YIELD) {
-      c->close(c);
-      return lua_error(L);
-    }
-    if (c->ended) return dr_answered(L, LUA_OK, ctx);  // refused early, or out of time
-    if (has_piece && lua_isnil(L, -1)) {
-      c->half_close(c);
-      lua_settop(L, AT_DEADLINE);
-      return dr_request_wait(L, AT_EXCHANGE, time_left(L), dr_answered, ctx);
-    }
-    if (has_piece) {
-      size_t len;
-      const char *piece = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &len) : NULL;
-      if (!piece || dr_buffer_add(&c->out, piece, len)) {
-        c->close(c);
-        return luaL_error(L, piece ? "out of memory" : "a body function returns strings, then nil");
-      }
-      c->flush(c);
-      lua_settop(L, AT_DEADLINE);
-      if (dr_buffer_len(&c->out) > DR_HIGH_WATER)
-        return dr_request_wait_written(L, AT_EXCHANGE, time_left(L), pump, ctx);
-    }
-    lua_pushvalue(L, AT_BODY);
-    status = lua_pcallk(L, 0, 1, 0, ctx, pumped);
-  }
-}
-
-static int pumped(lua_State *L, int status, lua_KContext ctx) { return upload(L, true, status, ctx); }
-
-static int pump(lua_State *L, int status, lua_KContext ctx) { return upload(L, false, status, ctx); }
-
-// ---- version negotiation -----------------------------------------------------------------------
-
-static int minor_of(lua_State *L, const char *field) {
-  int minor = 0;
-  if (lua_getfield(L, -1, field) == LUA_TSTRING) sscanf(lua_tostring(L, -1), "1.%d", &minor);
-  lua_pop(L, 1);
-  return minor;
-}
-
-// With TLS 1.3 an engine refuses our certificate after the handshake, and its word for that may get lost as it hangs
-// up.
-static bool hung_up(const struct dr_error *e) {
-  return e->code == CURLE_RECV_ERROR || e->code == CURLE_SEND_ERROR || e->code == CURLE_GOT_NOTHING;
-}
-
-static int negotiated(lua_State *L, int status, lua_KContext ctx) {
-  (void)status;
-  const struct dr_endpoint *row = (const struct dr_endpoint *)ctx;
-  struct dr_engine *e = lua_touserdata(L, AT_ENGINE);
-  struct dr_request *r = lua_touserdata(L, AT_EXCHANGE);
-  struct dr_error error;
-  if (r->channel.failed && hung_up(&r->channel.error) && !strncmp(e->url, "https:", 6)) {
-    struct dr_error lost = r->channel.error;
-    dr_fail(&r->channel.error, lost.kind, lost.code, "%s (does it take our certificate?)", lost.message);
-  }
-  if (r->channel.failed || r->status >= 400) {
-    int results = r->channel.failed ? dr_return_error(L, &r->channel.error)
-                                    : dr_refused(L, e, row, r->status, &r->headers, &r->channel.in);
-    r->channel.close(&r->channel);
-    return results;
-  }
-  size_t len = dr_buffer_len(&r->channel.in);
-  if (!len || dr_json_decode(L, dr_buffer_data(&r->channel.in), len) != 1 || !lua_istable(L, -1) ||
-      !minor_of(L, "ApiVersion")) {
-    r->channel.close(&r->channel);
-    dr_fail(&error, "protocol", EPROTO, "%s does not tell its API version: is it a Docker engine?", e->who);
-    return dr_return_error(L, &error);
-  }
-  int newest = minor_of(L, "ApiVersion"), oldest = minor_of(L, "MinAPIVersion");
-  r->channel.close(&r->channel);
-  if (newest < OLDEST_API || oldest > NEWEST_API) {
-    dr_fail(&error, "invalid", EPROTO, "%s speaks API 1.%d to 1.%d, dockrun 1.%d to 1.%d", e->who, oldest, newest,
-            OLDEST_API, NEWEST_API);
-    return dr_return_error(L, &error);
-  }
-  e->api = newest < NEWEST_API ? newest : NEWEST_API;
-  return start(L, e, row);
-}
-
-static int negotiate(lua_State *L, struct dr_engine *e, const struct dr_endpoint *row) {
-  struct dr_error error;
-  struct dr_request_options o = options_for(e, "GET", lua_pushfstring(L, "%s/version", e->url));
-  if (!dr_request_start(L, &o, &error)) return dr_return_error(L, &error);
-  lua_replace(L, AT_EXCHANGE);
-  double timeout = timeout_of(L, e, row);
-  return dr_request_wait(L, AT_EXCHANGE, timeout < 0 ? e->timeout : timeout, negotiated, (lua_KContext)row);
+  set_deadline(L, timeout);
+  if (o.upload) return dr_upload(L, row);
+  return dr_request_wait(L, AT_EXCHANGE, timeout, dr_answered, (lua_KContext)row);
 }
 
 int dr_call(lua_State *L, const struct dr_endpoint *row) {
-  struct dr_engine *e = lua_touserdata(L, AT_ENGINE);
-  return e->api ? start(L, e, row) : negotiate(L, e, row);
+  const struct dr_engine *e = lua_touserdata(L, AT_ENGINE);
+  if (!is_versioned(row)) return dr_call_on(L, row);
+  double timeout = timeout_of(L, e, row);
+  set_deadline(L, timeout < 0 ? e->timeout : timeout);
+  return dr_negotiate(L, row);
 }

@@ -58,6 +58,7 @@ static void push_path(lua_State *L, const struct dr_endpoint *row) {
     if (!*p) break;
     size_t len = 0, name_len = strcspn(p, "}") - 1;
     const char *value = arg <= last && lua_type(L, arg) == LUA_TSTRING ? lua_tolstring(L, arg, &len) : NULL;
+    if (value && !names_images && *value == '/') value++, len--;  // the engine's own lists have names with a slash
     if (!value || !len || !strcmp(value, ".") || strstr(value, ".."))
       luaL_error(L, "%s: its argument %d is the %s, a string that is not empty and has no '..'", row->name, arg - 1,
                  lua_pushlstring(L, p + 1, name_len));
@@ -160,7 +161,7 @@ static int l_connect(lua_State *L) {
   struct dr_error error;
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 1);
-  struct dr_engine *e = lua_newuserdatauv(L, sizeof *e, DR_ENGINE_CHECK);
+  struct dr_engine *e = lua_newuserdatauv(L, sizeof *e, DR_ENGINE_FAILURE);
   memset(e, 0, sizeof *e);
   luaL_setmetatable(L, ENGINE);
   e->endpoint = copy_field(L, 1, "endpoint");

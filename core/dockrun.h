@@ -30,11 +30,13 @@ DOCKRUN_API dockrun *dockrun_open(char *why, size_t size);
 DOCKRUN_API lua_State *dockrun_lua(dockrun *d);
 
 /* Like lua_pcall with LUA_MULTRET: calls the function below nargs arguments as a task and runs the loop until it has
- * ended and all that it spawned was cancelled and cleaned up. LUA_OK and the results on the stack, or another status,
- * the error value at -2 and its traceback at -1: a string, or empty or nil where there is none. */
+ * ended and all that it spawned was cancelled and cleaned up. Other calls' tasks go on meanwhile, and after it: a
+ * function of C that a task calls may call this too. LUA_OK and the results on the stack, or another status, the error
+ * value at -2 and its traceback at -1: a string, or empty or nil where there is none. */
 DOCKRUN_API int dockrun_call(dockrun *d, int nargs);
 
-/* What the command does with these arguments (argv[0] is skipped). Returns its exit code; prints like the command. */
+/* What the command does with these arguments (argv[0] is skipped), on a copy of the options. Returns its exit code;
+ * prints like the command. */
 DOCKRUN_API int dockrun_run(dockrun *d, int argc, char **argv);
 
 /* Lets SIGINT and SIGTERM cancel what runs, and ignores SIGPIPE. 0, or -errno. Only a program that owns its signals

@@ -35,9 +35,9 @@ const struct dr_endpoint dr_endpoints[] = {
     {"container_rename", "POST", "/containers/{id}/rename", "name", DR_BODY_NONE, DR_ANSWER_NONE, false},
     {"container_resize", "POST", "/containers/{id}/resize", "h w", DR_BODY_NONE, DR_ANSWER_NONE, false},
     {"container_restart", "POST", "/containers/{id}/restart", "signal@1.42 t", DR_BODY_NONE, DR_ANSWER_NONE, false},
-    {"container_start", "POST", "/containers/{id}/start", "detachKeys", DR_BODY_NONE, DR_ANSWER_NONE, false},
+    {"container_start", "POST", "/containers/{id}/start", "detachKeys", DR_BODY_NONE, DR_ANSWER_STATE, false},
     {"container_stats", "GET", "/containers/{id}/stats", "stream one-shot@1.41", DR_BODY_NONE, DR_ANSWER_LINES, false},
-    {"container_stop", "POST", "/containers/{id}/stop", "signal@1.42 t", DR_BODY_NONE, DR_ANSWER_NONE, false},
+    {"container_stop", "POST", "/containers/{id}/stop", "signal@1.42 t", DR_BODY_NONE, DR_ANSWER_STATE, false},
     {"container_top", "GET", "/containers/{id}/top", "ps_args", DR_BODY_NONE, DR_ANSWER_JSON, false},
     {"container_unpause", "POST", "/containers/{id}/unpause", "", DR_BODY_NONE, DR_ANSWER_NONE, false},
     {"container_update", "POST", "/containers/{id}/update", "", DR_BODY_JSON, DR_ANSWER_JSON, false},
@@ -111,7 +111,8 @@ static void push_query(lua_State *L, const char *query) {
 
 static void push_row(lua_State *L, const struct dr_endpoint *row) {
   static const char *const bodies[] = {"none", "json", "bytes"};
-  static const char *const answers[] = {"none", "json", "text", "headers", "bytes", "lines", "frames", "hijack"};
+  static const char *const answers[] = {"none",  "none",  "json",   "text",  "headers",
+                                        "bytes", "lines", "frames", "hijack"};
   lua_createtable(L, 0, 7);
   lua_pushstring(L, row->name);
   lua_setfield(L, -2, "name");

@@ -13,6 +13,7 @@ enum dr_body {
 
 enum dr_answer {
   DR_ANSWER_NONE,     // the status says it all
+  DR_ANSWER_STATE,    // the same, and 304 says that it was so already
   DR_ANSWER_JSON,     // one document
   DR_ANSWER_TEXT,     // plain text
   DR_ANSWER_HEADERS,  // no body: X-Docker-Container-Path-Stat

@@ -8,6 +8,9 @@
 
 struct dr_http;
 
+// Whether the peer did what it was asked for. A redirect is no success: it asks for another request.
+static inline bool dr_http_succeeded(long status) { return status >= 200 && status < 300; }
+
 struct dr_tls {
   const char *ca, *cert, *key;  // PEM files, or NULL
   bool insecure;                // no check of the peer's certificate
@@ -34,7 +37,7 @@ struct dr_request {
   struct curl_slist *request_headers;
   struct dr_buffer headers;  // the final answer's, raw lines
   long status;
-  bool head_done, stream, receive_paused, send_paused, out_ended;
+  bool head_done, stream, upload, receive_paused, send_paused, out_ended;
   size_t limit;
   char who[160];
   char detail[CURL_ERROR_SIZE];
@@ -47,8 +50,8 @@ struct dr_request *dr_request_start(lua_State *L, const struct dr_request_option
 // k. idx is the request's stack index. A time-out closes it and leaves its error in the channel.
 int dr_request_wait(lua_State *L, int idx, double timeout, lua_KFunction k, lua_KContext ctx);
 
-// The same for who has written too much: until the peer took most of it, or has answered.
-int dr_request_wait_written(lua_State *L, int idx, double timeout, lua_KFunction k, lua_KContext ctx);
+// The same, but calls k as soon as anything comes, or another fiber wakes the reader.
+int dr_request_wait_news(lua_State *L, int idx, double timeout, lua_KFunction k, lua_KContext ctx);
 
 // The value of a header among raw lines, of length *len and not terminated; NULL and 0 where there is none.
 const char *dr_header(const struct dr_buffer *raw, const char *name, size_t *len);
@@ -83,7 +86,7 @@ struct dr_upgrade {
 // `text` is the whole request, head and body. Pushes the userdata; NULL with e filled where it cannot be started.
 struct dr_upgrade *dr_upgrade_start(lua_State *L, const struct dr_request_options *o, const char *text, size_t len,
                                     struct dr_error *e);
-// Waits for the head of the answer; where the status is 400 or more, for its body as well.
+// Waits for the head of the answer; if it is a refusal (300 or more), for its body as well.
 int dr_upgrade_wait(lua_State *L, int idx, double timeout, lua_KFunction k, lua_KContext ctx);
 
 #endif

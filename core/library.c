@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "dialect.h"
 #include "dockrun.h"
 #include "error.h"
 #include "runtime.h"
@@ -30,6 +31,11 @@ static int open_all(lua_State *L) {
 }
 
 dockrun *dockrun_open(char *why, size_t size) {
+  struct dr_dialect wrong;
+  if (dr_has_wrong_lua(&wrong)) {
+    snprintf(why, size, "%s", wrong.why);
+    return NULL;
+  }
   lua_State *L = luaL_newstate();
   if (L) lua_setallocf(L, allocate, NULL);
   if (!L) {
@@ -48,21 +54,40 @@ dockrun *dockrun_open(char *why, size_t size) {
 lua_State *dockrun_lua(dockrun *d) { return d->L; }
 
 struct call {
+  struct dr_run run;
   int status;
 };
+
+static const char in_callback[] = "cannot run here, inside of a callback of the loop; use spawn()";
+
+static int l_sentence(lua_State *L) {
+  lua_pushstring(L, lua_touserdata(L, 1));
+  return 1;
+}
 
 // What dr_run_main does, as a function of Lua, so that what is not the script's error but ours, such as memory that ran
 // out while a task is made, does not go past the host.
 static int l_run(lua_State *L) {
   struct call *call = lua_touserdata(L, 1);
   lua_remove(L, 1);
-  call->status = dr_run_main(L, lua_gettop(L) - 1);
+  call->status = dr_run_main(L, &call->run, lua_gettop(L) - 1);
   return lua_gettop(L);
 }
 
+// Puts an error and no traceback in the place of the function and its arguments.
+static int refuse(lua_State *L, int nargs, const char *why) {
+  lua_settop(L, -nargs - 2);
+  lua_pushcfunction(L, l_sentence);
+  lua_pushlightuserdata(L, (void *)why);
+  int status = lua_pcall(L, 1, 1, 0);
+  lua_pushnil(L);
+  return status == LUA_OK ? LUA_ERRRUN : status;
+}
+
 int dockrun_call(dockrun *d, int nargs) {
-  struct call call = {LUA_OK};
-  if (d->in_uv || !lua_checkstack(d->L, 4)) {  // in_uv: an error has left the loop, which cannot be run again
+  struct call call = {.status = LUA_OK};
+  if (d->in_uv) return refuse(d->L, nargs, in_callback);
+  if (!lua_checkstack(d->L, 4)) {
     lua_settop(d->L, -nargs - 2);
     lua_pushnil(d->L);
     lua_pushnil(d->L);
@@ -72,9 +97,10 @@ int dockrun_call(dockrun *d, int nargs) {
   lua_insert(d->L, -nargs - 2);
   lua_pushlightuserdata(d->L, &call);
   lua_insert(d->L, -nargs - 2);
+  dr_run_enter(d, &call.run);
   int status = lua_pcall(d->L, nargs + 2, LUA_MULTRET, 0);
+  dr_run_leave(d, &call.run);
   if (status == LUA_OK) return call.status;
-  dr_forget_main(d);
   lua_pushnil(d->L);  // no traceback
   return status;
 }
@@ -111,21 +137,27 @@ struct arguments {
   char **argv;
 };
 
+// Pushes what a Lua file of the command returns; false where it cannot be loaded, which is said.
+static bool load_command(lua_State *L, const char *name) {
+  lua_getglobal(L, "require");
+  lua_pushstring(L, name);
+  int loaded = lua_pcall(L, 1, 1, 0);
+  if (loaded == LUA_ERRMEM) lua_error(L);
+  if (loaded == LUA_OK) return true;
+  fprintf(stderr, "dockrun: cannot load its Lua files; set DOCKRUN_LUA_PATH to the directory that holds dockrun/\n%s\n",
+          luaL_tolstring(L, -1, NULL));
+  return false;
+}
+
 // The whole command; returns its exit code.
 static int command(lua_State *L) {
   const struct arguments *a = lua_touserdata(L, 1);
-  int top = lua_gettop(L), code = EXIT_FAILURE;
-  lua_getglobal(L, "require");
-  lua_pushliteral(L, "dockrun.cli");
-  int loaded = lua_pcall(L, 1, 1, 0);
-  if (loaded == LUA_ERRMEM) return lua_error(L);
-  if (loaded != LUA_OK) {
-    fprintf(stderr,
-            "dockrun: cannot load its Lua files; set DOCKRUN_LUA_PATH to the directory that holds dockrun/\n%s\n",
-            luaL_tolstring(L, -1, NULL));
-    lua_pushinteger(L, 4);
-    return 1;
-  }
+  int code = EXIT_FAILURE;
+  if (!load_command(L, "dockrun.cli.scope")) return lua_pushinteger(L, 4), 1;
+  lua_call(L, 0, 1);
+  lua_toclose(L, -1);
+  int top = lua_gettop(L);
+  if (!load_command(L, "dockrun.cli")) return lua_pushinteger(L, 4), 1;
   lua_createtable(L, a->argc, 0);
   for (int i = 0; i < a->argc; i++) {
     lua_pushstring(L, a->argv[i]);
@@ -150,7 +182,10 @@ int dockrun_run(dockrun *d, int argc, char **argv) {
   lua_State *L = d->L;
   struct arguments a = {d, argc, argv};
   int code = 4;
-  if (d->in_uv || !lua_checkstack(L, 2)) return code;
+  if (d->in_uv || !lua_checkstack(L, 2)) {
+    fprintf(stderr, "dockrun: %s\n", d->in_uv ? in_callback : "stack overflow");
+    return code;
+  }
   lua_pushcfunction(L, command);
   lua_pushlightuserdata(L, &a);
   if (lua_pcall(L, 1, 1, 0) == LUA_OK) {
@@ -158,7 +193,6 @@ int dockrun_run(dockrun *d, int argc, char **argv) {
   } else {
     fflush(stdout);
     fprintf(stderr, "dockrun: %s\n", lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "an error of the runtime");
-    dr_forget_main(d);
   }
   lua_pop(L, 1);
   return code;

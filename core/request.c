@@ -12,11 +12,14 @@ enum { MAX_HEADERS = 256 * 1024 };
 
 // ---- libcurl's callbacks: no Lua here ----------------------------------------------------------
 
+// Whether its answer is handed on as it comes. Any answer but a success is collected: it says what is wrong.
+static bool is_stream(const struct dr_request *r) { return r->stream && dr_http_succeeded(r->status); }
+
 static void head_complete(struct dr_request *r) {
   if (r->head_done) return;
   curl_easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &r->status);
   r->head_done = true;
-  if (r->stream && r->status < 400) dr_wake(&r->channel.reader);
+  if (is_stream(r) || (r->upload && !r->out_ended)) dr_wake(&r->channel.reader);  // a refusal ends an upload
 }
 
 static size_t out_of_memory(struct dr_request *r) {
@@ -52,7 +55,7 @@ static size_t on_data(char *data, size_t size, size_t n, void *arg) {
   struct dr_channel *c = &r->channel;
   size_t len = size * n;
   head_complete(r);
-  bool stream = r->stream && r->status < 400;
+  bool stream = is_stream(r);
   if (stream && dr_channel_full(c)) {
     r->receive_paused = true;
     dr_wake(&c->reader);  // who may need more for one item
@@ -87,7 +90,7 @@ static void on_done(void *arg, CURLcode result) {
   struct dr_request *r = arg;
   struct dr_channel *c = &r->channel;
   // An engine that refuses an upload answers and closes early: the answer is what counts.
-  if (result == CURLE_SEND_ERROR && r->head_done && r->status >= 400) result = CURLE_OK;
+  if (result == CURLE_SEND_ERROR && r->head_done && !dr_http_succeeded(r->status)) result = CURLE_OK;
   if (result == CURLE_OK && !r->head_done) result = CURLE_GOT_NOTHING;  // libcurl lets half a head pass for one
   if (result != CURLE_OK && !c->failed) {
     dr_http_error(&c->error, r->easy, result, r->who, r->detail);
@@ -137,15 +140,13 @@ static void close_request(struct dr_channel *c) {
 }
 
 // The task that waited was cancelled or out of time: nobody wants the answer any more.
-static void give_up(struct dr_channel *c, enum dr_outcome outcome) {
-  struct dr_request *r = (struct dr_request *)c;
-  dr_fail(&c->error, outcome == DR_TIMED_OUT ? "timeout" : "cancelled", ETIMEDOUT, "no answer in time from %s", r->who);
+static void stop_reading(struct dr_wait *w) {
+  struct dr_channel *c = dr_channel_of_reader(w);
+  const char *kind = w->outcome == DR_TIMED_OUT ? "timeout" : "cancelled";
+  dr_fail(&c->error, kind, ETIMEDOUT, "no answer in time from %s", ((struct dr_request *)c)->who);
   c->failed = true;
   close_request(c);
 }
-
-static void stop_reading(struct dr_wait *w) { give_up(dr_channel_of_reader(w), w->outcome); }
-static void stop_writing(struct dr_wait *w) { give_up(dr_channel_of_writer(w), w->outcome); }
 
 // ---- the border --------------------------------------------------------------------------------
 
@@ -209,6 +210,7 @@ struct dr_request *dr_request_start(lua_State *L, const struct dr_request_option
   new_request(L, &r);
   r->http = http;
   r->stream = o->stream;
+  r->upload = o->upload;
   r->limit = o->limit;
   snprintf(r->who, sizeof r->who, "%s", o->who);
   r->easy = curl_easy_init();
@@ -238,15 +240,14 @@ fail:
 
 int dr_request_wait(lua_State *L, int idx, double timeout, lua_KFunction k, lua_KContext ctx) {
   struct dr_request *r = lua_touserdata(L, idx);
-  if (r->channel.ended || (r->stream && r->head_done && r->status < 400)) return k(L, LUA_OK, ctx);
-  r->channel.reader.stop = stop_reading;
-  return dr_wait(L, &r->channel.reader, idx, timeout, k, ctx);
+  if (r->channel.ended || (r->head_done && is_stream(r))) return k(L, LUA_OK, ctx);
+  return dr_request_wait_news(L, idx, timeout, k, ctx);
 }
 
-int dr_request_wait_written(lua_State *L, int idx, double timeout, lua_KFunction k, lua_KContext ctx) {
+int dr_request_wait_news(lua_State *L, int idx, double timeout, lua_KFunction k, lua_KContext ctx) {
   struct dr_request *r = lua_touserdata(L, idx);
-  r->channel.writer.stop = stop_writing;
-  return dr_wait(L, &r->channel.writer, idx, timeout, k, ctx);
+  r->channel.reader.stop = stop_reading;
+  return dr_wait(L, &r->channel.reader, idx, timeout, k, ctx);
 }
 
 static const char *next_header(const struct dr_buffer *raw, size_t *at, const char **name, size_t *name_len,

@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "dialect.h"
 #include "error.h"
 #include "limits.h"
 #include "modules.h"
@@ -63,15 +64,22 @@ int dr_protected(lua_State *L, int nargs, int nresults) {
   return status;
 }
 
+// All that runs hears of a signal: the script, and what a function of C has it run meanwhile.
+static void interrupt_runs(struct dr_runtime *rt, int signal, const struct dr_task *but) {
+  for (struct dr_run *run = rt->run; run; run = run->outer) {
+    if (!run->main || run->main == but) continue;
+    if (dr_task_ended(run->main))
+      run->given_up = true;  // what is left does not end by itself: stop waiting for it
+    else
+      dr_interrupt(run->main, signal);
+  }
+}
+
 static void on_signal_async(uv_async_t *async) {
   struct dr_runtime *rt = async->data;
   int signal = rt->signal;
   rt->signal = 0;
-  if (!signal || !rt->main) return;
-  if (dr_task_ended(rt->main))
-    rt->main = NULL;  // what is left does not end by itself: stop waiting for it
-  else
-    dr_interrupt(rt->main, signal);
+  if (signal) interrupt_runs(rt, signal, NULL);
 }
 
 // A task that runs on and on keeps the main task from hearing of the signal: it is interrupted in its place.
@@ -84,6 +92,12 @@ static void on_stuck_hook(lua_State *L, lua_Debug *ar) {
   lua_error(L);
 }
 
+static bool is_main(const struct dr_runtime *rt, const struct dr_task *t) {
+  const struct dr_run *run = rt->run;
+  while (run && run->main != t) run = run->outer;
+  return t && run;
+}
+
 // Runs at the next instruction of Lua: the signal came while Lua ran, and not while the loop waited.
 static void on_signal_hook(lua_State *L, lua_Debug *ar) {
   enum { PATIENCE = 10 * 1000 * 1000 };  // instructions
@@ -94,11 +108,11 @@ static void on_signal_hook(lua_State *L, lua_Debug *ar) {
   dr_restore_hook(L);
   rt->signal = 0;
   if (!signal) return;
-  if (rt->current == rt->main) {
+  interrupt_runs(rt, signal, rt->current);
+  if (is_main(rt, rt->current)) {
     dr_interrupted(L, signal);
     lua_error(L);
   }
-  if (rt->main) dr_interrupt(rt->main, signal);
   rt->stuck_signal = signal;
   rt->signal_round = rt->rounds;
   lua_sethook(L, on_stuck_hook, LUA_MASKCOUNT, PATIENCE);
@@ -139,17 +153,43 @@ static void restore_signals(struct dr_runtime *rt) {
 
 // ---- the script --------------------------------------------------------------------------------
 
-static void cancel_rest(struct dr_runtime *rt, lua_State *L) {
-  for (struct dr_task *t = rt->tasks, *next; t; t = next) {
-    next = dr_task_next(t);
-    dr_end(L, t);
-  }
-  while (rt->tasks && rt->main && dr_step(rt, L)) {}
+unsigned long dr_run_id(const struct dr_runtime *rt) {
+  if (rt->current) return dr_task_run(rt->current);
+  const struct dr_run *run = rt->run;  // a callback of the loop, whose handle may be older than the runs inside
+  while (run && run->outer) run = run->outer;
+  return run ? run->id : 0;
 }
 
-int dr_run_main(lua_State *L, int nargs) {
+void dr_run_enter(struct dr_runtime *rt, struct dr_run *run) {
+  *run = (struct dr_run){.outer = rt->run, .id = ++rt->runs_made, .current = rt->current, .running = rt->running};
+  rt->run = run;
+  rt->current = NULL;
+  rt->running = NULL;
+}
+
+void dr_run_leave(struct dr_runtime *rt, struct dr_run *run) {
+  rt->run = run->outer;
+  rt->current = run->current;
+  rt->running = run->running;
+}
+
+// The first task of a run from t on.
+static struct dr_task *task_of(const struct dr_run *run, struct dr_task *t) {
+  while (t && dr_task_run(t) != run->id) t = dr_task_next(t);
+  return t;
+}
+
+static void cancel_rest(struct dr_runtime *rt, const struct dr_run *run, lua_State *L) {
+  for (struct dr_task *t = task_of(run, rt->tasks), *next; t; t = next) {
+    next = task_of(run, dr_task_next(t));
+    dr_end(L, t);
+  }
+  while (task_of(run, rt->tasks) && !run->given_up && dr_step(rt, L)) {}
+}
+
+int dr_run_main(lua_State *L, struct dr_run *run, int nargs) {
   struct dr_runtime *rt = dr_runtime_of(L);
-  struct dr_task *t = rt->main = dr_spawn(L, nargs, true);
+  struct dr_task *t = run->main = dr_spawn_main(L, nargs, run->id);
   int handle = lua_gettop(L);
   while (!dr_task_ended(t)) {
     if (dr_step(rt, L)) continue;
@@ -158,17 +198,12 @@ int dr_run_main(lua_State *L, int nargs) {
     dr_cancel(L, t, -1);
     lua_pop(L, 1);
   }
-  cancel_rest(rt, L);
+  cancel_rest(rt, run, L);
   dr_settle_loop(rt);
-  rt->main = NULL;
+  lua_settop(L, handle);  // a function of C that ran something meanwhile may have left values there
   bool ok = dr_task_results(L, t, handle);
   lua_remove(L, handle);
   return ok ? LUA_OK : LUA_ERRRUN;
-}
-
-void dr_forget_main(struct dr_runtime *rt) {
-  rt->main = rt->current = NULL;
-  rt->running = NULL;
 }
 
 double dr_opt_seconds(lua_State *L, int idx, double fallback) {
@@ -382,6 +417,11 @@ int luaopen_dockrun_core_runtime(lua_State *L) {
 
 // The one entry of the library: makes the runtime, and every dockrun.core.* known to require.
 __attribute__((visibility("default"))) int luaopen_dockrun_core(lua_State *L) {
+  struct dr_dialect wrong = {.error = luaL_error};
+  // The Lua that calls this, and the one that would be called from here: they may be two.
+  if (dr_is_wrong_lua(__builtin_return_address(0), &wrong) || dr_has_wrong_lua(&wrong))
+    return wrong.error ? wrong.error(L, "%s", wrong.why) : 0;
+  dr_expose_lua();
   dr_runtime_of(L);
   preload(L);
   set_path(L);

@@ -23,6 +23,17 @@ struct dr_wait {
   lua_KContext ctx;
 };
 
+// One run of dr_run_main, in the frame of the function that runs it. They nest: a task may call a function of C that
+// runs another. A task belongs to the run in which it was spawned, and ends with it.
+struct dr_run {
+  struct dr_run *outer;
+  unsigned long id;         // from 1; a task of no run has 0, and lives as long as the state
+  struct dr_task *main;     // what it runs, which a signal cancels; NULL: nothing yet
+  bool given_up;            // a signal came while it waited for its other tasks: it waits no longer
+  struct dr_task *current;  // those of the code around it
+  lua_State *running;
+};
+
 struct dr_runtime {
   lua_State *L;  // the main thread
   uv_loop_t loop;
@@ -30,7 +41,8 @@ struct dr_runtime {
   struct dr_task *current;
   lua_State *running;    // the innermost coroutine of the current task
   struct dr_task *root;  // stands for code outside of any task
-  struct dr_task *main;  // the script, which a signal cancels
+  struct dr_run *run;    // the innermost, or NULL
+  unsigned long runs_made;
   struct dr_task *tasks;
   struct dr_task *ready_first, *ready_last;
   uv_async_t signal_async;
@@ -63,15 +75,19 @@ void dr_set_gc(lua_State *L, const char *type, lua_CFunction gc);
 // memory ran out is raised by it: neither is caught.
 int dr_protected(lua_State *L, int nargs, int nresults);
 
-// Calls the function below nargs arguments on L as the main task and runs the loop until it is done and every other
-// task was cancelled and ended. Returns LUA_OK with the results on L, or LUA_ERRRUN with the error value and the
-// traceback.
-int dr_run_main(lua_State *L, int nargs);
+// Calls the function below nargs arguments on L as the main task of a run and runs the loop until it is done and every
+// other task of the run was cancelled and ended. Returns LUA_OK with the results on L, or LUA_ERRRUN with the error
+// value and the traceback.
+int dr_run_main(lua_State *L, struct dr_run *run, int nargs);
 
-// After an error that came past dr_run_main: no task runs.
-void dr_forget_main(struct dr_runtime *rt);
+// Around dr_run_main, whether or not it raised.
+void dr_run_enter(struct dr_runtime *rt, struct dr_run *run);
+void dr_run_leave(struct dr_runtime *rt, struct dr_run *run);
 
-// Makes SIGINT and SIGTERM cancel the main task, until the state is closed. -EBUSY where another state has them.
+// The run that code belongs to which runs now, or 0.
+unsigned long dr_run_id(const struct dr_runtime *rt);
+
+// Makes SIGINT and SIGTERM cancel the main tasks, until the state is closed. -EBUSY where another state has them.
 int dr_catch_signals(struct dr_runtime *rt);
 
 // Optional seconds at argument idx (absent: `fallback`); raises on a negative number.
@@ -94,8 +110,10 @@ void dr_end(lua_State *L, struct dr_task *t);                 // a cancel that o
 void dr_interrupt(struct dr_task *t, int signal);             // a cancel by a signal; runs no Lua
 bool dr_is_parked(lua_State *co);                             // waits in a task, which alone may resume it
 bool dr_task_ended(const struct dr_task *t);
-struct dr_task *dr_spawn(lua_State *L, int nargs,
-                         bool unlimited);  // function and arguments at the top are replaced by the handle
+// Function and arguments at the top are replaced by the handle.
+struct dr_task *dr_spawn(lua_State *L, int nargs, bool unlimited);
+struct dr_task *dr_spawn_main(lua_State *L, int nargs, unsigned long run);
+unsigned long dr_task_run(const struct dr_task *t);
 bool dr_task_results(lua_State *L, struct dr_task *t, int handle);
 struct dr_task *dr_task_next(const struct dr_task *t);
 int luaopen_dockrun_core_tasks(lua_State *L);

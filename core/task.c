@@ -16,6 +16,8 @@ struct dr_task *dr_task_next(const struct dr_task *t) {
   return t->next;
 }
 
+unsigned long dr_task_run(const struct dr_task *t) { return t->run; }
+
 // ---- running -----------------------------------------------------------------------------------
 
 void dr_push_handle(lua_State *L, const struct dr_task *t) { lua_rawgetp(L, LUA_REGISTRYINDEX, t); }
@@ -141,7 +143,7 @@ static int body(lua_State *L) {
 static struct dr_task *new_task(lua_State *L, int nargs, struct dr_budget *budget) {
   struct dr_runtime *rt = dr_runtime_of(L);
   struct dr_task *t = lua_newuserdatauv(L, sizeof *t, DR_USER_VALUES);
-  *t = (struct dr_task){.rt = rt, .nargs = nargs, .next = rt->tasks};
+  *t = (struct dr_task){.rt = rt, .nargs = nargs, .run = dr_run_id(rt), .next = rt->tasks};
   luaL_setmetatable(L, dr_task_type);
   t->budget = dr_budget_hold(budget);
   t->co = lua_newthread(L);
@@ -162,6 +164,12 @@ struct dr_task *dr_spawn(lua_State *L, int nargs, bool unlimited) {
   struct dr_runtime *rt = dr_runtime_of(L);
   struct dr_task *t = new_task(L, nargs, rt->current && !unlimited ? rt->current->budget : NULL);
   dr_make_ready(t);
+  return t;
+}
+
+struct dr_task *dr_spawn_main(lua_State *L, int nargs, unsigned long run) {
+  struct dr_task *t = dr_spawn(L, nargs, true);
+  t->run = run;
   return t;
 }
 

@@ -25,6 +25,7 @@ struct dr_task {
   struct dr_wait *wait;
   uv_timer_t *timer;  // made when first needed
   struct dr_join *joins;
+  unsigned long run;            // see struct dr_run
   struct dr_task *next, *prev;  // all live tasks
   struct dr_task *next_ready;
   bool queued;

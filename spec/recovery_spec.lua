@@ -170,6 +170,47 @@ describe("a dockrun that was killed", function()
     assert.same({}, left_over())
   end)
 
+  -- Runs a task that fails once and is killed, dockrun and all, while it waits for its restart; then another job takes its
+  -- port. What the next run of the first job says, the port, and a scope that ends the other job.
+  local function lose_port(network)
+    local path, file = write(jobs.text {
+      name = name, image = "busybox:1", resources = "memory = 32, network = { " .. network .. " }",
+      restart = [[attempts = 1, delay = "300ms", interval = "1h"]],
+      command = "echo run >>/alloc/data/runs; test $(wc -l </alloc/data/runs) = 2 && exit 0; exit 3",
+    })
+    local _ <close> = file
+    local child <close> = process.start(words { "run", "--json", path }, { timeout = 60 })
+    child:wait_for '"event":"restarting"'
+    child:kill "SIGKILL"
+    child:wait()
+    local port = events_of(child.stdout).started.ports[1].host_port
+    local other, other_file = write(jobs.text {
+      name = name .. "-other", image = "busybox:1", command = "exec sleep 600",
+      resources = ("memory = 32, network = { reserved_ports = { %d } }"):format(port),
+    })
+    local _ <close> = other_file
+    local taken = dockrun_with("run", "-d", other)
+    assert.equal(0, taken.code, taken.stderr)
+    return dockrun_with("run", "--json", path), port, setmetatable({}, { __close = function()
+      dockrun_with("stop", name .. "-other")
+    end })
+  end
+
+  it("while a task waited for its restart is followed by one that takes another port for it, if it must", function()
+    local result, port, _ <close> = lose_port [[dynamic_ports = { "web" }]]
+    assert.equal(0, result.code, result.stdout .. result.stderr)
+    assert.not_equal(port, events_of(result.stdout).started.ports[1].host_port)
+  end)
+
+  it("while a task waited for its restart is followed by one that names the holder of its fixed port", function()
+    local fixed = 30000 + math.random(0, 999)
+    local result, port, _ <close> = lose_port(("reserved_ports = { %d }"):format(fixed))
+    assert.equal(fixed, port)
+    assert.equal(1, result.code)
+    local failed = events_of(result.stdout).failed.message
+    assert.matches(("port %d is in use by task 'task' of job '%s-other'"):format(port, name), failed, 1, true)
+  end)
+
   it("is followed by one that does not do again what was done", function()
     local path, file = write(([[
       return job %q { type = "batch", group "g" { count = 2, restart = { attempts = 0 },

@@ -101,24 +101,22 @@ local complaints = {
   timeout = { "invalid", ("a request must come within %d s"):format(READING) },
 }
 
---- Answers the clients of a listening pipe.
----@param pipe table  its `listen` calls what is returned
+--- What answers the clients of a listening pipe.
 ---@param may_ask fun(peer: table): boolean  whether a peer (see core/peer.c) is answered at all
 ---@param on_request fun(request: table): table?  raises an error that the client is to have; may wait
----@return fun() on_connection
-function M.server(pipe, may_ask, on_request)
+---@return fun(client: table) serve  for each pipe that was accepted, in a task of its own; closes it
+function M.server(may_ask, on_request)
   local counts = {}
-  return function()
-    local client <close> = setmetatable({ pipe = uv.new_pipe() }, { __close = function(self) close(self.pipe) end })
-    if not pipe:accept(client.pipe) then return end
-    local fd = uv.fileno(client.pipe)
+  return function(client)
+    local _ <close> = setmetatable({}, { __close = function() close(client) end })
+    local fd = uv.fileno(client)
     local peer = fd and peers.of(fd)
     if not peer or not may_ask(peer) then return end
-    local line, why = read_request(client.pipe, counts, peer.uid)
+    local line, why = read_request(client, counts, peer.uid)
     local answer
     if line then answer = answer_to(line, on_request) end
     if complaints[why] then answer = error_answer(runtime.error(table.unpack(complaints[why]))) end
-    if answer then reply(client.pipe, answer) end
+    if answer then reply(client, answer) end
   end
 end
 

@@ -5,6 +5,7 @@ local channel = require "dockrun.channel"
 local directory = require "dockrun.store.directory"
 local peers = require "dockrun.core.peer"
 local process = require "dockrun.store.process"
+local queue = require "dockrun.core.queue"
 local runtime = require "dockrun.core.runtime"
 local uv = require "luv"
 
@@ -54,14 +55,17 @@ end
 ---@return table? pipe
 ---@return table? err
 ---@return table? other  what is there, where that is why not
-local function listen(agent, path, stale, gid, on_request)
+local function listen(agent, path, stale, gid, clients)
   local pipe, other = uv.new_pipe(), nil
   local ok, why, code
   local done, err = agent.state:transaction(function()
     if stale and is_same(uv.fs_stat(path), stale) then uv.fs_unlink(path) end
     ok, why, code = pipe:bind(path)
     if ok then ok, why, code = restrict(path, gid) end
-    if ok then ok, why, code = pipe:listen(128, channel.server(pipe, gate(agent, gid), on_request)) end
+    if ok then ok, why, code = pipe:listen(128, function()
+      local client = uv.new_pipe()
+      if pipe:accept(client) then clients:push(client) else client:close() end
+    end) end
     if code == "EADDRINUSE" then other = uv.fs_stat(path) end
   end)
   if done and ok then return pipe end
@@ -99,9 +103,10 @@ function M.hold(agent, job, on_request)
   local made
   made, err = directory.sockets(state_dir, gid)
   if not made then return nil, err end
+  local clients = queue.new()
   local pipe, other
   repeat
-    pipe, err, other = listen(agent, path, other, gid, on_request)
+    pipe, err, other = listen(agent, path, other, gid, clients)
     if err then return nil, err end
     local standing, peer
     if other then standing, peer = channel.listener(path) end
@@ -112,13 +117,19 @@ function M.hold(agent, job, on_request)
     end
   until pipe
   pipe:unref()
-  return setmetatable({ pipe = pipe, path = path }, Claim)
+  -- A task of the caller's, and no callback of the pipe: what it serves lives as long as what holds the job.
+  local serve = channel.server(gate(agent, gid), on_request)
+  local server = runtime.spawn_free(function()
+    while true do runtime.spawn(serve, clients:pop()) end
+  end)
+  return setmetatable({ pipe = pipe, path = path, server = server }, Claim)
 end
 
 --- Lets go of it. Idempotent.
 function Claim:close()
   if not self.pipe then return end
   self.pipe:close()  -- and libuv unlinks the socket
+  self.server:cancel()
   self.pipe = nil
 end
 

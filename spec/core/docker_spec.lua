@@ -123,12 +123,67 @@ describe("the version of the API", function()
     assert.same({ "/version", "/v1.55/info", "/v1.55/info", "/version", "/v1.40/info" }, lines)
   end)
 
-  it("is settled for calls that begin at the same time", function()
-    local server <close>, seen = answering "{}"
+  it("is asked for once, however many calls begin at the same time", function()
+    local lines = {}
+    local server <close> = servers.start(function(connection)
+      for request in function() return connection:request() end do
+        lines[request.line] = (lines[request.line] or 0) + 1
+        connection:answer(request.line:find "/version" and '{"ApiVersion":"1.41"}' or "{}")
+      end
+    end)
     local engine, functions = connect(server), {}
     for i = 1, 20 do functions[i] = function() return assert(engine:info()) end end
     assert.equal(20, #dockrun.all(functions))
-    assert.equal(20, #seen)
+    assert.same({ ["GET /version HTTP/1.1"] = 1, ["GET /v1.41/info HTTP/1.1"] = 20 }, lines)
+  end)
+
+  it("is asked for once where the engine refuses to tell, and each call has an error of its own", function()
+    local asked = 0
+    local server <close> = servers.start(function(connection)
+      while connection:request() do
+        asked = asked + 1
+        connection:answer('{"message":"starting up"}', "503 Busy")
+      end
+    end)
+    local engine, calls = connect(server), {}
+    for i = 1, 3 do calls[i] = dockrun.spawn(engine.info, engine) end
+    for _, call in ipairs(calls) do
+      local answer, err = call:await()
+      assert.same({ nil, "engine", 503, "starting up" }, { answer, err.kind, err.status, tostring(err) })
+      err.message = "changed by its caller"
+    end
+    assert.equal(1, asked)
+  end)
+
+  it("is asked for by the next call where the one that asks runs out of its time, or is cancelled", function()
+    for _, way in ipairs { "timeout", "cancel" } do
+      local asked, go = 0, dockrun.queue()
+      local server <close> = servers.start(function(connection)
+        for request in function() return connection:request() end do
+          if request.line:find "/version" then
+            asked = asked + 1
+            if asked == 1 then
+              go:push(true)
+              connection:await_end()
+              return
+            end
+            connection:answer '{"ApiVersion":"1.41"}'
+          else
+            connection:answer "{}"
+          end
+        end
+      end)
+      local engine = connect(server)
+      local first = dockrun.spawn(engine.info, engine, { timeout = way == "timeout" and 0.2 or nil })
+      go:pop()
+      local impatient = dockrun.spawn(engine.info, engine, { timeout = 0.05 })
+      local others = { dockrun.spawn(engine.info, engine), dockrun.spawn(engine.info, engine) }
+      assert.equal("timeout", select(2, impatient:await()).kind)
+      if way == "cancel" then first:cancel() end
+      assert.equal(way == "timeout", pcall(first.await, first))
+      for _, other in ipairs(others) do assert.same({}, assert(other:await(20))) end
+      assert.equal(2, asked)
+    end
   end)
 
   it("is not known where nobody listens", function()
@@ -167,6 +222,9 @@ describe("a call", function()
       function(engine) return engine:container_inspect("web/1?a# ü", { size = true }) end,
     ["GET /v1.41/images/127.0.0.1:5000/a/b@sha256:0f/json"] =
       function(engine) return engine:image_inspect "127.0.0.1:5000/a/b@sha256:0f" end,
+    ["POST /v1.41/containers/web/stop"] = function(engine) return engine:container_stop "/web" end,
+    ["POST /v1.41/networks/web/connect"] = function(engine) return engine:network_connect "/web" end,
+    ["GET /v1.41/containers/%2Fweb/json"] = function(engine) return engine:container_inspect "//web" end,
     ["GET /v1.41/images/odd%20name%3F/json"] = function(engine) return engine:image_inspect "odd name?" end,
     ["POST /v1.41/containers/x/stop?t=5"] = function(engine) return engine:container_stop("x", { t = 5.0 }) end,
     ["POST /v1.41/containers/x/rename?name=a%26b%3Dc%2B%20d"] =
@@ -231,6 +289,8 @@ describe("a call", function()
     ["no id"] = { function(e) return e:container_stop() end, "its argument 1 is the id" },
     ["options in place of the id"] = { function(e) return e:container_stop { t = 5 } end, "its argument 1 is the id" },
     ["an empty id"] = { function(e) return e:container_stop "" end, "a string that is not empty" },
+    ["nothing but a slash"] = { function(e) return e:container_stop "/" end, "a string that is not empty" },
+    ["a way out of the path behind a slash"] = { function(e) return e:container_stop "/." end, "has no '..'" },
     ["a way out of the path"] = { function(e) return e:image_inspect "../../info" end, "has no '..'" },
     ["a body where there is none"] = { function(e) return e:info { body = {} } end, "info takes no body, not a table" },
     ["a body that is no table"] = { function(e) return e:container_create { body = "{}" } end, "takes a table as its body, not a string" },
@@ -347,6 +407,36 @@ describe("an answer", function()
     local value, err = answer_of(function(engine) return engine:container_start "x" end, "", "500 Oh")
     assert.is_nil(value)
     assert.matches("^the Docker engine at unix://%S+ answered 500 to POST /containers/{id}/start$", err.message)
+  end)
+
+  -- 1xx is never the last answer, and 304 has a meaning for two calls alone.
+  for _, status in ipairs { 300, 301, 302, 303, 304, 307, 308, 399 } do
+    it(("of %d is no success, of whatever call"):format(status), function()
+      local calls = {
+        info = {}, system_ping = {}, container_kill = { "x" }, container_pause = { "x" }, container_remove = { "x" },
+        container_rename = { "x", { name = "y" } }, network_connect = { "x" }, archive_head = { "x", { path = "/" } }, events = {},
+        image_pull = { { fromImage = "x" } }, container_logs = { "x" }, archive_get = { "x", { path = "/" } },
+        container_attach = { "x" }, exec_start = { "x" }, image_load = { { body = "tar" } },
+        archive_put = { "x", { path = "/", body = function() end } },
+      }
+      calls.container_stop = status ~= 304 and { "x" } or nil
+      local server <close> = answering("", status .. " Elsewhere", "Location: /v1.41/other\r\n")
+      local engine = connect(server)
+      for name, arguments in pairs(calls) do
+        local value, err = engine[name](engine, table.unpack(arguments))
+        assert.same({ name, "engine", status }, { value or name, err.kind, err.status })
+        assert.matches(("^the Docker engine at unix://%%S+ answered %d to %%u+ /%%S+ %%(it points to /v1.41/other%%)$"):format(status),
+          err.message)
+      end
+    end)
+  end
+
+  it("of a redirect instead of the version is an error", function()
+    local server <close> = servers.start(function(connection)
+      while connection:request() do connection:answer("", "301 Moved Permanently", "Location: /login\r\n") end
+    end)
+    local value, err = connect(server):info()
+    assert.same({ 301 }, { value or err.status })
   end)
 
   it("larger than 64 MiB is an error", function()

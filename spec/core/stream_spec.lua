@@ -483,6 +483,53 @@ describe("a body that a function gives", function()
     end)
   end
 
+  -- An engine that takes what comes, and never answers.
+  local function taking()
+    return servers.engine(function(connection)
+      connection:await_end()
+      return false
+    end)
+  end
+
+  for what, body in pairs {
+    ["waits"] = function() dockrun.sleep(60) end,
+    ["waits again after it was broken off"] = function()
+      pcall(dockrun.sleep, 60)
+      dockrun.sleep(0.01)
+      return "x"
+    end,
+    ["gives nothing for ever"] = function() return "" end,
+    ["gives little for ever"] = function() return "x" end,
+  } do
+    it("that " .. what .. " is broken off by the call's time-out, and by a cancel; others go on meanwhile", function()
+      local server <close> = taking()
+      local engine = connect(server)
+      local call = dockrun.spawn(engine.image_load, engine, { body = body, timeout = 0.3 })
+      dockrun.sleep(0.01)
+      assert.equal("waiting", call:status())
+      local stream, err = call:await(20)
+      assert.same({ nil, "timeout", "no answer in time from the Docker engine at " .. server.endpoint }, { stream, err.kind, err.message })
+      call = dockrun.spawn(engine.image_load, engine, { body = body })
+      dockrun.sleep(0.05)
+      call:cancel "never mind"
+      assert.equal("never mind", select(2, pcall(call.await, call, 20)).message)
+    end)
+  end
+
+  it("that waits is broken off by a refusal", function()
+    local server <close> = servers.engine(function(connection)
+      connection:answer('{"message":"no space left"}', "507 Insufficient Storage", "Connection: close\r\n")
+      return false
+    end)
+    local closed = false
+    local stream, err = connect(server):image_load { timeout = 20, body = function()
+      local _ <close> = setmetatable({}, { __close = function() closed = true end })
+      dockrun.sleep(60)
+    end }
+    assert.same({ nil, "engine", 507, "no space left" }, { stream, err.kind, err.status, err.message })
+    assert.is_true(closed)
+  end)
+
   it("is cut short by a refusal, whose words count", function()
     local server <close> = servers.engine(function(connection)
       connection:answer('{"message":"no space left"}', "507 Insufficient Storage", "Connection: close\r\n")

@@ -76,6 +76,7 @@ end
 local function proc_file(world, path)
   if path == "/proc/sys/kernel/random/boot_id" then return virtual_file "b007\n" end
   local pid = tonumber(path:match "^/proc/(%d+)/stat$")
+  if pid == 1 then return virtual_file(("1 (init) S%s 1 0"):format((" 0"):rep(18))) end
   for _, process in ipairs(pid and world.processes or {}) do
     if process.pid == pid and not process.dead then
       return virtual_file(("%d (dockrun) S%s %d 0"):format(pid, (" 0"):rep(18), process.start))

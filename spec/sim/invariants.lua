@@ -97,6 +97,7 @@ end
 
 -- Whether a task that ends as failed has a reason to, and one that ends as done was asked to or has done its work.
 local function check_end(self, task, to)
+  if task.error and task.error.kind == "internal" then self.world:violate("%s: %s", task.name, task.error) end
   local policy, result = task.restarts.policy, task.result
   if to == "failed" then
     local spent = policy.attempts == 0 or self.seen[task].attempts > policy.attempts

@@ -1,6 +1,7 @@
 -- What happens in a simulated world: people who run, change, stop and kill jobs, and an engine, a registry and other
 -- programs that do what they like. Then it comes to rest, everything is stopped, and nothing may be left.
 local jobs = require "spec.sim.jobs"
+local sqlite = require "dockrun.core.sqlite"
 
 local M = {}
 
@@ -18,7 +19,43 @@ local function death(world)
   return math.floor(world.dice:between(1, 4000))
 end
 
+local function database(world) return assert(sqlite.open(world.options.state_dir .. "/state.db")) end
+
+local function give_back_leases(world)
+  local db <close> = database(world)
+  assert(db:run "DELETE FROM leases WHERE alloc = 'another'")
+end
+
+local function is_unused(world, lease)
+  local pid = tonumber(lease.owner:match "^%d+")
+  for _, process in ipairs(world:alive()) do
+    if process.pid == pid then return false end
+  end
+  for _, container in ipairs(world.engine.order) do
+    if container.State.Running and container.Config.Labels["dockrun.alloc"] == lease.alloc then return false end
+  end
+  return lease.alloc ~= "another"
+end
+
+-- Another task gets the ports that a killed process had taken for tasks of its own which run no container just now.
+-- Process 1, which lives on, has the leases then.
+local function lose_leases(world)
+  if not world.loses_leases or world.sched.time >= world.chaos then return end
+  local db <close> = database(world)
+  for _, lease in ipairs(assert(db:rows "SELECT port, alloc, owner FROM leases")) do
+    if is_unused(world, lease) then
+      world:note("another task takes port %d", lease.port)
+      assert(db:run("UPDATE leases SET alloc = 'another', task = 'task', owner = '1 1 b007' WHERE port = ?", lease.port))
+    end
+  end
+  world.sched:spawn(nil, function()
+    sleep(world, world.dice:between(0.5, 20))
+    give_back_leases(world)
+  end)
+end
+
 local function run(world, name, detach)
+  lose_leases(world)
   return world:dockrun("run", { job = world:text_of(name), var = {}, json = true, detach = detach }, { kill_at = death(world) })
 end
 
@@ -66,7 +103,10 @@ end
 -- The agent, which somebody starts again whenever it has ended.
 local function keep_agent(world)
   while world.keeps_agent do
-    if not world.agent or world.agent.dead then world.agent = world:dockrun("agent", { json = true }, { kill_at = death(world) }) end
+    if not world.agent or world.agent.dead then
+      lose_leases(world)
+      world.agent = world:dockrun("agent", { json = true }, { kill_at = death(world) })
+    end
     sleep(world, world.dice:between(0.5, 10))
     if world.sched.time < world.chaos and world.dice:chance(0.2) then world.agent:interrupt "SIGTERM" end
   end
@@ -156,6 +196,7 @@ local function calm(world)
   world.kills = false
   if world.engine.down then world.engine:recover(true) end
   world.engine.registry_down, world.engine.foreign = false, {}
+  give_back_leases(world)
   world:note("calm")
 end
 
@@ -227,6 +268,7 @@ function M.tell(world, opts)
   local dice = jobs.dice(world.random)
   world.dice, world.kills, world.names = dice, opts.kills and dice:chance(0.7), {}
   world.chaos = dice:between(1, CHAOS)
+  world.loses_leases = not opts.gentle and dice:chance(0.7)
   world.options["ports.from"] = 20000
   world.options["ports.to"] = 20000 + dice.random(12)
   if dice:chance(0.1) then world.options["docker.cleanup.container"] = false end

@@ -83,8 +83,8 @@ local function maps_users(info)
 end
 
 local function engine_attributes(attributes, engine, options)
-  local version = engine:version { timeout = 5 }
-  local info = version and engine:info { timeout = 10 }
+  local version = engine:version()
+  local info = version and engine:info()
   if not info then return end
   attributes["driver.docker"] = "1"
   attributes["driver.docker.version"] = version.Version
@@ -98,7 +98,7 @@ local function engine_attributes(attributes, engine, options)
   attributes["driver.docker.runtimes"] = table.concat(runtimes, ",")
   attributes["driver.docker.privileged.enabled"] = tostring(options["docker.allow_privileged"])
   attributes["driver.docker.volumes.enabled"] = tostring(options["docker.volumes.enabled"])
-  local bridge = engine:network_inspect("bridge", { timeout = 10 })
+  local bridge = engine:network_inspect("bridge")
   local pool = bridge and bridge.IPAM and bridge.IPAM.Config and bridge.IPAM.Config[1]
   if pool and pool.Gateway then attributes["driver.docker.bridge_ip"] = pool.Gateway end
 end

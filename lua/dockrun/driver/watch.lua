@@ -2,6 +2,7 @@
 -- After a break it goes on with `since` where it stopped, and every watched container is looked at anew: nothing that
 -- happened in between is missed. An engine drops events for who reads too slowly, and a connection can be dead without
 -- an end: so now and then one call asks which containers run, for all.
+local again = require "dockrun.driver.again"
 local attempt = require "dockrun.attempt"
 local runtime = require "dockrun.core.runtime"
 local queue = require "dockrun.core.queue"
@@ -81,20 +82,21 @@ local function follow(self, stream)
 end
 
 -- One stream, until it breaks.
-local function listen(self)
-  local stream, err = open(self)
+local function listen(self, stream)
+  local err
+  if not stream then stream, err = open(self) end
   if not stream then return nil, err end
   if self.broken and self.found then self.found() end
   self.broken = nil
-  if #self.ready == 0 then self.ready:push(true) end
   return nil, follow(self, stream)
 end
 
-local function run(self)
+local function run(self, stream)
   local pause = SHORTEST_PAUSE
   while true do
     local since = runtime.now()
-    local _, err = attempt(listen, self)
+    local _, err = attempt(listen, self, stream)
+    stream = nil
     if runtime.now() - since > LONGEST_PAUSE then pause = SHORTEST_PAUSE end  -- else it breaks each time
     if not self.broken and self.lost then self.lost(err) end
     self.broken = err
@@ -104,18 +106,18 @@ local function run(self)
   end
 end
 
+-- Whether another try may open the stream. What speaks no protocol of ours at first is no engine.
+local function may_open(err) return again.may_pass(err) and err.kind ~= "protocol" end
+
 --- Begins to watch. Returns once the stream is open, so that nothing started afterwards is missed.
 ---@return true? ok
 ---@return table? err  the engine cannot be reached
 function Watch:start()
-  local ping, err = self.engine:system_ping { timeout = 10 }
-  if not ping then return nil, err end
-  self.ready = queue.new()
-  self.task = runtime.spawn(run, self)
-  local ok
-  ok, err = self.ready:pop(self.patience)
-  if not ok then self:stop() end
-  return ok, self.broken or err
+  local stream, err = self.engine:system_ping { timeout = 10 }
+  if stream then stream, err = again.again(function() return open(self) end, may_open) end
+  if not stream then return nil, err end
+  self.task = runtime.spawn(run, self, stream)
+  return true
 end
 
 function Watch:stop()

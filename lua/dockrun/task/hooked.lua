@@ -1,5 +1,6 @@
 --- How a task runs its hooks, and what of its work a stop may break off: methods of a task, see lifecycle.lua.
 local hooks = require "dockrun.hooks"
+local internal = require "dockrun.util.internal"
 local reread = require "dockrun.job.reread"
 local runtime = require "dockrun.core.runtime"
 
@@ -26,7 +27,7 @@ end
 function M:breakable(fn, ...)
   if self.stopping then error(self.stopping, 0) end
   local outer = self.part
-  local part <close> = runtime.spawn(fn, ...)
+  local part <close> = runtime.spawn(internal.call, fn, ...)
   self.part = outer or part
   local answer = table.pack(pcall(part.await, part))
   self.part = outer
@@ -83,7 +84,7 @@ end
 ---@return table? err
 function M:late_hook(name, thing)
   local before = type(thing) == "table" and reread.copy(thing)
-  local part <close> = runtime.spawn(self.run_hook, self, name, thing)
+  local part <close> = runtime.spawn(internal.call, self.run_hook, self, name, thing)
   self.late[part] = true
   local done, ok, err = pcall(part.await, part)
   self.late[part] = nil

@@ -23,6 +23,7 @@ local again = require "dockrun.driver.again"
 local driver = require "dockrun.driver.docker"
 local events = require "dockrun.events"
 local health = require "dockrun.task.health"
+local internal = require "dockrun.util.internal"
 local oom = require "dockrun.task.oom"
 local record = require "dockrun.task.record"
 local reread = require "dockrun.job.reread"
@@ -108,6 +109,8 @@ local START_ATTEMPTS = 5
 ---@field killed boolean     it is to end at once
 ---@field detached boolean   leave the container alone from now on
 ---@field recovered? TaskRecord  what another process left of it
+---@field held_ports integer[]  of the host, which this process holds for it
+---@field lacks_ports? boolean  those that another process took for it could not be kept
 ---@field wake_at? number    when a task that waits for its next attempt begins it, on the clock of runtime.now
 ---@field started_at? string  RFC 3339: when its container last began to run
 local Task = {}
@@ -130,7 +133,7 @@ end
 function M.new(agent, alloc, context)
   return setmetatable({
     agent = agent, alloc = alloc, context = context, state = "received", started = false, succeeded = false,
-    detached = false, killed = false, late = {},
+    detached = false, killed = false, late = {}, held_ports = {},
     job = context.job.name, group = context.group.name, name = context.spec.name, alloc_id = alloc.id, ends = {},
     restarts = restarts.new(context.spec.restart, {
       on_success = not is_finite(context), now = runtime.now, random = agent.random,
@@ -250,6 +253,7 @@ function Task:run_once()
     local gone, why = steps.discard(self)
     if not gone then error(why, 0) end
   end
+  steps.regain_ports(self)
   self:breakable(steps.pull, self)
   launch(self)
   self.started, self.started_at = true, events.timestamp()
@@ -345,7 +349,7 @@ local function live(self)
   local run = self.resume or self.run_once
   if not self.resume then begin(self) end
   repeat
-    local ok, err = pcall(run, self)
+    local ok, err = xpcall(run, internal.handler, self)
     run = self.run_once
     if self.stopping or self.detached then
       if ok then return end
@@ -365,7 +369,7 @@ end
 local function finish(self, err)
   if err and not self.stopping then
     self.error = err
-    self:emit("failed", { message = tostring(err), container_id = self.container_id })
+    self:emit("failed", { message = tostring(err), container_id = self.container_id, traceback = err.traceback })
     self:late_hook("failed", err)
   end
   -- A stop that came while it ran and lost its way since: an engine that failed between the two.
@@ -384,7 +388,7 @@ end
 function Task:run()
   if self:ended() then return end
   local ok, err = true, nil
-  if self.entry ~= "cleanup" then ok, err = pcall(live, self) end
+  if self.entry ~= "cleanup" then ok, err = xpcall(live, internal.handler, self) end
   -- Cancelled by nobody who asked it to end: its process ends, and the next one goes on from here.
   if not ok and not self.stopping and type(err) == "table" and err.kind == "cancelled" then self.detached = true end
   if not self.detached then finish(self, not ok and err or nil) end

@@ -10,11 +10,7 @@ local M = {}
 ---@field container_port integer  the same as the host's, where the label is not a number
 ---@field protocols string[]      always tcp and udp
 
---- Gives every port back. Idempotent.
----@param allocator table  dockrun.core.ports
----@param bind_ip string
----@param mappings PortMapping[]
-function M.release(allocator, bind_ip, mappings)
+local function release(allocator, bind_ip, mappings)
   for _, mapping in ipairs(mappings) do allocator:release(bind_ip, mapping.host_port) end
 end
 
@@ -47,7 +43,7 @@ end
 
 --- Takes a host port for everything that a task asks for, or for nothing. Leases that were taken stay where one fails: the
 --- caller releases those of the whole task.
----@param allocator table
+---@param allocator table  dockrun.core.ports
 ---@param bind_ip string   address that the ports will be bound on
 ---@param ip string        the node's address, as tasks see it
 ---@param asked { label: string, static?: integer, to?: integer }[]
@@ -65,7 +61,7 @@ function M.allocate(allocator, bind_ip, ip, asked, owner, lease)
       port, err = pick(allocator, bind_ip, owner, want.label, lease)
     end
     if not port then
-      M.release(allocator, bind_ip, mappings)
+      release(allocator, bind_ip, mappings)
       err.label = want.label
       return nil, err
     end

@@ -21,13 +21,21 @@ end
 
 -- ---- setup ------------------------------------------------------------------------------------
 
--- Whose container has a port that we wanted: a better name than the proxy process that holds it.
+-- A container for people: by the task that it is of, or by its name.
+local function describe(container)
+  local labels = container.Labels or {}
+  local job, task = labels[driver.labels.job], labels[driver.labels.task]
+  return job and ("task '%s' of job '%s'"):format(task, job)
+    or ("container '%s'"):format(((container.Names[1] or container.Id):gsub("^/", "")))
+end
+
+-- Names the container that has a port which we wanted: a better name than the proxy process that holds it.
 local function name_holder(engine, err)
   for _, container in ipairs(engine:container_list() or {}) do
     for _, port in ipairs(container.Ports or {}) do
       if port.PublicPort == err.port then
-        err.holder = "container " .. (container.Names[1] or container.Id):gsub("^/", "")
-        err.message = ("port %d is taken: %s has it"):format(err.port, err.holder)
+        err.holder = describe(container)
+        err.message = ("port %d is in use by %s; stop that, or choose another port"):format(err.port, err.holder)
         return
       end
     end
@@ -43,25 +51,30 @@ local function take_ports(task, asked)
     if err.kind == "taken" and err.port and not err.alloc then name_holder(agent.engine, err) end
     error(err, 0)
   end
-  context.ports = mappings
+  context.ports, task.held_ports = mappings, {}
+  for i, mapping in ipairs(mappings) do task.held_ports[i] = mapping.host_port end
 end
 
+-- Releases what this task holds: not what it only had before, which may be another task's by now.
 local function release_ports(task)
   local agent = task.agent
-  ports.release(agent.ports, agent.bind_ip, task.context.ports)
-  task.context.ports = {}
+  for _, port in ipairs(task.held_ports) do agent.ports:release(agent.bind_ip, port) end
+  task.context.ports, task.held_ports = {}, {}
   local _, err = agent.state:release { alloc = task.alloc_id, task = task.name }
   if err then agent:warn(err) end
 end
 
--- What another process took for it. Those that no container had meanwhile may be somebody else's by now.
+-- Takes over the ports that another process took for the task. If no container had them meanwhile, another task may have
+-- them by now: nil, an error of the kind "taken".
 local function keep_ports(task)
-  local agent = task.agent
+  local agent, held = task.agent, {}
+  for _, port in ipairs(task.held_ports) do held[port] = true end
   for _, mapping in ipairs(task.context.ports) do
-    local ok, err = agent.state:lease { ip = agent.bind_ip, port = mapping.host_port, alloc = task.alloc_id, task = task.name,
-      label = mapping.label }
+    local port = mapping.host_port
+    local ok, err = agent.state:lease { ip = agent.bind_ip, port = port, alloc = task.alloc_id, task = task.name, label = mapping.label }
+    if ok and not held[port] then ok, err = agent.ports:adopt(agent.bind_ip, port, owner_of(task)) end
     if not ok then return nil, err end
-    agent.ports:adopt(agent.bind_ip, mapping.host_port, owner_of(task))
+    if not held[port] then table.insert(task.held_ports, port) end
   end
   return true
 end
@@ -138,11 +151,12 @@ function M.restore(task, container)
   local runs = container and container.State.Running
   if not kept and err.kind == "taken" and not runs then
     release_ports(task)
-    take_ports(task)
   elseif not kept then
     agent:warn(err)
   end
-  M.fill_in(task)
+  local without = #context.ports == 0 and #asked_ports(context) > 0
+  task.lacks_ports = without or not kept
+  if not without then M.fill_in(task) end
   if container then
     context.image = { id = container.Image, reference = { full = container.Config.Image }, pulled = false }
   end
@@ -209,16 +223,35 @@ function M.start(task)
   return nil, lost and (port or 0), explain(err, "start")
 end
 
+-- Takes ports once more, as the job and the hooks want them. Raises if a fixed one is another's.
+local function renew_ports(task)
+  release_ports(task)
+  take_ports(task, asked_ports(task.context))
+  settle_ports(task)
+  M.fill_in(task)
+end
+
 --- Other ports than those that were lost.
 ---@param task Task
 ---@param lost integer
 function M.replace_ports(task, lost)
-  release_ports(task)
   runtime.sleep(0.05)
-  take_ports(task, asked_ports(task.context))
-  settle_ports(task)
-  M.fill_in(task)
+  renew_ports(task)
   task:emit("setup", { message = ("port %d was taken by somebody else meanwhile; starting again"):format(lost) })
+end
+
+--- Before an attempt: gives a task ports if it could not keep those that another process took for it.
+---@param task Task
+function M.regain_ports(task)
+  if not task.lacks_ports then return end
+  local kept, err
+  if #task.context.ports > 0 then kept, err = keep_ports(task) end
+  if err and err.kind ~= "taken" then error(err, 0) end
+  if not kept then
+    renew_ports(task)
+    task:emit("setup", { ports = task.context.ports, message = "another task has its ports now: took other ports" })
+  end
+  task.lacks_ports = false
 end
 
 -- ---- the end ----------------------------------------------------------------------------------
