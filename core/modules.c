@@ -1,5 +1,6 @@
 #include "modules.h"
 
+int luaopen_dockrun_core_beneath(lua_State *L);
 int luaopen_dockrun_core_cgroup(lua_State *L);
 int luaopen_dockrun_core_docker(lua_State *L);
 int luaopen_dockrun_core_endpoints(lua_State *L);
@@ -15,6 +16,7 @@ int luaopen_dockrun_core_sqlite(lua_State *L);
 
 // clang-format off
 const luaL_Reg dr_modules[] = {
+    {"dockrun.core.beneath", luaopen_dockrun_core_beneath},
     {"dockrun.core.cgroup", luaopen_dockrun_core_cgroup},
     {"dockrun.core.docker", luaopen_dockrun_core_docker},
     {"dockrun.core.endpoints", luaopen_dockrun_core_endpoints},
