@@ -106,6 +106,8 @@ M.rows = {
     doc = "seconds of the processor that a hook may use; 0 for no limit" },
   { name = "hook_memory", type = "number", default = 128, check = range(0, 1 << 40),
     doc = "MB of memory that a hook may use; 0 for no limit" },
+  { name = "job_files", type = "list", default = {}, check = checks.absolute_path,
+    doc = "directories, beside its own, in which a job may name files to read: for load, and seccomp profiles" },
   { name = "hooks", type = "path", default = "", doc = "Lua file with the operator's hooks" },
   { name = "state_dir", type = "path", check = checks.not_blank, absolute = true,
     doc = "directory for state and for the allocations' directories",

@@ -106,7 +106,7 @@ end }]]):format(path, jobs.state_dir))
   it("cannot be loaded from an archive that is not there", function()
     local result = run(jobs.unique "load", "dockrun-spec-absent:1", "load = 'image.tar'")
     assert.equal(1, result.code)
-    assert.truthy(result.by.failed.message:find("cannot open the image archive image.tar", 1, true), result.by.failed.message)
+    assert.equal("config.load: cannot open 'image.tar': it is not there", result.by.failed.message)
   end)
 end)
 

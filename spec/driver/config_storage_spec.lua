@@ -1,4 +1,4 @@
--- What a job can bind: its own directories, and nothing that these lead to.
+-- What a job can bind: its own directories, and nothing that these lead to; and what no task can rename.
 local dirs = require "dockrun.driver.dirs"
 local driver = require "dockrun.driver.docker"
 local engines = require "spec.engine"
@@ -6,6 +6,7 @@ local files = require "dockrun.driver.files"
 local jobs = require "spec.jobs"
 local options = require "dockrun.options"
 local pl_dir = require "pl.dir"
+local places = require "dockrun.driver.places"
 local uv = require "luv"
 
 describe("a path of a job", function()
@@ -23,12 +24,32 @@ describe("a path of a job", function()
 
   local function link(target, path) assert(uv.fs_symlink(target, path)) end
 
+  -- The place that a path becomes, and where the engine finds it, below the allocation's root.
+  local function place_of(path, dirs_of_task)
+    local found <close> = assert(places.open(dirs_of_task or of))
+    local place, err = found:make(path)
+    if not place then return nil, err end
+    return place, found:path(place):sub(#assert(uv.fs_realpath((dirs_of_task or of).root)) + 1)
+  end
+
+  local function put(path, text)
+    local file <close> = assert(io.open(path, "w"))
+    file:write(text)
+  end
+
+  local function text_of(path)
+    local file <close> = assert(io.open(path))
+    return file:read "a"
+  end
+
   for path, there in pairs {
-    ["local"] = "/web/local", ["local/data"] = "/web/local/data", ["./local/../local"] = "/web/local", ["."] = "/web",
-    ["../alloc/data"] = "/alloc/data", ["new/er"] = "/web/new/er",
+    ["local"] = "/web/local", ["./local/../local"] = "/web/local", ["."] = "/web", ["../alloc"] = "/alloc",
+    ["local/data"] = "/.places/3/web/local/data", ["../alloc/data"] = "/.places/2/alloc/data", ["new/er"] = "/.places/3/web/new/er",
   } do
-    it(("'%s' is %s of the allocation"):format(path, there), function()
-      assert.equal(of.root .. there, assert(files.own(of, path)))
+    it(("'%s' is at %s, which no task sees from outside"):format(path, there), function()
+      local _, at = place_of(path)
+      assert.equal(there, at)
+      assert.equal("directory", assert(uv.fs_lstat(of.root .. there)).type)
     end)
   end
 
@@ -37,78 +58,154 @@ describe("a path of a job", function()
   } do
     it(("'%s' is none of the task's"):format(path), function()
       assert.is_false(files.is_own(of, path))
-      local found, err = files.own(of, path)
+      local found, err = place_of(path)
       assert.is_nil(found)
       assert.equal("invalid", err.kind)
     end)
   end
 
-  it("may be absolute, where it is the task's", function()
-    assert.equal(of.alloc .. "/data", files.own(of, of.alloc .. "/data"))
+  it("may be absolute, if it is the task's", function()
+    assert.equal("alloc/data", (place_of(of.alloc .. "/data")))
   end)
 
   it("is what a link within the directories leads to", function()
     link("../../alloc/data", of.task .. "/shared")
-    assert.equal(of.alloc .. "/data/x", files.own(of, "local/shared/x"))
+    assert.equal("alloc/data/x", (place_of "local/shared/x"))
+    assert.equal("alloc/data/x", (place_of "local/shared/x"))
+    link("y", of.alloc .. "/../.places/2/alloc/data/link")
+    assert(uv.fs_mkdir(of.root .. "/.places/2/alloc/data/y", 511))
+    assert.equal("alloc/data/y", (place_of "../alloc/data/link"))
   end)
 
   for what, target in pairs { ["out of them"] = "host", ["to another task"] = "state/alloc/a110c/other/local", ["to nothing"] = "gone" } do
-    it("is refused where a link leads " .. what, function()
+    it("is refused if a link leads " .. what, function()
       link(base .. "/" .. target, of.task .. "/link")
-      assert.is_nil((files.own(of, "local/link")))
-      assert.is_nil((files.own(of, "local/link/below")))
+      assert.is_nil((place_of "local/link"))
+      assert.is_nil((place_of "local/link/below"))
     end)
   end
 
-  it("is refused where a link took the place of /local itself", function()
+  it("is refused if a relative link leads to another task, or above all", function()
+    link("../../other/local", of.task .. "/other")
+    link("../../../../..", of.task .. "/up")
+    for _, path in ipairs { "local/other", "local/other/x", "local/up", "local/up/etc" } do assert.is_nil((place_of(path)), path) end
+  end)
+
+  it("is refused if a link took the place of /local itself", function()
     assert(uv.fs_rename(of.task, base .. "/moved"))
     link(base .. "/host", of.task)
-    assert.is_nil((files.own(of, of.task)))
+    assert.is_nil((place_of "local/x"))
+    assert.is_nil((dirs.make(of)))
+    assert.is_nil((uv.fs_lstat(base .. "/host/x")))
   end)
 
   it("may be below a state directory that is a link, or is relative", function()
     link(base .. "/state", base .. "/linked")
-    assert.equal(of.task, files.own(dirs.of(base .. "/linked", "a110c", "web"), "local"))
     local up = uv.cwd():gsub("[^/]+", ".."):sub(2)
-    assert.equal(of.task, files.own(dirs.of(up .. base .. "/state", "a110c", "web"), "local"))
+    for _, state in ipairs { base .. "/linked", up .. base .. "/state" } do
+      local _, at = place_of("local/x", dirs.of(state, "a110c", "web"))
+      assert.equal("/.places/3/web/local/x", at)
+    end
   end)
 
-  describe("for an image archive", function()
-    local function put(path, text)
-      local file <close> = assert(io.open(path, "w"))
-      file:write(text)
-    end
+  it("has what was there before, a file too", function()
+    put(of.task .. "/conf", "text")
+    assert(uv.fs_mkdir(of.alloc .. "/data/old", 511))
+    put(of.alloc .. "/data/old/n", "7")
+    place_of "local/conf"
+    place_of "../alloc/data/old"
+    assert.equal("text", text_of(of.root .. "/.places/3/web/local/conf"))
+    assert.equal("7", text_of(of.root .. "/.places/3/alloc/data/old/n"))
+    assert.equal("file", uv.fs_lstat(of.task .. "/conf").type)  -- to be mounted on
+    assert.equal("directory", uv.fs_lstat(of.root .. "/.places/2/alloc/data/old").type)
+  end)
 
-    for path, there in pairs { ["image.tar"] = "task", ["/local/image.tar"] = "task", ["/alloc/image.tar"] = "alloc" } do
-      it(("'%s' is read from the task's directories"):format(path), function()
-        put(of[there] .. "/image.tar", "an archive")
-        local read, file = files.open_archive(of, path)
-        local _ <close> = file
-        assert.equal("an archive", assert(read)())
-        assert.is_nil(read())
-      end)
-    end
+  it("has what is written there from outside later", function()
+    put(of.task .. "/conf", "old")
+    place_of "local/conf"
+    place_of "local/data"
+    put(of.task .. "/conf", "new")
+    put(of.task .. "/data/n", "7")
+    place_of "local/conf"
+    place_of "local/data"
+    assert.equal("new", text_of(of.root .. "/.places/3/web/local/conf"))
+    assert.equal("7", text_of(of.root .. "/.places/3/web/local/data/n"))
+  end)
 
-    for what, make in pairs {
-      ["a link out of them"] = function(path) link(base .. "/host", path) end,
-      ["a directory"] = function(path) assert(uv.fs_mkdir(path, 511)) end,
-      ["a pipe that nobody writes to"] = function(path) assert(os.execute("mkfifo " .. path)) end,
-      ["nothing"] = function() end,
-    } do
-      it("is refused where there is " .. what, function()
-        make(of.task .. "/image.tar")
-        local read, err = files.open_archive(of, "image.tar")
-        assert.is_nil(read)
-        assert.equal("invalid", err.kind)
-      end)
-    end
-
-    it("is refused outside of them, as text already", function()
-      for _, path in ipairs { "../../../../image.tar", "/alloc/../../x", "/etc/image.tar", "/local/../../../x" } do
-        assert.is_false(files.is_archive(of, path), path)
-        assert.is_nil((files.open_archive(of, path)))
-      end
+  for what, replace in pairs {
+    ["a link"] = function(path) link(base .. "/host", path) end, ["a file"] = function(path) put(path, "x") end,
+    ["a pipe"] = function(path) assert(os.execute("mkfifo " .. path)) end, ["nothing"] = function() end,
+  } do
+    it("is a mountpoint again if a task of another time put " .. what .. " in its place", function()
+      place_of "local/data/x"
+      assert(uv.fs_rename(of.task .. "/data", of.task .. "/away"))
+      replace(of.task .. "/data")
+      place_of "local/data/x"
+      assert.equal("directory", uv.fs_lstat(of.task .. "/data").type)
+      assert.is_nil((uv.fs_lstat(base .. "/host/x")))
     end)
+  end
+
+  it("belongs to the task alone, even if the task is called 'alloc'", function()
+    local alloc = dirs.of(base .. "/state", "a110c", "alloc")
+    assert(dirs.make(alloc))
+    assert.is_nil((uv.fs_lstat(of.alloc .. "/local")))
+    local _, at = place_of("local/x", alloc)
+    assert.equal("/.places/3/.alloc/local/x", at)
+    assert.is_nil((place_of "../.alloc/local"))
+  end)
+
+  -- What two tasks of a group bind, by source and target.
+  local function bound(config, task, tasks)
+    local body = assert(driver.body {
+      job = { name = "j" }, group = { name = "g", tasks = tasks or {} }, alloc = { id = "a110c", index = 0 }, ports = {}, env = {},
+      dirs = dirs.of(base .. "/state", "a110c", task),
+      task = { name = task, config = config, resources = { cpu = 100, memory = 32 } },
+    })
+    local list = {}
+    for _, one in ipairs(body.HostConfig.Mounts) do
+      if one.Type == "bind" then list[one.Target] = one.Source:sub(#of.root + 1) .. (one.ReadOnly and " ro" or "") end
+    end
+    for _, text in ipairs(body.HostConfig.Binds) do
+      local source, target, mode = text:match "^([^:]+):([^:]+):?(.*)$"
+      list[target] = source:sub(#of.root + 1) .. (mode ~= "" and " " .. mode or "")
+    end
+    return list
+  end
+
+  it("is bound at its place in every task that sees that, and at its target", function()
+    local web = { image = "x", network_mode = "bridge", volumes = { "local/conf:/etc/x:ro", "../alloc/data/x:/x" },
+      mount = { { type = "bind", source = "../alloc/data", target = "/data", readonly = true } } }
+    local other = { image = "x", network_mode = "bridge" }
+    local tasks = { { name = "web", config = web }, { name = "other", config = other } }
+    local data, x = "/.places/2/alloc/data", "/.places/3/alloc/data/x"
+    assert.same({
+      ["/alloc"] = "/alloc", ["/alloc/data"] = data, ["/alloc/data/x"] = x, ["/local"] = "/other/local",
+    }, bound(other, "other", tasks))
+    assert.same({
+      ["/alloc"] = "/alloc", ["/alloc/data"] = data, ["/alloc/data/x"] = x, ["/local"] = "/web/local",
+      ["/local/conf"] = "/.places/3/web/local/conf", ["/etc/x"] = "/.places/3/web/local/conf ro",
+      ["/x"] = x, ["/data"] = data .. " ro", ["/data/x"] = x .. " ro",
+    }, bound(web, "web", tasks))
+  end)
+
+  it("is not bound at its place in a task that ends before the others begin, nor if that has something else there", function()
+    local web = { image = "x", network_mode = "bridge", volumes = { "../alloc/data/x:/x" } }
+    local other = { image = "x", network_mode = "bridge" }
+    local first = { name = "other", config = other, lifecycle = { hook = "prestart" } }
+    local body = assert(driver.body {
+      job = { name = "j" }, group = { name = "g", tasks = { { name = "web", config = web }, first } }, ports = {}, env = {},
+      alloc = { id = "a110c", index = 0 }, dirs = dirs.of(base .. "/state", "a110c", "other"),
+      task = { name = "other", config = other, lifecycle = first.lifecycle, resources = { cpu = 100, memory = 32 } },
+    })
+    assert.equal(3, #body.HostConfig.Mounts)
+    local own = { image = "x", network_mode = "bridge", volumes = { "local:/a", "local/b:/a/b", "local/c:/c" },
+      mount = { { type = "tmpfs", target = "/a/c" } } }
+    assert.same({
+      ["/alloc"] = "/alloc", ["/local"] = "/web/local", ["/local/b"] = "/.places/3/web/local/b",
+      ["/local/c"] = "/.places/3/web/local/c", ["/c"] = "/.places/3/web/local/c",
+      ["/a"] = "/web/local", ["/a/b"] = "/.places/3/web/local/b",
+    }, bound(own, "web"))
   end)
 
   it("carries the agent's SELinux label, where there is one", function()

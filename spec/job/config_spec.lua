@@ -132,7 +132,6 @@ describe("config", function()
       "must be a file's mode such as '0755', not '0999'" },
     { "devices = { { host_path = '/dev/null', cgroup_permissions = 'rx' } }", "config.devices[1].cgroup_permissions",
       "must be some of r, w and m, not 'rx'" },
-    { "load = '/tmp/x.tar'", "config.load", "must be a path in /local or /alloc, not '/tmp/x.tar'" },
     { "memory_hard_limit = 31", "config.memory_hard_limit", "must not be below resources.memory, which is 32" },
     { "image_pull_timeout = 'soon'", "config.image_pull_timeout", "must be a duration" },
     { "healthchecks = { disabled = true }", "config.healthchecks.disabled", "unknown key 'disabled'; did you mean 'disable'?" },

@@ -5,6 +5,7 @@
 local capabilities = require "dockrun.driver.capabilities"
 local cgroup = require "dockrun.core.cgroup"
 local fingerprint = require "dockrun.driver.fingerprint"
+local job_files = require "dockrun.driver.job_files"
 local json = require "dockrun.core.json"
 local rows = require "dockrun.job.config"
 local runtime = require "dockrun.core.runtime"
@@ -94,25 +95,26 @@ local function ulimits(map)
   return result
 end
 
+local PROFILE_BYTES = 1 << 20  -- Docker's own has 12 KB
+
 -- As docker run does: the engine may be elsewhere, and gets the profile itself.
-local function security(list)
+local function security(list, context, options)
   local result = json.array {}
   for i, option in ipairs(list) do
-    local path = option:match "^seccomp[=:](.+)$"
+    local path = job_files.profile(option)
     result[i] = option
-    if path and path ~= "unconfined" and path ~= "builtin" then
-      local file, why = io.open(path, "r")
-      if not file then return nil, "cannot read the seccomp profile: " .. why end
-      local profile = json.decode(file:read "a" or "")
-      file:close()
-      if type(profile) ~= "table" then return nil, ("the seccomp profile %s is not a JSON object"):format(path) end
+    if path then
+      local text, err = job_files.read(context.dirs, path, options, PROFILE_BYTES)
+      if not text then return nil, "the seccomp profile: " .. err.message end
+      local profile = json.decode(text)
+      if type(profile) ~= "table" then return nil, ("the seccomp profile '%s' is not a JSON object"):format(path) end
       result[i] = "seccomp=" .. json.encode(profile)
     end
   end
   return result
 end
 
--- What the engine wants in another shape: value -> what goes to the row's field; nil, why where it cannot.
+-- What the engine wants in another shape: value, context, options -> what goes to the row's field; nil, why where it cannot.
 local convert = {
   devices = devices, ulimit = ulimits, security_opt = security,
   logging = function(block) return { Type = block.type, Config = block.config } end,
@@ -165,7 +167,7 @@ function M.apply(body, context, options)
     local value, field = config[row.name], row.engine or fields[row.name]
     if value and field and not elsewhere[row.name] then
       local shape, why = value, nil
-      if convert[row.name] then shape, why = convert[row.name](value) end
+      if convert[row.name] then shape, why = convert[row.name](value, context, options) end
       if shape == nil then return invalid(row.name, why) end
       if shape then put(body, field, shape) end
     end

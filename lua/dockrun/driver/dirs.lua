@@ -3,6 +3,11 @@
 --   <state-dir>/alloc/<alloc id>/alloc         /alloc     shared by the tasks of the allocation, with data, logs and tmp
 --   <state-dir>/alloc/<alloc id>/<task>/local  /local     the task's own
 --                                              /secrets   the task's own, in memory: a tmpfs that the engine makes
+--   <state-dir>/alloc/<alloc id>/.places/…                what tasks bind of these, see places.lua
+--
+-- A task can write to what it sees of them, at any moment. They are therefore walked by core/beneath.h alone. No task
+-- sees <alloc id>/ itself.
+local beneath = require "dockrun.core.beneath"
 local runtime = require "dockrun.core.runtime"
 local uv = require "luv"
 
@@ -17,17 +22,17 @@ local SECRETS_BYTES = 1024 * 1024  -- as Nomad's
 ---@field alloc string
 ---@field task string
 
--- mkdir -p, with a mode that no umask cuts. Only what it makes itself gets the mode.
-local function make(path, mode)
-  local ok, why, code = uv.fs_mkdir(path, mode)
+-- mkdir -p of what only we can write to.
+local function make_above(path)
+  local ok, why, code = uv.fs_mkdir(path, PRIVATE)
   if code == "ENOENT" then
-    ok, why = make(path:match "^(.+)/[^/]+$" or "/", PRIVATE)
+    ok, why = make_above(path:match "^(.+)/[^/]+$" or "/")
     if not ok then return nil, why end
-    ok, why, code = uv.fs_mkdir(path, mode)
+    ok, why, code = uv.fs_mkdir(path, PRIVATE)
   end
   if code == "EEXIST" then return true end
   if not ok then return nil, why end
-  return uv.fs_chmod(path, mode)
+  return uv.fs_chmod(path, PRIVATE)
 end
 
 --- Where an allocation's directories are.
@@ -36,8 +41,16 @@ end
 ---@param task string
 ---@return AllocDirs
 function M.of(state_dir, alloc_id, task)
-  local root = ("%s/alloc/%s"):format(state_dir, alloc_id)
-  return { root = root, alloc = root .. "/alloc", task = ("%s/%s/local"):format(root, task) }
+  return M.of_task({ root = ("%s/alloc/%s"):format(state_dir, alloc_id) }, task)
+end
+
+--- Those of another task of the same allocation.
+---@param of AllocDirs
+---@param task string
+---@return AllocDirs
+function M.of_task(of, task)
+  local home = task == "alloc" and ".alloc" or task  -- not in what all tasks share
+  return { root = of.root, alloc = of.root .. "/alloc", task = ("%s/%s/local"):format(of.root, home) }
 end
 
 --- Makes them. Idempotent: the tasks of an allocation share some.
@@ -45,10 +58,23 @@ end
 ---@return true? ok
 ---@return table? err  kind "system", names the directory
 function M.make(dirs)
-  for _, path in ipairs { dirs.alloc, dirs.alloc .. "/data", dirs.alloc .. "/logs", dirs.alloc .. "/tmp", dirs.task } do
-    local ok, why = make(path, SHARED)
-    if not ok then return nil, runtime.error("system", ("cannot make the directory %s: %s"):format(path, why)) end
+  local function failed(why)
+    return nil, runtime.error("system", ("cannot make the directories of %s: %s"):format(dirs.root, why))
   end
+  local ok, why = make_above(dirs.root)
+  if not ok then return failed(why) end
+  local root <close>, err = beneath.open(dirs.root)
+  if not root then return failed(err) end
+  local own = dirs.task:sub(#dirs.root + 2)
+  for path, mode in pairs { alloc = SHARED, [own:match "^[^/]+"] = PRIVATE } do
+    ok, err = root:make_directory(path, mode)
+    if not ok then return failed(err) end
+  end
+  ok, err = root:make_directory(own, SHARED)
+  for _, path in ipairs { "alloc/data", "alloc/logs", "alloc/tmp" } do  -- a task may have put something else there
+    if ok and root:kind(path) == "nothing" then ok, err = root:make_directory(path, SHARED) end
+  end
+  if not ok then return failed(err) end
   return true
 end
 
@@ -77,29 +103,27 @@ function M.list(state_dir)
   return ids
 end
 
--- A container could have left symbolic links here: they go, what they point to stays.
-local function remove(path)
-  local stat = uv.fs_lstat(path)
-  if not stat then return true end
-  if stat.type ~= "directory" then return uv.fs_unlink(path) end
-  local entries = uv.fs_scandir(path)
-  while entries do
-    local name = uv.fs_scandir_next(entries)
-    if not name then break end
-    local ok, why = remove(path .. "/" .. name)
-    if not ok then return nil, why end
-  end
-  return uv.fs_rmdir(path)
-end
+-- Entries of directories that are removed before other tasks of this process have their turn: some milliseconds.
+local STEPS = 1000
 
---- Removes an allocation's directories, with all that its tasks left there. Idempotent.
+--- Removes an allocation's directories, with all that its tasks left there. Idempotent. Lets other work go on if there is
+--- much to remove.
 ---@param root string  AllocDirs.root
 ---@return true? ok
 ---@return table? err  kind "system"
 function M.remove(root)
-  assert(root:match "/alloc/[%x-]+$", "not the directory of an allocation")
-  local ok, why = remove(root)
-  if not ok then return nil, runtime.error("system", ("cannot remove the directory %s: %s"):format(root, why)) end
+  local above, id = root:match "^(.*/alloc)/([%x-]+)$"
+  assert(id, "not the directory of an allocation")
+  local _, _, code = uv.fs_lstat(root)
+  if code == "ENOENT" then return true end
+  local gone = nil
+  local allocs <close>, err = beneath.open(above)
+  while allocs do
+    gone, err = allocs:remove(id, STEPS)
+    if gone ~= false then break end
+    runtime.sleep(0)
+  end
+  if not gone then return nil, runtime.error("system", ("cannot remove the directory %s: %s"):format(root, err)) end
   return true
 end
 

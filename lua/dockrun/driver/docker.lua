@@ -2,7 +2,7 @@
 local again = require "dockrun.driver.again"
 local json = require "dockrun.core.json"
 local config = require "dockrun.driver.config"
-local files = require "dockrun.driver.files"
+local job_files = require "dockrun.driver.job_files"
 local options = require "dockrun.options"
 local runtime = require "dockrun.core.runtime"
 local tree = require "dockrun.job.tree"
@@ -157,11 +157,11 @@ function M.image(images, context, opts)
     opts.auth, opts.auth_soft_fail = wanted.auth, wanted.auth_soft_fail
     return images:ensure(wanted.image, opts)
   end
-  if not context.dirs then
-    return nil, runtime.error("invalid", "config.load: with an engine on another host there is no archive to load")
+  local read, file = job_files.open(context.dirs, wanted.load, images.options)
+  if not read then
+    file.message = "config.load: " .. file.message
+    return nil, file
   end
-  local read, file = files.open_archive(context.dirs, wanted.load)
-  if not read then return nil, file end
   local _ <close> = file
   return images:load(wanted.image, read, opts.owner)
 end

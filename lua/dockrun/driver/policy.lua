@@ -2,6 +2,7 @@
 -- made. Each limit is an option of the agent, which the refusal names.
 local capabilities = require "dockrun.driver.capabilities"
 local files = require "dockrun.driver.files"
+local job_files = require "dockrun.driver.job_files"
 local job_storage = require "dockrun.job.storage"
 local problems = require "dockrun.job.problems"
 
@@ -29,6 +30,12 @@ end
 local function path_problem(path, options, of)
   if options["docker.volumes.enabled"] or files.is_own(of, path) then return nil end
   return ("'%s' is not in the task's own directories; the agent's docker.volumes.enabled is false"):format(path)
+end
+
+-- Whether this process may read a file for the job.
+local function file_problem(path, options, of)
+  if job_files.is_allowed(of, path, options) then return nil end
+  return ("'%s' is neither in the task's own directories nor in the agent's job_files"):format(path)
 end
 
 --- What is wrong with an option's value: a text, or a list of { key, text }; nil where nothing is.
@@ -90,8 +97,16 @@ M.limits = {
     return found
   end,
 
-  load = function(value, _, of)
-    if not files.is_archive(of, value) then return ("'%s' is not in the task's own directories"):format(value) end
+  load = function(value, options, of) return file_problem(value, options, of) end,
+
+  security_opt = function(value, options, of)
+    local found = {}
+    for i, option in ipairs(value) do
+      local path = job_files.profile(option)
+      local why = path and file_problem(path, options, of)
+      if why then found[#found + 1] = { ("[%d]"):format(i), why } end
+    end
+    return found
   end,
 }
 

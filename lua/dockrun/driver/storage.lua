@@ -3,22 +3,38 @@ local dirs = require "dockrun.driver.dirs"
 local files = require "dockrun.driver.files"
 local job_storage = require "dockrun.job.storage"
 local json = require "dockrun.core.json"
+local places_of = require "dockrun.driver.places"
 local runtime = require "dockrun.core.runtime"
 
 local M = {}
 
 local function invalid(format, ...) return nil, runtime.error("invalid", format:format(...)) end
 
--- The path that the engine is to bind. Within the task's own directories it is what it really is; elsewhere it is the
+-- What the engine is to bind: a place, if it is in the task's own directories; else a path of the host, which is the
 -- operator's, who allowed it.
-local function source_of(path, context, options)
-  if options["docker.volumes.enabled"] then
-    if path:sub(1, 1) == "/" then return path end
-    if context.dirs then return files.path(context.dirs, path) end
-  elseif context.dirs then
-    return files.own(context.dirs, path)
+local function source_of(path, context, options, places)
+  if places and files.is_own(context.dirs, path) then
+    local place, err = places:make(path)
+    return place and { place = place }, err
   end
+  local allowed = options["docker.volumes.enabled"]
+  if allowed and path:sub(1, 1) == "/" then return { path = path } end
+  if allowed and places then return { path = files.path(context.dirs, path) } end
+  if places then return invalid("%s leads out of the task's directories", path) end
   return invalid("'%s' is relative to the task's directory, and with an engine on another host there is none", path)
+end
+
+-- The paths that a task binds.
+local function sources(task)
+  local config, list = task.config, {}
+  for _, text in ipairs(not config.volume_driver and config.volumes or {}) do
+    local volume = job_storage.parse(text)
+    list[#list + 1] = volume and volume.source
+  end
+  for _, mount in ipairs(config.mount or {}) do
+    if mount.type == "bind" then list[#list + 1] = mount.source end
+  end
+  return list
 end
 
 -- z or Z, for SELinux: the engine takes it with binds alone.
@@ -28,31 +44,36 @@ local function bind(source, target, mode, label)
   return #words == 0 and source .. ":" .. target or ("%s:%s:%s"):format(source, target, table.concat(words, ","))
 end
 
-local function add_own(host, context, label)
-  host.Mounts = json.array {}
-  for _, mount in ipairs(dirs.mounts(context.dirs)) do
-    if mount.Type == "bind" then
-      local source, err = files.own(context.dirs, mount.Source)  -- a task that has bound "." could have put a link there
-      if not source then return nil, err end
-      mount.Source = source
-    end
-    if mount.Type == "bind" and label ~= "" then
-      table.insert(host.Binds, bind(mount.Source, mount.Target, nil, label))
-    else
-      table.insert(host.Mounts, mount)
-    end
-  end
-  return true
+-- Adds what is to be seen at a target: put(source, target) for it, and, if it is a place, for the places in it.
+local function add(wanted, source, target, put)
+  target = files.clean(target)
+  wanted.taken[target] = true
+  wanted[#wanted + 1] = { source = source, target = target, put = put }
 end
 
-local function add_volumes(host, context, options, label)
+local function add_own(wanted, host, context, label)
+  for _, mount in ipairs(dirs.mounts(context.dirs)) do
+    local place = mount.Type == "bind" and files.inner(context.dirs, mount.Source)
+    add(wanted, place and { place = place } or {}, mount.Target, function(source, target)
+      if source and label ~= "" then
+        table.insert(host.Binds, bind(source, target, nil, label))
+      else
+        table.insert(host.Mounts, { Type = mount.Type, Source = source, Target = target, TmpfsOptions = mount.TmpfsOptions })
+      end
+    end)
+  end
+end
+
+local function add_volumes(wanted, host, context, options, label, places)
   local config = context.task.config
   for i, text in ipairs(config.volumes or {}) do
     local volume, why = job_storage.parse(text)
-    local source = volume and volume.source
-    if volume and not config.volume_driver then source, why = source_of(source, context, options) end
+    local source = volume and { path = volume.source }
+    if volume and not config.volume_driver then source, why = source_of(volume.source, context, options, places) end
     if not source then return invalid("config.volumes[%d]: %s", i, tostring(why)) end
-    table.insert(host.Binds, bind(source, volume.target, volume.mode, label))
+    add(wanted, source, volume.target, function(path, target)
+      table.insert(host.Binds, bind(path, target, volume.mode, label))
+    end)
   end
   return true
 end
@@ -69,22 +90,38 @@ local options_of = {
   end,
 }
 
-local function add_mounts(host, context, options)
+local function add_mounts(wanted, host, context, options, places)
   for i, mount in ipairs(context.task.config.mount or {}) do
-    local source, err = mount.source
+    local source = { path = mount.source }
     if mount.type == "bind" then
-      source, err = source_of(source, context, options)
+      local err
+      source, err = source_of(mount.source, context, options, places)
       if not source then return invalid("config.mount[%d]: %s", i, tostring(err)) end
     end
-    local shape = { Type = mount.type, Target = mount.target, Source = source, ReadOnly = mount.readonly }
-    local given = mount[mount.type .. "_options"]
-    if given then
-      local name, value = options_of[mount.type](given)
-      shape[name] = value
-    end
-    table.insert(host.Mounts, shape)
+    local given, name, value = mount[mount.type .. "_options"], nil, nil
+    if given then name, value = options_of[mount.type](given) end
+    add(wanted, source, mount.target, function(path, target)
+      local shape = { Type = mount.type, Target = target, Source = path, ReadOnly = mount.readonly }
+      if name then shape[name] = value end
+      table.insert(host.Mounts, shape)
+    end)
   end
   return true
+end
+
+local function put_all(wanted, places)
+  for _, one in ipairs(wanted) do
+    if one.source.place then
+      for _, each in ipairs(places:binds(one.source.place, one.target, wanted.taken)) do one.put(places:path(each.place), each.target) end
+    else
+      one.put(one.source.path, one.target)
+    end
+  end
+end
+
+-- None if the engine is on another host.
+local function open(context)
+  if context.dirs then return places_of.open(context.dirs) end
 end
 
 --- Puts the task's directories, volumes and mounts into HostConfig.
@@ -95,10 +132,15 @@ end
 ---@return table? err  kind "invalid"
 function M.apply(host, context, options)
   local label = options["docker.volumes.selinuxlabel"]
-  host.Binds = json.array {}
-  local ok, err = add_own(host, context, label)
-  if ok then ok, err = add_volumes(host, context, options, label) end
-  if ok then ok, err = add_mounts(host, context, options) end
+  local places <close>, problem = open(context)
+  if problem then return nil, problem end
+  host.Binds, host.Mounts = json.array {}, json.array {}
+  local wanted = { taken = {} }
+  if places then places:make_shared(context.task, context.group, sources) end
+  add_own(wanted, host, context, label)
+  local ok, err = add_volumes(wanted, host, context, options, label, places)
+  if ok then ok, err = add_mounts(wanted, host, context, options, places) end
+  if ok then put_all(wanted, places) end
   return ok, err
 end
 

@@ -1,6 +1,5 @@
 --- What the options of a task's `config` mean together, and with its resources.
 
-local checks = require "dockrun.job.checks"
 
 local M = {}
 
@@ -35,14 +34,6 @@ function rules.volume_driver(config, _, complain)
   if config.volume_driver and not config.volumes then complain(config, "volume_driver", "means nothing without volumes") end
 end
 
--- Where a path begins is told from what it is in, once it is filled in; until then there is nothing to say.
-function rules.load(config, _, complain)
-  local path = config.load
-  if path and not checks.is_open(path) and path:find "^/" and not path:find "^/local/" and not path:find "^/alloc/" then
-    complain(config, "load", ("must be a path in /local or /alloc, not '%s'"):format(path))
-  end
-end
-
 function rules.memory(config, resources, complain)
   local hard, memory = config.memory_hard_limit, resources.memory
   if hard and hard > 0 and memory and hard < memory then
@@ -50,7 +41,7 @@ function rules.memory(config, resources, complain)
   end
 end
 
-local in_order = { "load", "network", "mounts", "volume_driver", "memory" }
+local in_order = { "network", "mounts", "volume_driver", "memory" }
 
 --- Checks a task, once each of its keys has been read.
 ---@param reading Reading
