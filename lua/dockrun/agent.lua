@@ -8,6 +8,7 @@ local events = require "dockrun.events"
 local fingerprint = require "dockrun.driver.fingerprint"
 local hooks = require "dockrun.hooks"
 local image = require "dockrun.driver.image"
+local json = require "dockrun.core.json"
 local lifecycle = require "dockrun.task.lifecycle"
 local option_table = require "dockrun.options"
 local process = require "dockrun.store.process"
@@ -31,6 +32,7 @@ local M = {}
 ---@field allocs Alloc[]
 ---@field stops table<table, true>  coroutines that stop a job as one of its hooks wished
 ---@field changes table<string, table>  coroutines that bring a job to what it should be, by its name
+---@field limitations table<string, table>  what the engine would not do for a job's tasks, by the job's name
 ---@field leaving? boolean  it lets go of its tasks, and begins nothing any more
 ---@field random fun(): number  from [0, 1)
 ---@field on_transition? fun(task: Task, from: string, to: string, cause: string)
@@ -58,7 +60,7 @@ function M.new(options, opts)
   local self = setmetatable({
     engine = engine, options = options, emitter = opts.emitter or events.new(),
     hooks = hooks.new(options),
-    state = state, is_alive = opts.is_alive or process.is_alive, warned = {}, changes = {}, stops = {},
+    state = state, is_alive = opts.is_alive or process.is_alive, warned = {}, limitations = {}, changes = {}, stops = {},
     images = image.new(engine, options, state),
     watch = watch.new(engine, { interval = options["docker.watch_interval"], patience = options["docker.timeout"] }),
     tasks = {}, allocs = {}, publish_ip = bind_ip,
@@ -87,14 +89,30 @@ function M.new(options, opts)
   return self
 end
 
+local function tell(self, message)
+  local told = self.on_warning or function(text) io.stderr:write("dockrun: warn: ", text, "\n") end
+  told(message)
+end
+
 --- Tells of what went wrong beside the tasks, each thing once a minute at most.
 ---@param err table
 function Agent:warn(err)
   local message, now = tostring(err), runtime.now()
   if self.warned[message] and now - self.warned[message] < 60 then return end
   self.warned[message] = now
-  local tell = self.on_warning or function(text) io.stderr:write("dockrun: warn: ", text, "\n") end
-  tell(message)
+  tell(self, message)
+end
+
+--- Tells what the engine would not do for a task, in the engine's words: once, however many containers the task has.
+---@param task { job: string, group: string, name: string }
+---@param text string
+function Agent:limitation(task, text)
+  local message = ("task '%s.%s.%s': the engine warns: %s"):format(task.job, task.group, task.name, text)
+  local told = self.limitations[task.job] or {}
+  self.limitations[task.job] = told
+  if told[message] then return end
+  told[message], told[#told + 1] = true, message
+  tell(self, message)
 end
 
 -- RFC 9562, version 4.
@@ -192,6 +210,13 @@ function Agent:alloc_ended(alloc)
   end
   _, err = self.state:set_job_status(alloc.job, failed and "failed" or "dead")
   if err then self:warn(err) end
+end
+
+--- What the engine would not do for a job, a sentence each.
+---@param job string
+---@return string[]
+function Agent:limitations_of(job)
+  return json.array { table.unpack(self.limitations[job] or {}) }
 end
 
 --- What this host is, as plan.check asks.

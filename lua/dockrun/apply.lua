@@ -82,10 +82,17 @@ local function change_limits(agent, job, planned, group)
     if change.action == "in_place" and running[change.task] then  -- any other has them from its next start on
       for _, task in ipairs(group.tasks) do
         if task.name == change.task then
-          local ok, err = again(function() return update.in_place(agent.engine, change.container_id, task) end)
+          local which = { job = job.name, group = group.name, name = task.name, alloc_id = planned.alloc }
+          local warnings
+          local ok, err = again(function()
+            local done, why
+            done, why, warnings = update.in_place(agent.engine, change.container_id, task)
+            return done, why
+          end)
           failure = failure or err
-          agent.emitter:emit({ job = job.name, group = group.name, name = task.name, alloc_id = planned.alloc },
-            ok and "updated" or "failed", { container_id = change.container_id, message = not ok and tostring(err) or nil })
+          if warnings then agent:limitation(which, warnings) end
+          agent.emitter:emit(which, ok and "updated" or "failed",
+            { container_id = change.container_id, message = not ok and tostring(err) or warnings })
         end
       end
     end

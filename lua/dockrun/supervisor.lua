@@ -79,14 +79,17 @@ end
 local function submit(self, source)
   local job = read(self, source)
   raise_unless(plans.check(job, self.agent:host()))
-  local function change() return apply.run(self.agent, job, source, self.dockrun) end
+  local function change()
+    self.agent.limitations[job.name] = nil  -- the one who asks hears of them all
+    return apply.run(self.agent, job, source, self.dockrun)
+  end
   if self.jobs[job.name] then
     if self.changing[job.name] then raise_unless(nil, busy(job.name)) end
     raise_unless(changing(self, job.name, change))
   else
     raise_unless(start(self, job.name, change))
   end
-  return { failures = self.agent:await_running(job.name) }
+  return { failures = self.agent:await_running(job.name), warnings = self.agent:limitations_of(job.name) }
 end
 
 -- A job of the state, by the text that it was read from; without one, by what its containers carry. What the state has of

@@ -122,9 +122,10 @@ return {
       local answer
       answer, err = claim.ask(agent, claim.agent, { source = source })
       if err then return nil, err end
-      local failures = answer and type(answer.failures) == "table" and answer.failures or {}
-      for _, why in ipairs(failures) do output.say("error", tostring(why)) end
-      if answer then return #failures == 0 and 0 or 1 end
+      local function list(name) return answer and type(answer[name]) == "table" and answer[name] or {} end
+      for _, warning in ipairs(list "warnings") do output.say("warn", tostring(warning)) end
+      for _, why in ipairs(list "failures") do output.say("error", tostring(why)) end
+      if answer then return #list "failures" == 0 and 0 or 1 end
     end
     local stop = stopper(agent, job.name)
     local held <close>, why = claim.hold(agent, job.name, stop.begin)

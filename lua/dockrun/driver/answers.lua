@@ -22,6 +22,7 @@ local shapes = {
     Id = "string", Image = "string?", Names = list("string", true), Labels = { map = "string", optional = true },
     Ports = list({ PublicPort = "integer?" }, true),
   },
+  container_update = { Warnings = list("string", true) },
   exec_create = { Id = "string" },
   exec_inspect = { Running = "boolean?", ExitCode = "integer?" },
   image_inspect = { Id = "string" },

@@ -198,6 +198,14 @@ local function add_mac_address(engine, body)
   if address and tonumber(engine:api():match "%d+$") < 44 then body.MacAddress = address end
 end
 
+--- What of a request the engine did not do, as its answer tells: a sentence, or nil.
+---@param answer { Warnings?: string[] }
+---@return string?
+function M.limitations(answer)
+  local list = type(answer.Warnings) == "table" and answer.Warnings or {}
+  return #list > 0 and table.concat(list, "; ") or nil
+end
+
 --- Creates a container, purging a leftover of the same name.
 ---@param engine table
 ---@param name string
@@ -211,10 +219,7 @@ function M.create(engine, name, body, attempts)
   local created, err
   for attempt = 1, 1 + (attempts or 5) do
     created, err = again.again(function() return engine:container_create { name = name, body = body } end, again.is_unheard)
-    if created then
-      local warnings = table.concat(type(created.Warnings) == "table" and created.Warnings or {}, "; ")
-      return created.Id, nil, warnings ~= "" and warnings or nil
-    end
+    if created then return created.Id, nil, M.limitations(created) end
     if err.status ~= 409 or attempt > (attempts or 5) then return nil, err end
     local ok, why = purge(engine, name)
     if not ok then return nil, why end

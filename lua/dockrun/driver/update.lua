@@ -1,6 +1,7 @@
 --- Other limits for a container that runs, without a restart.
 local checks = require "dockrun.job.checks"
 local config = require "dockrun.driver.config"
+local docker = require "dockrun.driver.docker"
 local runtime = require "dockrun.core.runtime"
 
 local M = {}
@@ -12,6 +13,7 @@ local M = {}
 ---@param task table  normalised
 ---@return true? ok
 ---@return table? err  the engine's, with what was tried; nothing is promised of the other limits then
+---@return string? warnings  what the engine did not do
 function M.in_place(engine, id, task)
   local limits, err = config.resources(task)
   if not limits then return nil, err end
@@ -19,9 +21,9 @@ function M.in_place(engine, id, task)
   if (task.config.pids_limit or 0) > 0 then limits.PidsLimit = task.config.pids_limit end
   if not task.config.cpu_hard_limit then limits.CpuQuota = -1 end  -- a limit that was there goes
   limits.MemoryReservation = limits.MemoryReservation or 0
-  local ok
-  ok, err = engine:container_update(id, { body = limits })
-  if ok then return true end
+  local answer
+  answer, err = engine:container_update(id, { body = limits })
+  if answer then return true, nil, docker.limitations(answer) end
   return nil, runtime.error("engine", ("cannot change the limits of task '%s' (%d MB, %d MHz): %s"):format(
     task.name, task.resources.memory, task.resources.cpu, err), { status = err.status })
 end

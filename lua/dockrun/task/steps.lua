@@ -206,6 +206,7 @@ function M.create(task)
   if err and err.status == 404 then err.kind, err.final = "pull", false end  -- the image went meanwhile: it can be pulled again
   task.container_id = must(id, explain(err, "create"))
   task:save()
+  if warnings then task.agent:limitation(task, warnings) end
   task:emit("created", { container_id = id, image_id = context.image.id, message = warnings })
   task:hook("created", { id = task.container_id })
 end

@@ -1,0 +1,60 @@
+-- What the engine says that it did not do reaches the person who runs the job, once.
+local dockrun = require "dockrun"
+local engines = require "spec.faults.engine"
+local jobs = require "spec.jobs"
+local pl_dir = require "pl.dir"
+local process = require "spec.process"
+local tree = require "dockrun.job.tree"
+local uv = require "luv"
+
+local TEXT = "Your kernel does not support swap limit capabilities. Limitation discarded."
+local EXPECTED = { "dockrun: warn: task 'warned.group.task': the engine warns: " .. TEXT }
+
+describe("a warning of the engine", function()
+  local state_dir
+
+  before_each(function() state_dir = assert(uv.fs_mkdtemp(uv.os_tmpdir() .. "/dockrun-warnings-XXXXXX")) end)
+  after_each(function() pl_dir.rmtree(state_dir) end)
+
+  -- An engine that warns of each container, and on which each fails.
+  local function start()
+    local failed = tree.copy(engines.documents.container_inspect)
+    failed.State.ExitCode = 1
+    return engines.start {
+      container_create = engines.answer(dockrun.json.encode { Id = ("c"):rep(64), Warnings = { TEXT } }, "201 Created"),
+      container_inspect = engines.answer(dockrun.json.encode(failed)),
+    }
+  end
+
+  local function words(e, ...)
+    return { "--endpoint", e.endpoint, "--state-dir", state_dir, "--set", "docker.watch_interval=0.1", ... }
+  end
+
+  -- Runs a job that is restarted twice, and gives the lines of stderr that hold the warning.
+  local function told(e, ...)
+    local restart = "attempts = 2, delay = 0.01, interval = '1h', mode = 'fail'"
+    local path, file = jobs.write(jobs.text { name = "warned", image = "busybox:1", command = "false", restart = restart })
+    local _ <close> = file
+    local lines = {}
+    for line in process.run(words(e, "run", path, ...), { timeout = 60 }).stderr:gmatch "[^\n]+" do
+      if line:find(TEXT, 1, true) then lines[#lines + 1] = line end
+    end
+    return lines
+  end
+
+  for what, arguments in pairs { ["in the foreground"] = {}, ["with --json"] = { "--json" } } do
+    it("is told once by `run` " .. what .. ", however many containers the task has", function()
+      local e <close> = start()
+      assert.same(EXPECTED, told(e, table.unpack(arguments)))
+      assert.equal(3, e.asked.container_create)
+    end)
+  end
+
+  it("is told by `run -d`, with an agent and without", function()
+    local e <close> = start()
+    assert.same(EXPECTED, told(e, "-d"))
+    local agent <close> = process.start(words(e, "agent"), { timeout = 60 })
+    agent:wait_for "watching"
+    assert.same(EXPECTED, told(e, "-d"))
+  end)
+end)
