@@ -50,11 +50,21 @@ describe("a warning of the engine", function()
     end)
   end
 
-  it("is told by `run -d`, with an agent and without", function()
+  it("is told by `run -d`", function()
     local e <close> = start()
     assert.same(EXPECTED, told(e, "-d"))
+  end)
+
+  it("is told by `run -d` if the agent runs the job", function()
+    local e <close> = start()
     local agent <close> = process.start(words(e, "agent"), { timeout = 60 })
     agent:wait_for "watching"
+    local sockets
+    repeat
+      dockrun.sleep(0.05)
+      sockets = uv.fs_scandir(state_dir .. "/jobs")
+    until sockets and uv.fs_scandir_next(sockets)
     assert.same(EXPECTED, told(e, "-d"))
+    agent:wait_for "the engine warns"
   end)
 end)
