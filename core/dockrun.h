@@ -39,8 +39,8 @@ DOCKRUN_API int dockrun_call(dockrun *d, int nargs);
  * prints like the command. */
 DOCKRUN_API int dockrun_run(dockrun *d, int argc, char **argv);
 
-/* Lets SIGINT and SIGTERM cancel what runs, and ignores SIGPIPE. 0, or -errno. Only a program that owns its signals
- * wants this. */
+/* Lets SIGINT, SIGTERM and SIGHUP (unless it is ignored, as by nohup) cancel what runs; SIGPIPE, SIGXFSZ, SIGUSR1 and
+ * SIGUSR2 change nothing. 0, or -errno. Only a program that owns its signals wants this. */
 DOCKRUN_API int dockrun_catch_signals(dockrun *d);
 
 /* Closes the state: what is under way on the loop is given up. NULL is fine. */

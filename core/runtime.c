@@ -45,7 +45,7 @@ bool dr_step(struct dr_runtime *rt, lua_State *from) {
 // ---- signals -----------------------------------------------------------------------------------
 
 int dr_interrupted(lua_State *L, int signal) {
-  const char *name = signal == SIGTERM ? "SIGTERM" : "SIGINT";
+  const char *name = signal == SIGTERM ? "SIGTERM" : signal == SIGHUP ? "SIGHUP" : "SIGINT";
   const char *message = lua_pushfstring(L, "interrupted by %s", name);
   dr_push_error_text(L, "cancelled", 0, message, strlen(message));
   lua_pushstring(L, name);
@@ -121,7 +121,11 @@ static void on_signal_hook(lua_State *L, lua_Debug *ar) {
 static void on_signal(int signal) {
   int saved = errno;
   struct dr_runtime *rt = interrupted;
-  if (rt) {
+  // A terminal that goes sends more than one, and a service manager sends one after SIGTERM: only the first signal
+  // counts.
+  bool repeats = rt && signal == SIGHUP && (rt->ignores_hangup || rt->signal);
+  if (rt && !repeats) {
+    rt->ignores_hangup = rt->ignores_hangup || signal == SIGHUP;
     rt->signal = signal;
     uv_async_send(&rt->signal_async);
     // As lua.c does: setting a hook is the one thing that may be done to a running state from here. Not for lines: Lua
@@ -131,15 +135,28 @@ static void on_signal(int signal) {
   errno = saved;
 }
 
-static const int caught[] = {SIGINT, SIGTERM, SIGPIPE};  // as many as dr_runtime.handlers
+// What is to come back as an error of the write that met it, or means nothing to us, and must not end a process that
+// has containers to stop. A handler and not SIG_IGN, which the programs that we start would inherit.
+static void on_other_signal(int signal) { (void)signal; }
+
+static const struct {
+  int signal;
+  void (*handler)(int);
+  bool may_be_ignored;  // as nohup does: one that was ignored at the start stays so
+} caught[DR_SIGNALS] = {
+    {SIGINT, on_signal, false},        {SIGTERM, on_signal, false},       {SIGHUP, on_signal, true},
+    {SIGPIPE, on_other_signal, false}, {SIGXFSZ, on_other_signal, false}, {SIGUSR1, on_other_signal, false},
+    {SIGUSR2, on_other_signal, false},
+};
 
 int dr_catch_signals(struct dr_runtime *rt) {
   if (interrupted) return interrupted == rt ? 0 : -EBUSY;
-  for (size_t i = 0; i < sizeof caught / sizeof *caught; i++) {
-    // A closed pipe is an error of the write that met it, not the end of a process that has containers to stop.
-    struct sigaction action = {.sa_handler = caught[i] == SIGPIPE ? SIG_IGN : on_signal, .sa_flags = SA_RESTART};
+  for (size_t i = 0; i < DR_SIGNALS; i++) {
+    struct sigaction action = {.sa_handler = caught[i].handler, .sa_flags = SA_RESTART};
     sigemptyset(&action.sa_mask);
-    sigaction(caught[i], &action, &rt->handlers[i]);
+    sigaction(caught[i].signal, NULL, &rt->handlers[i]);
+    if (caught[i].may_be_ignored && rt->handlers[i].sa_handler == SIG_IGN) continue;
+    sigaction(caught[i].signal, &action, NULL);
   }
   interrupted = rt;
   return 0;
@@ -147,7 +164,7 @@ int dr_catch_signals(struct dr_runtime *rt) {
 
 static void restore_signals(struct dr_runtime *rt) {
   if (interrupted != rt) return;
-  for (size_t i = 0; i < sizeof caught / sizeof *caught; i++) sigaction(caught[i], &rt->handlers[i], NULL);
+  for (size_t i = 0; i < DR_SIGNALS; i++) sigaction(caught[i].signal, &rt->handlers[i], NULL);
   interrupted = NULL;
 }
 
@@ -389,6 +406,12 @@ static int l_clock(lua_State *L) {
   return 2;
 }
 
+// ignore_hangup(): from here on, SIGHUP changes nothing
+static int l_ignore_hangup(lua_State *L) {
+  dr_runtime_of(L)->ignores_hangup = true;
+  return 0;
+}
+
 // error(kind, message [, fields]) -> an error value of the core's shape
 static int l_error(lua_State *L) {
   size_t len;
@@ -406,7 +429,8 @@ static int l_error(lua_State *L) {
 }
 
 int luaopen_dockrun_core_runtime(lua_State *L) {
-  static const luaL_Reg module[] = {{"now", l_now}, {"clock", l_clock}, {"error", l_error}, {NULL, NULL}};
+  static const luaL_Reg module[] = {
+      {"now", l_now}, {"clock", l_clock}, {"error", l_error}, {"ignore_hangup", l_ignore_hangup}, {NULL, NULL}};
   dr_runtime_of(L);
   luaopen_dockrun_core_tasks(L);
   luaL_setfuncs(L, module, 0);

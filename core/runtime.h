@@ -34,6 +34,8 @@ struct dr_run {
   lua_State *running;
 };
 
+enum { DR_SIGNALS = 7 };  // that are caught
+
 struct dr_runtime {
   lua_State *L;  // the main thread
   uv_loop_t loop;
@@ -47,11 +49,12 @@ struct dr_runtime {
   struct dr_task *ready_first, *ready_last;
   uv_async_t signal_async;
   volatile sig_atomic_t signal;
-  struct sigaction handlers[3];        // those that were in place of ours
-  unsigned long rounds, signal_round;  // of the loop: all, and the one in which a signal met a task that ran
-  int stuck_signal;                    // that signal
-  struct dr_loop_run *runs;            // who called uv.run()
-  lua_Alloc allocate;                  // the state's own, see limits.h
+  volatile sig_atomic_t ignores_hangup;
+  struct sigaction handlers[DR_SIGNALS];  // those that were in place of ours
+  unsigned long rounds, signal_round;     // of the loop: all, and the one in which a signal met a task that ran
+  int stuck_signal;                       // that signal
+  struct dr_loop_run *runs;               // who called uv.run()
+  lua_Alloc allocate;                     // the state's own, see limits.h
   void *allocate_ud;
   int64_t memory;  // what Lua holds more than when the runtime was made
 };
@@ -87,7 +90,8 @@ void dr_run_leave(struct dr_runtime *rt, struct dr_run *run);
 // The run that code belongs to which runs now, or 0.
 unsigned long dr_run_id(const struct dr_runtime *rt);
 
-// Makes SIGINT and SIGTERM cancel the main tasks, until the state is closed. -EBUSY where another state has them.
+// Makes SIGINT, SIGTERM and SIGHUP cancel the main tasks, until the state is closed. -EBUSY where another state has
+// them.
 int dr_catch_signals(struct dr_runtime *rt);
 
 // Optional seconds at argument idx (absent: `fallback`); raises on a negative number.

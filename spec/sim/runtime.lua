@@ -11,7 +11,7 @@ M.EPOCH = 1700000000
 ---@return table runtime
 function M.new(sched, process)
   return {
-    version = real.version, error = real.error,
+    version = real.version, error = real.error, ignore_hangup = function() end,
     spawn = function(fn, ...) return sched:spawn(process, fn, ...) end,
     spawn_free = function(fn, ...)
       local task = sched:spawn(process, fn, ...)

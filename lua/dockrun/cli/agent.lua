@@ -1,6 +1,7 @@
 local agents = require "dockrun.agent"
 local dockrun = require "dockrun"
 local output = require "dockrun.cli.output"
+local runtime = require "dockrun.core.runtime"
 local supervisor = require "dockrun.supervisor"
 
 return {
@@ -11,6 +12,7 @@ return {
     if not agent then return nil, err end
     agent.on_warning = function(text) output.say("warn", text) end
     agent.emitter:listen(args.json and output.json or output.say_event)
+    runtime.ignore_hangup()
     output.say("info", ("watching %s, with the state in %s"):format(agent.engine:endpoint(), dockrun.options.state_dir))
     local returned, reason, why = pcall(supervisor.run, agent, dockrun)
     if returned then return nil, why end

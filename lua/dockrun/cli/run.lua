@@ -6,6 +6,7 @@ local load = require "dockrun.job.load"
 local loglines = require "dockrun.cli.loglines"
 local output = require "dockrun.cli.output"
 local plans = require "dockrun.plan"
+local runtime = require "dockrun.core.runtime"
 
 local palette = { "32", "33", "34", "35", "36", "92", "93", "94", "95", "96" }
 
@@ -58,11 +59,18 @@ local function detached(agent, job, source)
   return running and 0 or 1
 end
 
--- The first Ctrl-C stops the job as it wants to be stopped, the second kills it.
-local function interruptible(agent, name, run)
+-- The first Ctrl-C stops the job as it wants to be stopped, the second kills it. So does the first SIGHUP, unless the job
+-- is to outlive its terminal.
+local function interruptible(agent, name, keep_on_hangup, run)
   local ok, code, err = pcall(run)
   if ok then return code, err end
   if type(code) ~= "table" or code.kind ~= "cancelled" then error(code, 0) end
+  runtime.ignore_hangup()
+  if keep_on_hangup and code.signal == "SIGHUP" then
+    output.say("info", ("%s: the tasks run on; an agent takes them over, or the next `dockrun run`"):format(code))
+    agent:let_go()
+    return 0
+  end
   output.say("info", ("%s: stopping; once more to kill"):format(code))
   local done, found, why = pcall(apply.stop, agent, name, tostring(code))
   if done and why then return nil, why end
@@ -97,6 +105,7 @@ return {
   define = function(command)
     command:argument("job", "Job file (.lua, .nomad, .hcl, .json).")
     command:flag("-d --detach", "Leave the containers running once they are started.")
+    command:flag("--keep-on-hangup", "Leave the tasks running if the terminal goes (SIGHUP), for the agent to take over.")
     command:option("--hooks", "Lua file with the operator's hooks."):argname "FILE"
     command:option("--var", "Give the job a variable."):argname "K=V":count "*"
   end,
@@ -133,14 +142,14 @@ return {
     agent.on_warning = function(text) output.say("warn", text) end
     listen(agent, args)
     local code
-    code, err = interruptible(agent, job.name, function()
+    code, err = interruptible(agent, job.name, args.keep_on_hangup, function()
       local result, problem = (args.detach and detached or foreground)(agent, job, source)
       stop.await()
       return result, problem
     end)
     pcall(stop.await)  -- who asked for a stop as well is to hear that it is done; one more Ctrl-C breaks that off
     stop.cut_off()
-    if not args.detach or code == 130 then agent:close() end
+    if not (args.detach or agent.leaving) or code == 130 then agent:close() end
     return code, err
   end,
 }

@@ -1,0 +1,105 @@
+-- What signals do to `run`, `agent` and a script. On a real engine.
+local engines = require "spec.engine"
+local jobs = require "spec.jobs"
+local process = require "spec.process"
+local states = require "spec.states"
+
+describe("a signal", function()
+  local engine, endpoint, name, path
+
+  setup(function() engine, endpoint = engines.ready() end)
+  before_each(function()
+    states.begin()
+    name = jobs.unique "signals"
+    path = jobs.write(jobs.text { name = name, image = "busybox:1", command = "exec sleep 600", task = "kill_signal = 9," })
+  end)
+
+  local function words(args) return table.move(args, 1, #args, 5, { "--endpoint", endpoint, "--state-dir", states.dir }) end
+  local function dockrun_with(...) return process.run(words { ... }, { timeout = 120 }) end
+  local function start(...) return process.start(words { ... }, { timeout = 120 }) end
+  local function start_job(...)
+    local child = start("run", "--json", path, ...)
+    child:wait_for '"event":"started"'
+    return child
+  end
+  local function state_of_container()
+    local found = jobs.containers(engine, name)[1]
+    return found and found.State
+  end
+
+  after_each(function()
+    dockrun_with("stop", "--purge", name)
+    os.remove(path)
+    local left = jobs.containers(engine, name)
+    for _, one in ipairs(left) do engine:container_remove(one.Id, { force = true }) end
+    states.finish()
+    assert.same({}, left)
+  end)
+
+  it("SIGHUP stops a job as SIGINT does, and does not count as a second signal", function()
+    local run <close> = start_job()
+    for _ = 1, 3 do run:kill "SIGHUP" end
+    run:wait_for "interrupted by SIGHUP: stopping"
+    run:kill "SIGHUP"
+    local result = run:wait()
+    assert.equal(130, result.code, result.stderr)
+    assert.is_nil(result.stderr:find(": killing", 1, true), result.stderr)
+    assert.is_nil(state_of_container())
+  end)
+
+  it("SIGHUP that was ignored at the start stays so, and other signals change nothing either", function()
+    local args = words { "run", "--json", path }
+    table.move({ "-c", 'trap "" HUP; exec "$0" "$@"', process.program }, 1, 3, 1, table.move(args, 1, #args, 4))
+    local run <close> = process.start(args, { program = "sh", timeout = 120 })
+    run:wait_for '"event":"started"'
+    for _, signal in ipairs { "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGPIPE", "SIGXFSZ", "SIGHUP" } do run:kill(signal) end
+    local status = dockrun_with("status", "--json", name)  -- meanwhile they have come
+    assert.matches('"state":"running"', status.stdout)
+    assert.equal("running", state_of_container())
+    run:kill "SIGTERM"
+    local result = run:wait()
+    assert.equal(130, result.code, result.stderr)
+    assert.matches("interrupted by SIGTERM", result.stderr)
+    assert.is_nil(state_of_container())
+  end)
+
+  it("SIGHUP leaves the tasks running with --keep-on-hangup, and an agent takes them over", function()
+    local run <close> = start_job "--keep-on-hangup"
+    run:kill "SIGHUP"
+    local result = run:wait()
+    assert.equal(0, result.code, result.stderr)
+    assert.matches("interrupted by SIGHUP: the tasks run on", result.stderr)
+    assert.equal("running", state_of_container())
+    local agent <close> = start("agent", "--json")
+    agent:wait_for '"event":"reattached"'
+    agent:kill "SIGHUP"
+    agent:kill "SIGUSR1"
+    assert.equal(0, dockrun_with("stop", name).code)
+    assert.is_nil(state_of_container())
+    agent:kill "SIGTERM"
+    result = agent:wait()
+    assert.equal(0, result.code, result.stderr)
+    assert.matches("interrupted by SIGTERM: the tasks run on", result.stderr)
+  end)
+
+  it("SIGQUIT ends at once, and the next one takes over", function()
+    local run <close> = start_job()
+    run:kill "SIGQUIT"
+    local result = run:wait()
+    assert.equal(130, result.code, result.stderr)
+    assert.matches("ended by SIGQUIT: containers run on", result.stderr)
+    assert.equal("running", state_of_container())
+    assert.equal(0, dockrun_with("stop", name).code)
+  end)
+
+  it("SIGXFSZ is an error of the write that met the limit", function()
+    local limited = process.run({ "--fsize=4096", process.program, "-e", [[
+      local path = os.tmpname()
+      local file = io.open(path, "w")
+      file:setvbuf "no"
+      local ok, why = file:write(("x"):rep(10000))
+      os.remove(path)
+      print(ok, why)]] }, { program = "prlimit" })
+    assert.same({ 0, "nil\tFile too large\n" }, { limited.code, limited.stdout })
+  end)
+end)
