@@ -211,6 +211,25 @@ describe("a dockrun that was killed", function()
     assert.matches(("port %d is in use by task 'task' of job '%s-other'"):format(port, name), failed, 1, true)
   end)
 
+  it("is followed by one that goes on with what is pending, though a later try at the same place failed", function()
+    local path, file = write(jobs.text { name = name, image = "busybox:1", command = "true" })
+    local _ <close> = file
+    local own_hooks, hook_file = killer "prestart"
+    local _ <close> = hook_file
+    assert.equal("SIGKILL", dockrun_with("run", "--hooks", own_hooks, path).signal)
+    states.sql [[
+      CREATE TEMP TABLE a AS SELECT * FROM allocations;
+      UPDATE a SET id = '00000000-0000-4000-8000-000000000000', meta = json_set(meta, '$.created', json_extract(meta, '$.created') + 1);
+      INSERT INTO allocations SELECT * FROM a;
+      CREATE TEMP TABLE t AS SELECT * FROM tasks;
+      UPDATE t SET alloc = '00000000-0000-4000-8000-000000000000', state = 'failed';
+      INSERT INTO tasks SELECT * FROM t]]
+    local result = dockrun_with("run", "--json", path)
+    assert.equal(0, result.code, result.stdout .. result.stderr)
+    assert.truthy(events_of(result.stdout).started)
+    assert.same({}, left_over())
+  end)
+
   it("is followed by one that does not do again what was done", function()
     local path, file = write(([[
       return job %q { type = "batch", group "g" { count = 2, restart = { attempts = 0 },
@@ -231,6 +250,7 @@ describe("a dockrun that was killed", function()
     second:wait_for '"event":"reattached"'
     assert(engine:container_kill(jobs.containers(engine, name)[1].Id))
     assert.equal(1, second:wait().code)
+    assert.matches(("job '%s' failed: g[0].t: exit code 5; "):format(name), second.stderr, 1, true)
     assert.is_nil(second.stdout:find '"event":"started"')
     local told = assert(dockrun.json.decode(dockrun_with("status", "--json", name).stdout)).jobs[1]
     assert.equal("failed", told.status)

@@ -81,6 +81,8 @@ function M.new(options, opts)
   end
   ok, err = self.watch:start()
   if not ok then return nil, err end
+  self.watch.lost = function(why) self:tell(("lost the engine's events: %s; looking for it again"):format(why)) end
+  self.watch.found = function() self:tell "the engine's events are back; every task was looked at again" end
   self.attributes = fingerprint.attributes(engine, options)
   if not opts.readonly and self.attributes["driver.docker.userns"] == "true" then directory.let_through(options.state_dir) end
   local any = self.bind_ip == "0.0.0.0" or self.bind_ip == "::"
@@ -89,9 +91,11 @@ function M.new(options, opts)
   return self
 end
 
-local function tell(self, message)
-  local told = self.on_warning or function(text) io.stderr:write("dockrun: warn: ", text, "\n") end
-  told(message)
+--- Tells what concerns the person who runs this, and no task alone.
+---@param message string
+function Agent:tell(message)
+  local tell = self.on_warning or function(text) io.stderr:write("dockrun: warn: ", text, "\n") end
+  tell(message)
 end
 
 --- Tells of what went wrong beside the tasks, each thing once a minute at most.
@@ -100,7 +104,7 @@ function Agent:warn(err)
   local message, now = tostring(err), runtime.now()
   if self.warned[message] and now - self.warned[message] < 60 then return end
   self.warned[message] = now
-  tell(self, message)
+  self:tell(message)
 end
 
 --- Tells what the engine would not do for a task, in the engine's words: once, however many containers the task has.
@@ -112,7 +116,7 @@ function Agent:limitation(task, text)
   self.limitations[task.job] = told
   if told[message] then return end
   told[message], told[#told + 1] = true, message
-  tell(self, message)
+  self:tell(message)
 end
 
 -- RFC 9562, version 4.
@@ -366,16 +370,25 @@ local function await_settled(tasks)
   until settled
 end
 
+--- Why tasks of a job failed: a sentence of each that did.
+---@param job string
+---@return string[] failures
+function Agent:failures(job)
+  local failures = {}
+  for _, task in ipairs(tasks_of(self, job)) do
+    if task.state == "failed" then
+      failures[#failures + 1] = ("%s[%d].%s: %s"):format(task.group, task.alloc.index, task.name, task.error or "it failed")
+    end
+  end
+  return failures
+end
+
 --- Waits until every task of a job runs, or has ended.
 ---@param job string
 ---@return string[] failures  why a task failed
 function Agent:await_running(job)
-  local failures, tasks = {}, tasks_of(self, job)
-  await_settled(tasks)
-  for _, task in ipairs(tasks) do
-    if task.state == "failed" then failures[#failures + 1] = ("%s.%s: %s"):format(task.group, task.name, task.error or "it failed") end
-  end
-  return failures
+  await_settled(tasks_of(self, job))
+  return self:failures(job)
 end
 
 --- Leaves all containers to themselves: nothing of any task happens here any more, and nothing new begins.

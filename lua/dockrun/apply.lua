@@ -2,6 +2,7 @@
 --- the job's `update` block says (https://developer.hashicorp.com/nomad/docs/job-specification/update).
 local again = require("dockrun.driver.again").again
 local allocs = require "dockrun.task.alloc"
+local internal = require "dockrun.util.internal"
 local json = require "dockrun.core.json"
 local load = require "dockrun.job.load"
 local plans = require "dockrun.plan"
@@ -169,7 +170,7 @@ local function roll(agent, job, list)
       for _, one in ipairs(begun) do pcall(one.await, one) end
     end })
     for i, one in ipairs(batch) do
-      replacing[i] = runtime.spawn(function()
+      replacing[i] = runtime.spawn(internal.call, function()
         local ok, err = replace(agent, job, one, policy)
         failure = failure or not ok and err or nil
       end)
@@ -265,7 +266,7 @@ end
 ---@return table? err  an update that failed: what was there before runs on, or, with `auto_revert`, the job is what it was;
 ---  kind "stopped": it was to end meanwhile
 function M.run(agent, job, source, dockrun)
-  local bringing <close> = runtime.spawn(bring, agent, job, source, dockrun)
+  local bringing <close> = runtime.spawn(internal.call, bring, agent, job, source, dockrun)
   agent.changes[job.name] = bringing
   local _ <close> = setmetatable({}, { __close = function() agent.changes[job.name] = nil end })
   local answer = table.pack(pcall(bringing.await, bringing))

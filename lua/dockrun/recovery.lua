@@ -105,12 +105,16 @@ function M.find(engine, state, job)
   return found
 end
 
--- Whether a run of the job was cut off: what has ended of it then is done, and is not begun again by who goes on with it.
-local function is_cut_off(found)
+local function place_of(at) return ("%s %s %d"):format(at.job, at.group, at.index) end
+
+-- Places with an allocation that goes on. An ended one at the same place is of an earlier run. If there is any such place,
+-- a run of the job was cut off: allocations at other places that have ended did so in that run, and are not begun again.
+local function live_places(found)
+  local places = {}
   for _, alloc in pairs(found.allocs) do
-    if alloc.live and not (alloc.meta or {}).stopping then return true end
+    if alloc.live and not (alloc.meta or {}).stopping then places[place_of(alloc)] = true end
   end
-  return false
+  return places
 end
 
 --- Whether a job has allocations, and all of them have ended.
@@ -132,11 +136,13 @@ end
 ---@param found Found
 ---@return TaskRecord[]
 function M.standing(found)
-  local list, cut_off = {}, is_cut_off(found)
+  local list, places = {}, live_places(found)
+  local cut_off = next(places) ~= nil
   for _, record in ipairs(found.records) do
     local alloc = found.allocs[record.alloc] or {}
     record.meta = alloc.meta or {}
-    local goes_on = alloc.live or cut_off and not record.meta.stopping
+    local ended_in_it = cut_off and not record.meta.stopping and not places[place_of(record)]
+    local goes_on = alloc.live or ended_in_it
     if record.row then record.goes_on = goes_on or false else record.goes_on = record.state == "running" end
     if record.container_id or record.goes_on then list[#list + 1] = record end
   end

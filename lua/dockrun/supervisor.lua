@@ -3,6 +3,7 @@
 local apply = require "dockrun.apply"
 local claim = require "dockrun.claim"
 local gc = require "dockrun.gc"
+local internal = require "dockrun.util.internal"
 local load = require "dockrun.job.load"
 local plans = require "dockrun.plan"
 local queue = require "dockrun.core.queue"
@@ -52,7 +53,7 @@ local function watch(self, name, ready, first)
   end
   self.jobs[name] = true
   local _ <close> = setmetatable({}, { __close = function() self.jobs[name] = nil end })
-  local done, ok, why = pcall(changing, self, name, first)
+  local done, ok, why = xpcall(changing, internal.handler, self, name, first)
   if not done then ok, why = nil, ok end
   ready:push { ok, why }
   if not done and type(why) == "table" and why.kind == "cancelled" then return end  -- let go of

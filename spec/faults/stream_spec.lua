@@ -42,6 +42,7 @@ local function ends_once(world, child)
   assert.same({ 1, 9 }, { #by.exited, by.exited[1] and by.exited[1].exit_code }, result.stdout)
   assert.equal(1, world:count "start")
   assert.same({}, world:leftovers(events))
+  return result
 end
 
 describe("the stream of events", function()
@@ -81,7 +82,8 @@ describe("the stream of events", function()
     local since = streams(requests)[2].path:match "since=([%d.]+)"
     assert.equal(tostring(last.time), since:match "^%d+")
     let_end(world, started.alloc)
-    ends_once(world, child)
+    local said = ends_once(world, child).stderr
+    assert.same({ 1, 1 }, { select(2, said:gsub("lost the engine's events: ", "")), select(2, said:gsub("events are back", "")) }, said)
   end)
 
   it("misses no end that comes while the engine is away and its socket is another one afterwards", function()

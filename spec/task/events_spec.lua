@@ -74,6 +74,20 @@ describe("the events of a task", function()
     end)
   end
 
+  it("tell where an error of dockrun's own code is", function()
+    local env = require "dockrun.task.env"
+    local build = env.build
+    local _ <close> = setmetatable({}, { __close = function() env.build = build end })
+    function env.build()
+      for _ in ipairs(nil) do error "not here" end
+    end
+    local list = run { command = "true" }
+    local failed = list[#list]
+    assert.equal("failed", failed.event)
+    assert.matches("^internal error at .*events_spec%.lua:%d+: attempt to index a nil value", failed.message)
+    assert.matches("stack traceback:.*events_spec%.lua:%d+", failed.traceback)
+  end)
+
   it("come in the order of its life", function()
     local list = agents.names(run { command = "true" })
     assert.equal("received setup pulled created started exited removed", list)

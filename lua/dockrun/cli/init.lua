@@ -1,6 +1,7 @@
 -- The command: which word, which options, which exit code. What a word does is in a file of its own beside this one.
 local dockrun = require "dockrun"
 local endpoint = require "dockrun.driver.endpoint"
+local internal = require "dockrun.util.internal"
 local options = require "dockrun.options"
 local output = require "dockrun.cli.output"
 
@@ -32,7 +33,8 @@ local exit_codes = {
 local function fail(err)
   local kind = type(err) == "table" and err.kind
   local code = exit_codes[kind] or 4
-  output.say(kind == "cancelled" and "debug" or "error", tostring(err))  -- whoever interrupts it knows
+  output.say(kind == "cancelled" and "info" or "error", tostring(err))
+  if kind == "internal" then output.say("error", err.traceback) end
   if kind == "unreachable" then output.say("error", "is the engine running? --endpoint says where it is") end
   return code
 end
@@ -129,9 +131,6 @@ local function apply_globals(args)
   return options.check(dockrun.options)
 end
 
--- An error that is a mere string is one of ours: where it came from is what helps.
-local function with_traceback(err) return type(err) == "string" and debug.traceback(err, 2) or err end
-
 local function run_command(argv, word)
   local parser, command = build_parser(word)
   local ok, args = parser:pparse(argv)
@@ -144,7 +143,7 @@ local function run_command(argv, word)
   if not set then return fail(err) end
   local notice = endpoint.notice(dockrun.options)
   if notice then output.say("warn", notice) end
-  local done, code, why = xpcall(require("dockrun.cli." .. args.command).run, with_traceback, args, parser)
+  local done, code, why = xpcall(require("dockrun.cli." .. args.command).run, internal.handler, args, parser)
   if done and code ~= nil then return code == 0 and output.lost and 1 or code end
   return fail(done and why or code)
 end

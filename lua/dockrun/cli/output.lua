@@ -135,7 +135,10 @@ end
 
 --- Says an event on stderr, at its level.
 ---@param event table
-function M.say_event(event) M.say(M.levels[event.event] or "info", M.event(event)) end
+function M.say_event(event)
+  M.say(M.levels[event.event] or "info", M.event(event))
+  if event.traceback then M.say("debug", event.traceback) end
+end
 
 --- Seconds for people: 42s, 3m10s, 2h05m, 4d03h.
 ---@param seconds number

@@ -2,6 +2,7 @@ local agents = require "dockrun.agent"
 local apply = require "dockrun.apply"
 local claim = require "dockrun.claim"
 local dockrun = require "dockrun"
+local internal = require "dockrun.util.internal"
 local load = require "dockrun.job.load"
 local loglines = require "dockrun.cli.loglines"
 local output = require "dockrun.cli.output"
@@ -40,6 +41,20 @@ local function listen(agent, args)
   if output.is_terminal(2) then agent.on_progress = progress_bar end
 end
 
+local MOST = 5  -- reasons that one sentence gives
+
+-- Whether all went well: an exit code. If not, it says why once more: a task may have failed long ago, or in the process
+-- before this one.
+local function verdict(agent, job, ok)
+  local failures = agent:failures(job.name)
+  if ok and #failures == 0 then return 0 end
+  if #failures == 0 then return 1 end
+  local left = #failures - MOST
+  local told = table.concat(failures, "; ", 1, math.min(#failures, MOST))
+  output.say("error", ("job '%s' failed: %s%s"):format(job.name, told, left > 0 and ("; and %d more tasks"):format(left) or ""))
+  return 1
+end
+
 -- Brings the job to what it should be, then waits for the end.
 local function foreground(agent, job, source)
   local applied, failure = apply.run(agent, job, source, dockrun)
@@ -48,21 +63,22 @@ local function foreground(agent, job, source)
     if #agent.tasks == 0 then return nil, failure end
     output.say("error", tostring(failure))
   end
-  return agent:wait() and (applied or stopped) and 0 or 1
+  agent:wait()
+  return verdict(agent, job, applied or stopped)
 end
 
 -- Brings the job to what it should be, and leaves it as soon as it runs.
 local function detached(agent, job, source)
   local ok, err = apply.run(agent, job, source, dockrun)
-  local running = agent:detach()
+  agent:detach()
   if not ok then return nil, err end
-  return running and 0 or 1
+  return verdict(agent, job, true)
 end
 
 -- The first Ctrl-C stops the job as it wants to be stopped, the second kills it. So does the first SIGHUP, unless the job
 -- is to outlive its terminal.
 local function interruptible(agent, name, keep_on_hangup, run)
-  local ok, code, err = pcall(run)
+  local ok, code, err = xpcall(run, internal.handler)
   if ok then return code, err end
   if type(code) ~= "table" or code.kind ~= "cancelled" then error(code, 0) end
   runtime.ignore_hangup()

@@ -81,7 +81,7 @@ function M:recover(found)
   self.started, self.succeeded = detail.started, detail.succeeded
   self.restart_wanted, self.result, self.finished_at = detail.restart_wanted, record.result(row), row.finished_at
   self.stopping = self.entry == "cleanup" and detail.stopping and runtime.error("cancelled", detail.stopping) or nil
-  if row.state == "dead" or row.state == "failed" then self.state = row.state end
+  if row.state == "dead" or row.state == "failed" then self.state, self.error = row.state, detail.error end
 end
 
 return M
