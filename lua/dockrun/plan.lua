@@ -118,9 +118,16 @@ local function weight_of(task, limits, wanted)
   task.resources.io.weight = weight
 end
 
+-- An older version wrote the default of its time into a definition. What it made keeps that, and is not replaced for it.
+local function forget_old_defaults(task, record, wanted)
+  local older = not record.stop_timeout
+  if older and task.kill_signal == "SIGTERM" and not wanted.kill_signal then task.kill_signal = nil end
+end
+
 -- The definition that a container has now: as the state knows it, or as it was made, with the limits that the engine tells.
 local function current(record, wanted)
   local task, limits = tree.copy(record.row and record.row.definition or record.definition), record.limits
+  forget_old_defaults(task, record, wanted)
   if not limits then return task end  -- it has no container just now
   for _, take in ipairs { memory_of, cpu_of, pids_of, weight_of } do take(task, limits, wanted) end
   return task

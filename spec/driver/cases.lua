@@ -69,6 +69,7 @@ M.cases = {
 
   { in_ = "network", task = { user = "nobody" }, inspect = { ["Config.User"] = "nobody" }, sh = { "id -un", "nobody" } },
   { in_ = "network", task = { kill_signal = "SIGINT" }, inspect = { ["Config.StopSignal"] = "SIGINT" } },
+  { in_ = "network", task = { kill_timeout = "1500ms" }, inspect = { ["Config.StopTimeout"] = 2 } },
   { in_ = "network", task = { env = { LEVEL = "info", COUNT = 7, WHERE = "${NOMAD_TASK_NAME}" } },
     sh = { "echo $LEVEL $COUNT $WHERE", "info 7 network" } },
 
@@ -227,7 +228,6 @@ M.elsewhere = {
   ["config.auth.email"] = { CREDENTIALS, "in the task's auth first" },
   ["config.auth.server_address"] = { CREDENTIALS, "in the task's auth first" },
   ["config.auth_soft_fail"] = { CREDENTIALS, "that cannot be had do not stop a task with auth_soft_fail from trying" },
-  ["kill_timeout"] = { LIFE, "that ignores its signal is killed once kill_timeout is over" },
   ["shutdown_delay"] = { LIFE, "waits out its shutdown_delay, gets its kill_signal, and SIGKILL after kill_timeout" },
   ["resources.network.dynamic_ports"] = { PORTS, "are published by tcp and udp, each as its form says" },
   ["resources.network.reserved_ports"] = { PORTS, "are published by tcp and udp, each as its form says" },

@@ -1,4 +1,5 @@
 -- The life of tasks on a real engine: restarts, stops at every point, what the events tell.
+local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"
 
@@ -22,7 +23,7 @@ describe("a task", function()
 
   -- Starts a job, and stops it once it has said `event`; `hooks` is an operator's file.
   local function stop_at(event, fields, hooks)
-    fields.name, fields.image = jobs.unique "stop", "busybox:1"
+    fields.name, fields.image = jobs.unique "stop", fields.image or "busybox:1"
     local path, file
     if hooks then path, file = jobs.write(hooks) end
     local _ <close> = file
@@ -102,6 +103,36 @@ describe("a task", function()
     assert.equal(9, at.exited.exit_code)
     local function seconds(event) return tonumber(event.time:match ":(%d%d%.%d+)Z$") end
     assert.is_true((seconds(at.exited) - seconds(at.killing)) % 60 >= 0.3)
+  end)
+
+  for signal, number in pairs { ["12"] = 12, ["SIGRTMIN+3"] = 37, ["rtmax-2"] = 62 } do
+    it("is asked to end by its kill_signal " .. signal, function()
+      local _, events = stop_at("started", {
+        command = ("trap 'exit 9' %d; while :; do sleep 0.1; done"):format(number), task = ("kill_signal = %q,"):format(signal),
+      })
+      assert.truthy(dockrun.json.encode(events):find '"exit_code":9')
+    end)
+  end
+
+  it("is asked to end by its image's STOPSIGNAL, which its hooks see, and by another if one of them says so", function()
+    local image, from = jobs.unique "stopsignal", jobs.unique "from"
+    local id = assert(engine:container_create { name = from, body = { Image = "busybox:1", Cmd = { "true" } } }).Id
+    local made = assert(dockrun.http.request {
+      method = "POST", url = ("http://docker/commit?container=%s&repo=%s&tag=1"):format(id, image), body = '{"StopSignal":"SIGRTMIN+4"}',
+      headers = { ["Content-Type"] = "application/json" }, unix_socket = endpoint:match "^unix://(.*)$",
+    })
+    assert.equal(201, made.status, made.body)
+    assert(engine:container_remove(id))
+    image = image .. ":1"
+    local _ <close> = setmetatable({}, { __close = function() engine:image_remove(image) end })
+    local command = "trap 'exit 9' 38; trap 'exit 8' USR1; while :; do sleep 0.1; done"
+    local see = [[return { kill = function(_, how) how.timeout = how.signal == "SIGRTMIN+4" and 2 or 0 end }]]
+    local _, events = stop_at("started", { command = command, image = image }, see)
+    assert.truthy(dockrun.json.encode(events):find '"exit_code":9')
+    _, events = stop_at("started", { command = command, image = image }, [[return { kill = function(_, how) how.signal = "SIGUSR1" end }]])
+    assert.truthy(dockrun.json.encode(events):find '"exit_code":8')
+    _, events = stop_at("started", { command = command, image = image, task = [[kill_signal = "SIGUSR1",]] })
+    assert.truthy(dockrun.json.encode(events):find '"exit_code":8')
   end)
 
   it("that ignores its signal is killed once kill_timeout is over", function()

@@ -29,7 +29,7 @@ M.unpublished = { host = true, none = true }
 ---@field ports { label: string, ip: string, host_port: integer, container_port: integer, protocols: string[] }[]
 ---@field env table<string, string>
 ---@field dirs? AllocDirs  nil where the engine is on another host
----@field image? { id: string, reference: table, pulled: boolean }
+---@field image? { id: string, reference: table, pulled: boolean, stop_signal?: string }
 
 ---@param context TaskContext
 ---@return string
@@ -87,6 +87,14 @@ local function command_of(task)
   return { task.config.command, table.unpack(task.config.args or {}) }
 end
 
+--- The signal that asks a task's container to end: its job's, else its image's, else SIGTERM.
+---@param context TaskContext
+---@return string
+function M.stop_signal(context)
+  local own = context.image and context.image.stop_signal or ""
+  return context.task.kill_signal or own ~= "" and own or "SIGTERM"
+end
+
 -- Every mapping binds tcp and udp (contract §3).
 local function publish(body, context)
   if M.unpublished[context.task.config.network_mode] then return end
@@ -134,7 +142,7 @@ function M.body(context, set)
     Cmd = command_of(task),
     Env = sorted_env(context.env),
     User = task.user,
-    StopSignal = task.kill_signal,  -- the engine itself then stops it as the job wants, whoever asks
+    StopSignal = task.kill_signal, StopTimeout = math.ceil(task.kill_timeout),  -- for the engine's own stops and its shutdown
     Labels = labels_of(context),
     HostConfig = { RestartPolicy = { Name = "no" } },  -- restarts are policy, and policy is here
   }

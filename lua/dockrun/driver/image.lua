@@ -206,13 +206,21 @@ function Puller:is_used(reference, but)
   return self.state:uses_image(reference)
 end
 
+local function result(self, reference, image)
+  local config = type(image.Config) == "table" and image.Config or {}
+  return {
+    id = image.Id, reference = reference, pulled = self.pulled[reference.full] or false, stop_signal = config.StopSignal,
+  }
+end
+
 --- Makes sure that an image is on the host. `latest` is looked for anew each time, any other tag only if it is missing.
 --- Where a newer `latest` cannot be had but one is here, that one serves, and `warn` is told why.
 ---@param text string  the reference as the job has it
 ---@param opts? { owner?: { alloc: string, task: string },
 ---  force?: boolean, auth?: table, auth_soft_fail?: boolean, timeout?: number, pulling?: fun(), warn?: fun(message: string),
 ---  progress?: fun(current: integer, total: integer) }  force: pull in any case; timeout: instead of docker.pull_timeout
----@return { id: string, reference: Reference, pulled: boolean }? image  pulled: it was not on the host before
+---@return { id: string, reference: Reference, pulled: boolean, stop_signal?: string }? image  pulled: it was not on the host
+---  before; stop_signal: its STOPSIGNAL
 ---@return table? err  kind "pull" (`final`: another try will not help), "auth", "invalid", "unreachable" or "engine"
 function Puller:ensure(text, opts)
   opts = opts or {}
@@ -226,7 +234,7 @@ function Puller:ensure(text, opts)
   if not here and err.status ~= 404 then return nil, err end
   if here then self.pulled[reference.full] = row and row.id == here.Id or nil end
   if here and reference.tag ~= "latest" and not opts.force then
-    return { id = here.Id, reference = reference, pulled = self.pulled[reference.full] or false }
+    return result(self, reference, here)
   end
   if opts.pulling then opts.pulling() end
   local auth
@@ -244,7 +252,7 @@ function Puller:ensure(text, opts)
   if not ok then
     if not here or opts.force or err.kind ~= "pull" then return nil, err end
     if opts.warn then opts.warn(("%s; using the one that is here"):format(err)) end
-    return { id = here.Id, reference = reference, pulled = self.pulled[reference.full] or false }
+    return result(self, reference, here)
   end
   local image
   image, err = self.engine:image_inspect(reference.full)
@@ -253,14 +261,15 @@ function Puller:ensure(text, opts)
     ok, err = brought(self, intent, reference, image, here)
     if not ok then return nil, err end
   end
-  return { id = image.Id, reference = reference, pulled = self.pulled[reference.full] or false }
+  return result(self, reference, image)
 end
 
 --- Loads an image from an archive, as `docker save` makes them, instead of pulling it.
 ---@param text string  the reference as the job has it: the archive must hold it
 ---@param read fun(): string?  gives the archive piece by piece
 ---@param owner? { alloc: string, task: string }
----@return { id: string, reference: Reference, pulled: boolean }? image  pulled: it was not on the host before
+---@return { id: string, reference: Reference, pulled: boolean, stop_signal?: string }? image  pulled: it was not on the host
+---  before; stop_signal: its STOPSIGNAL
 ---@return table? err  kind "pull", "invalid", "unreachable" or "engine"
 function Puller:load(text, read, owner)
   local reference, err = M.parse(text)
@@ -288,7 +297,7 @@ function Puller:load(text, read, owner)
     ok, err = brought(self, intent, reference, image)
     if not ok then return nil, err end
   end
-  return { id = image.Id, reference = reference, pulled = self.pulled[reference.full] or false }
+  return result(self, reference, image)
 end
 
 --- Whether dockrun brought the image that a reference names.

@@ -22,6 +22,7 @@ local M = {}
 ---@field created string    RFC 3339
 ---@field state_id? string  the state that knows it, see store.lua
 ---@field kill_timeout number
+---@field stop_timeout? integer  that the engine knows; nil if an older version made the container
 ---@field alloc_dir? string  its directories on this host
 ---@field definition? table  the task as it was when the container was made, see driver/docker.lua
 ---@field row? table         what the state knows of it, see recovery.lua
@@ -43,7 +44,7 @@ local function record(found)
     started_at = state.StartedAt and not state.StartedAt:find "^0001" and state.StartedAt or nil,
     finished_at = ended and state.FinishedAt or nil,
     tty = found.Config.Tty or false, created = found.Created, state_id = labels[at.state],
-    kill_timeout = tonumber(labels[at.kill_timeout]) or 5, alloc_dir = labels[at.alloc_dir],
+    kill_timeout = tonumber(labels[at.kill_timeout]) or 5, stop_timeout = found.Config.StopTimeout, alloc_dir = labels[at.alloc_dir],
     definition = json.decode(labels[at.definition] or ""), limits = found.HostConfig,
   }
 end

@@ -33,15 +33,18 @@ local function driver(value)
   if value ~= "docker" then return ("driver '%s' is not supported; the only one is 'docker'"):format(value) end
 end
 
--- signal(7), by the names and numbers of Linux; the engine takes both.
+-- signal(7), by the names and numbers of Linux; the engine takes both. The C library has 32 and 33 for itself.
 local signals = {}
-for name in ([[ABRT ALRM BUS CHLD CONT FPE HUP ILL INT IO KILL PIPE PROF PWR QUIT SEGV STKFLT STOP SYS TERM TRAP TSTP TTIN
-  TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ]]):gmatch "%S+" do signals[name] = true end
+for name in ([[ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT KILL PIPE POLL PROF PWR QUIT RTMIN RTMAX SEGV STKFLT STOP SYS
+  TERM TRAP TSTP TTIN TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ]]):gmatch "%S+" do signals[name] = true end
+for i = 1, 15 do signals["RTMIN+" .. i] = true end
+for i = 1, 14 do signals["RTMAX-" .. i] = true end
+for i = 1, 64 do signals[tostring(i)] = i ~= 32 and i ~= 33 end
 
 local function signal(value)
-  local number = math.tointeger(tonumber(value))
-  if number and number >= 1 and number <= 64 then return nil end
-  if not signals[value:gsub("^SIG", "")] then return ("must be a signal such as SIGTERM, not %s"):format(types.show(value)) end
+  if not signals[value:upper():gsub("^SIG(%u)", "%1")] then
+    return ("must be a signal such as SIGTERM, 15 or SIGRTMIN+3, not %s"):format(types.show(value))
+  end
 end
 
 local function env_name(key)
@@ -129,8 +132,9 @@ M.task = join({
     doc = "environment; wins over what dockrun sets" },
   meta, constraints, hooks, restart,
   { name = "user", type = "string", engine = "User", doc = "user[:group]; left out, the image's" },
-  { name = "kill_signal", type = "string", default = "SIGTERM", check = signal, engine = "StopSignal", doc = "what asks the task to end" },
-  { name = "kill_timeout", type = "duration", default = 5, doc = "the wait before it is killed" },
+  { name = "kill_signal", type = "string", check = signal, engine = "StopSignal",
+    doc = "what asks the task to end; left out, the image's STOPSIGNAL, or SIGTERM" },
+  { name = "kill_timeout", type = "duration", default = 5, engine = "StopTimeout", doc = "the wait before it is killed" },
   { name = "resources", type = "block", rows = M.resources, default = {}, doc = "what it may use" },
 }, stanzas.task, unused [[action affinity artifact check_restart consul csi_plugin discover dispatch_payload identity kind logs scaling
   schedule secret service template vault volume_mount]])

@@ -158,7 +158,8 @@ function M.restore(task, container)
   task.lacks_ports = without or not kept
   if not without then M.fill_in(task) end
   if container then
-    context.image = { id = container.Image, reference = { full = container.Config.Image }, pulled = false }
+    context.image = { id = container.Image, reference = { full = container.Config.Image }, pulled = false,
+      stop_signal = container.Config.StopSignal }
   end
 end
 
@@ -315,7 +316,7 @@ function M.end_container(task, how)
     if task.killed then how = M.at_once end
     local grace = math.ceil(how.timeout)
     local ok, err
-    if how.signal == task.context.task.kill_signal then  -- the container's own stop signal
+    if how.signal == driver.stop_signal(task.context) then  -- the container's own stop signal
       ok, err = engine:container_stop(id, { t = grace, timeout = grace + 60 })
     else
       ok, err = engine:container_kill(id, { signal = how.signal })
