@@ -3,6 +3,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <lauxlib.h>
 #include <limits.h>
 #include <stdio.h>
@@ -361,6 +362,18 @@ static void make_large_buffer(lua_State *L) {
   lua_pop(L, 1);
 }
 
+// Raises unless so many file descriptors can be had: libuv aborts the process if it has none for its signals.
+static void check_descriptors(lua_State *L) {
+  enum { NEEDED = 8 };  // of the loop, and to read a file
+  int fds[NEEDED], count = 0, why = 0;
+  while (count < NEEDED && (fds[count] = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0) count++;
+  if (count < NEEDED) why = errno;
+  for (int i = 0; i < count; i++) close(fds[i]);
+  if (count < NEEDED)
+    luaL_error(L, "needs %d more file descriptors, got %d: %s; raise the limit (ulimit -n)", NEEDED, count,
+               strerror(why));
+}
+
 struct dr_runtime *dr_runtime_of(lua_State *L) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &KEY);
   struct dr_runtime *rt = lua_touserdata(L, -1);
@@ -373,6 +386,7 @@ struct dr_runtime *dr_runtime_of(lua_State *L) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
   lua_State *main = lua_tothread(L, -1);
   lua_pop(L, 1);
+  check_descriptors(L);
   int rc = uv_loop_init(&rt->loop);
   if (rc) luaL_error(L, "cannot make an event loop: %s", uv_strerror(rc));
   rt->root = dr_root_new(rt);
