@@ -163,6 +163,8 @@ int dr_answered(lua_State *L, int status, lua_KContext ctx) {
     results = dr_refused(L, e, row, r->status, &r->headers, &r->channel.in);
   } else if (answer >= DR_ANSWER_BYTES) {
     dr_stream_push(L, &r->channel, &r->headers, stream_kind(L, e, answer, &r->headers, false));
+    lua_getiuservalue(L, AT_ENGINE, DR_ENGINE_CHECK);
+    dr_stream_check(L, row->name);
     lua_pushinteger(L, r->status);
     return 2;
   } else if (answer == DR_ANSWER_JSON) {

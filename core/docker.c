@@ -156,7 +156,8 @@ static char *copy_field(lua_State *L, int idx, const char *name) {
 //   -> engine | nil, err (kind "invalid"). Nothing is sent yet; the first call negotiates the API version.
 // socket: a unix socket that leads to the engine, whatever the endpoint is.
 // trace(call) sees every request before it is sent: {name, method, path (with the query), options}. check(name, answer)
-// sees every answer that is one JSON document, and may return what is wrong with it: then the call fails.
+// sees every answer that is one JSON document, and each document of a stream, and may return what is wrong with it:
+// then the call, or the read, fails.
 static int l_connect(lua_State *L) {
   struct dr_error error;
   luaL_checktype(L, 1, LUA_TTABLE);

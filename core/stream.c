@@ -14,20 +14,39 @@ struct stream {
   const struct dr_buffer *headers;
   enum dr_stream_kind kind;
   struct dr_frames frames;
-  double deadline;  // of the read under way, on the clock of uv_hrtime; below 0: none
+  double deadline;   // of the read under way, on the clock of uv_hrtime; below 0: none
+  const char *call;  // for the check
 };
+
+enum { EXCHANGE = 1, CHECK };  // user values
 
 static struct stream *check_stream(lua_State *L) { return luaL_checkudata(L, 1, STREAM); }
 
-// The document of the line at the top, before it.
-static int decode_line(lua_State *L) {
+// Pushes what is wrong with the document at the top and says true, or pushes nothing.
+static bool push_flaw(lua_State *L, const struct stream *s) {
+  if (lua_getiuservalue(L, 1, CHECK) == LUA_TFUNCTION) {
+    lua_pushstring(L, s->call);
+    lua_pushvalue(L, -3);
+    lua_call(L, 2, 1);
+  }
+  if (lua_isstring(L, -1)) return true;
+  lua_pop(L, 1);
+  return false;
+}
+
+// The document of the line at the top, before it. The stream is at index 1.
+static int decode_line(lua_State *L, const struct stream *s) {
   size_t len;
+  struct dr_error e;
   const char *line = lua_tolstring(L, -1, &len);
   if (dr_json_decode(L, line, len) == 1 && lua_istable(L, -1)) {
+    if (push_flaw(L, s)) {
+      dr_fail(&e, "protocol", EPROTO, "a document of %s is not as it should be: %s", s->call, lua_tostring(L, -1));
+      return dr_return_error(L, &e);
+    }
     lua_insert(L, -2);
     return 2;
   }
-  struct dr_error e;
   dr_fail(&e, "protocol", EPROTO, "a line that is not a JSON object (%.*s)", len < 400 ? (int)len : 400, line);
   return dr_return_error(L, &e);
 }
@@ -63,7 +82,7 @@ static int take(lua_State *L, struct stream *s) {
   else if (dr_channel_full(c))
     c->high = dr_buffer_len(&c->in) + DR_HIGH_WATER;  // one item may be larger
   if (!n) return 0;
-  if (s->kind == DR_STREAM_LINES) return decode_line(L);
+  if (s->kind == DR_STREAM_LINES) return decode_line(L, s);
   if (s->kind == DR_STREAM_BYTES) return 1;
   lua_pushstring(L, dr_frame_streams[s->kind == DR_STREAM_RAW ? 1 : s->frames.stream]);
   return 2;
@@ -81,7 +100,7 @@ static int at_end(lua_State *L, struct stream *s) {
   if (s->kind == DR_STREAM_LINES && !is_blank(&c->in)) {  // a last document without a line break
     lua_pushlstring(L, dr_buffer_data(&c->in), dr_buffer_len(&c->in));
     dr_buffer_drop(&c->in, dr_buffer_len(&c->in));
-    return decode_line(L);
+    return decode_line(L, s);
   }
   if (s->kind == DR_STREAM_FRAMES && (dr_buffer_len(&c->in) || s->frames.left)) {
     struct dr_error e;
@@ -228,14 +247,20 @@ int dr_stream_push(lua_State *L, struct dr_channel *channel, const struct dr_buf
       {"read", l_read},           {"write", l_write}, {"shutdown", l_shutdown}, {"headers", l_headers},
       {"close", l_close},         {"__call", l_next}, {"__close", l_close},     {"__gc", l_close},
       {"__tostring", l_tostring}, {NULL, NULL}};
-  struct stream *s = lua_newuserdatauv(L, sizeof *s, 1);
+  struct stream *s = lua_newuserdatauv(L, sizeof *s, CHECK);
   *s = (struct stream){.channel = channel, .headers = headers, .kind = kind, .deadline = -1};
   lua_insert(L, -2);
-  lua_setiuservalue(L, -2, 1);
+  lua_setiuservalue(L, -2, EXCHANGE);
   luaL_newmetatable(L, STREAM);
   luaL_setfuncs(L, methods, 0);  // each time, see dr_set_gc
   lua_pushvalue(L, -1);
   lua_setfield(L, -2, "__index");
   lua_setmetatable(L, -2);
   return 1;
+}
+
+void dr_stream_check(lua_State *L, const char *call) {
+  struct stream *s = lua_touserdata(L, -2);
+  s->call = call;
+  lua_setiuservalue(L, -2, CHECK);
 }

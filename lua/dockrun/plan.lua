@@ -83,10 +83,10 @@ local MB = 1024 * 1024
 local function number(value) return value and value > 0 and value or nil end
 
 local function memory_of(task, limits)
-  local reserved = number(limits.MemoryReservation)
-  local hard = reserved and (reserved < limits.Memory or task.config.memory_hard_limit)
-  task.resources.memory = (hard and reserved or limits.Memory) // MB
-  task.config.memory_hard_limit = hard and limits.Memory // MB or nil
+  local reserved, most = number(limits.MemoryReservation), limits.Memory or 0
+  local hard = reserved and (reserved < most or task.config.memory_hard_limit)
+  task.resources.memory = (hard and reserved or most) // MB
+  task.config.memory_hard_limit = hard and most // MB or nil
 end
 
 local function cpu_of(task, limits, wanted)

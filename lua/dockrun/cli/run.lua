@@ -41,6 +41,17 @@ local function listen(agent, args)
   if output.is_terminal(2) then agent.on_progress = progress_bar end
 end
 
+-- Whether every task that failed did so because the engine speaks no protocol of ours.
+local function is_the_engines(agent)
+  local found = false
+  for _, task in ipairs(agent.tasks) do
+    local protocol = type(task.error) == "table" and task.error.kind == "protocol"
+    if task.state == "failed" and not protocol then return false end
+    found = found or protocol
+  end
+  return found
+end
+
 local MOST = 5  -- reasons that one sentence gives
 
 -- Whether all went well: an exit code. If not, it says why once more: a task may have failed long ago, or in the process
@@ -52,7 +63,7 @@ local function verdict(agent, job, ok)
   local left = #failures - MOST
   local told = table.concat(failures, "; ", 1, math.min(#failures, MOST))
   output.say("error", ("job '%s' failed: %s%s"):format(job.name, told, left > 0 and ("; and %d more tasks"):format(left) or ""))
-  return 1
+  return is_the_engines(agent) and 3 or 1
 end
 
 -- Brings the job to what it should be, then waits for the end.

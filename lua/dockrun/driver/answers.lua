@@ -2,41 +2,82 @@
 -- of dockrun meets a field of another type than the Engine API (v1.41) gives it.
 local M = {}
 
--- A shape is the name of a type, "?" after it where the field may be absent; a table of shapes by field; or list(shape).
+-- A shape is the name of a type, "?" after it if the field may be absent; a table of shapes by field; or list(shape).
 -- Lists and maps are both "table". What is not named is not looked at.
+--
+--   { Id = "id", Size = "integer?" } takes { Id = "0f3a", Other = true }, and says of { Id = "../x" }: "Id is no id"
 local function list(shape, optional) return { list = shape, optional = optional } end
 local function fields(shape) return { fields = shape, optional = true } end
 
+-- What a pull, a load, an import and a push tell (Engine API, CreateImageInfo).
+local progress = {
+  status = "string?", id = "string?", stream = "string?", error = "string?", errorDetail = fields { message = "string?" },
+  progressDetail = fields { current = "integer?", total = "integer?" },
+}
+
 local shapes = {
-  container_create = { Id = "string", Warnings = list("string", true) },
+  container_create = { Id = "id", Warnings = list("string", true) },
   container_inspect = {
-    Id = "string", Name = "string?", Image = "string", RestartCount = "integer?", HostConfig = "table",
+    Id = "id", Name = "string?", Image = "id", RestartCount = "integer?", Created = "time?",
+    HostConfig = {
+      Memory = "integer?", MemoryReservation = "integer?", CpuShares = "integer?", CpuQuota = "integer?", CpuPeriod = "integer?",
+      CpusetCpus = "string?", PidsLimit = "integer?", BlkioWeight = "integer?",
+    },
     State = {
       Status = "string", Running = "boolean", Paused = "boolean?", Restarting = "boolean?", OOMKilled = "boolean?", Pid = "integer?",
-      ExitCode = "integer", Error = "string?", StartedAt = "string?", FinishedAt = "string?", Health = fields { Status = "string?" },
+      ExitCode = "integer", Error = "string?", StartedAt = "time?", FinishedAt = "time?", Health = fields { Status = "string?" },
     },
-    Config = { Image = "string", Tty = "boolean?", Labels = { map = "string", optional = true } },
+    Config = { Image = "string", Tty = "boolean?", StopTimeout = "integer?", Labels = { map = "string", optional = true } },
     NetworkSettings = fields { Networks = { map = fields { GlobalIPv6Address = "string?" }, optional = true } },
   },
   container_list = list {
-    Id = "string", Image = "string?", Names = list("string", true), Labels = { map = "string", optional = true },
+    Id = "id", Image = "string?", ImageID = "string?", Names = list("string", true), Labels = { map = "string", optional = true },
     Ports = list({ PublicPort = "integer?" }, true),
   },
   container_update = { Warnings = list("string", true) },
-  exec_create = { Id = "string" },
-  exec_inspect = { Running = "boolean?", ExitCode = "integer?" },
-  image_inspect = { Id = "string" },
+  container_stats = {
+    cpu_stats = fields { cpu_usage = fields { total_usage = "number?" }, system_cpu_usage = "number?", online_cpus = "integer?" },
+    memory_stats = fields { usage = "number?", limit = "number?", stats = "table?" }, networks = "table?", pids_stats = "table?",
+  },
+  events = { Type = "string?", Action = "string?", Actor = fields { ID = "string?", Attributes = { map = "string", optional = true } } },
+  exec_create = { Id = "id" },
+  exec_inspect = { Running = "boolean?", ExitCode = "integer?", Pid = "integer?" },
+  image_import = progress,
+  image_inspect = { Id = "id" },
+  image_load = progress,
+  image_pull = progress,
+  image_push = progress,
   info = { OSType = "string?", CgroupVersion = "string?", Runtimes = "table?" },
   network_inspect = { IPAM = fields { Config = list(fields { Gateway = "string?" }, true) } },
-  network_list = list { Id = "string", Name = "string", Created = "string", Labels = { map = "string" } },
+  network_create = { Id = "id" },
+  network_list = list { Id = "id", Name = "string", Created = "time", Labels = { map = "string" } },
   version = { Version = "string" },
 }
 
 local check
 
+local function is_text(pattern)
+  return function(value) return type(value) == "string" and value:find(pattern) ~= nil and not value:find("..", 1, true) end
+end
+
+-- Types beside Lua's own. An id goes into paths of calls, and into names of files.
+local types = {
+  integer = function(value) return math.type(value) == "integer" end,
+  id = is_text "^%w[%w_.:-]*$",
+  time = is_text "^%d%d%d%d%-%d%d%-%d%dT%d%d:%d%d:%d%d[%d.]*[%dZ:+-]*$",  -- RFC 3339
+}
+
 local function is(value, name)
-  if name == "integer" then return math.type(value) == "integer" end
+  if types[name] then return types[name](value) end
   return type(value) == name
+end
+
+-- "missing", "a number, not a string", "no id"
+local function describe(value, name)
+  if value == nil then return "missing" end
+  if name == "integer" and type(value) == "number" then return "no whole number within 64 bits" end
+  if types[name] and name ~= "integer" and type(value) == "string" then return "no " .. name end
+  return ("a %s, not %s %s"):format(type(value), name:find "^[aeiou]" and "an" or "a", name)
 end
 
 local function check_each(value, shape, path, pairs_of)
@@ -51,7 +92,7 @@ function check(value, shape, path)
   if type(shape) == "string" then
     local name, optional = shape:match "^(%a+)(%??)$"
     if optional == "?" and value == nil or is(value, name) then return nil end
-    return ("%s is %s, not a %s"):format(path, value == nil and "missing" or "a " .. type(value), name)
+    return ("%s is %s"):format(path, describe(value, name))
   end
   if shape.optional and value == nil then return nil end
   if type(value) ~= "table" then return check(value, "table", path) end
@@ -65,7 +106,7 @@ end
 
 --- For the `check` of docker.connect.
 ---@param call string   an endpoint's name
----@param answer any    decoded
+---@param answer any    decoded: all of it, or one document of a stream
 ---@return string? why  what of it is not as it should be
 function M.check(call, answer) return shapes[call] and check(answer, shapes[call], "it") end
 

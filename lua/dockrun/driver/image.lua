@@ -108,8 +108,9 @@ end
 local function add_up(layers, message)
   local detail = message.progressDetail
   if not message.id or not detail or not detail.total then return end
-  if message.status == "Downloading" then layers[message.id] = { detail.current or 0, detail.total } end
-  local current, total = 0, 0
+  local whole = math.max(detail.total, 0)
+  if message.status == "Downloading" then layers[message.id] = { math.max(math.min(detail.current or 0, whole), 0), whole } end
+  local current, total = 0.0, 0.0
   for _, layer in pairs(layers) do current, total = current + layer[1], total + layer[2] end
   return current, total
 end
@@ -147,13 +148,25 @@ local function pull(self, reference, auth, progress)
       return nil, pull_error(reference, ("no progress for %g s (docker.pull_activity_timeout)"):format(idle))
     elseif message == nil then
       return true
-    elseif message.error then
-      return nil, pull_error(reference, message.errorDetail and message.errorDetail.message or message.error)
+    elseif message.error or message.errorDetail then
+      return nil, pull_error(reference, message.errorDetail and message.errorDetail.message or message.error or "no reason given")
     else
       local current, total = add_up(layers, message)
       if total then progress(current, total) end
     end
   end
+end
+
+-- A pull for all who wait. However it ends, they all hear of it.
+local function fly(self, flight, reference, auth)
+  local done, ok, err = pcall(pull, self, reference, auth, function(...)
+    for listener in pairs(flight.listeners) do
+      if not pcall(listener, ...) then flight.listeners[listener] = nil end  -- the pull is not only for that one
+    end
+  end)
+  if self.flights[reference.full] == flight then self.flights[reference.full] = nil end
+  flight.result = done and { ok, err } or { nil, pull_error(reference, tostring(ok)) }
+  flight.done:close()
 end
 
 -- One pull for each reference at a time; everybody who wants it waits for the same one, as long as he has patience. It
@@ -163,14 +176,7 @@ local function join_pull(self, reference, auth, progress, patience)
   local flight = self.flights[reference.full]
   if not flight then
     flight = { waiting = 0, listeners = {} }
-    flight.task = runtime.spawn_free(function()
-      local ok, err = pull(self, reference, auth, function(...)
-        for listener in pairs(flight.listeners) do listener(...) end
-      end)
-      self.flights[reference.full] = nil
-      flight.result = { ok, err }
-      for _ = 1, flight.waiting do flight.done:push(true) end
-    end)
+    flight.task = runtime.spawn_free(fly, self, flight, reference, auth)
     flight.done = queue.new()
     self.flights[reference.full] = flight
   end

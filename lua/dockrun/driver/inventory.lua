@@ -43,7 +43,7 @@ local function record(found)
     exit_code = ended and state.ExitCode or nil, restarts = found.RestartCount or 0,
     started_at = state.StartedAt and not state.StartedAt:find "^0001" and state.StartedAt or nil,
     finished_at = ended and state.FinishedAt or nil,
-    tty = found.Config.Tty or false, created = found.Created, state_id = labels[at.state],
+    tty = found.Config.Tty or false, created = found.Created or "0001-01-01T00:00:00Z", state_id = labels[at.state],
     kill_timeout = tonumber(labels[at.kill_timeout]) or 5, stop_timeout = found.Config.StopTimeout, alloc_dir = labels[at.alloc_dir],
     definition = json.decode(labels[at.definition] or ""), limits = found.HostConfig,
   }

@@ -35,13 +35,12 @@ end
 local actions = { "start", "die", "oom", "kill", "stop", "pause", "unpause", "destroy", "health_status" }
 
 local function deliver(self, event, text)
-  if type(event) ~= "table" then return end
   -- timeNano is past what a double holds exactly: taken from the text.
   local seconds, nanoseconds = text:match '"timeNano":(%d+)(%d%d%d%d%d%d%d%d%d)%D'
   if seconds then self.since = seconds .. "." .. nanoseconds end
-  local actor = type(event.Actor) == "table" and event.Actor or {}
-  local listener = self.containers[actor.ID or ""]
-  if listener then listener:push { action = event.Action, attributes = type(actor.Attributes) == "table" and actor.Attributes or {} } end
+  local actor = event.Actor or {}
+  local listener = event.Action and self.containers[actor.ID or ""]
+  if listener then listener:push { action = event.Action, attributes = actor.Attributes or {} } end
 end
 
 local function open(self)
@@ -98,7 +97,7 @@ local function run(self, stream)
     local _, err = attempt(listen, self, stream)
     stream = nil
     if runtime.now() - since > LONGEST_PAUSE then pause = SHORTEST_PAUSE end  -- else it breaks each time
-    if not self.broken and self.lost then self.lost(err) end
+    if not self.broken and self.lost then attempt(self.lost, err) end
     self.broken = err
     for _, listener in pairs(self.containers) do listener:push { action = "lost", err = err } end
     runtime.sleep(pause)
