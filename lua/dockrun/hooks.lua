@@ -2,6 +2,7 @@
 -- being decided, may veto it, and may call anything of the runtime. One that fails harms its own task only.
 local limited = require "dockrun.limited"
 local runtime = require "dockrun.core.runtime"
+local textfile = require "dockrun.util.textfile"
 local things = require "dockrun.things"
 
 local M = {}
@@ -42,13 +43,18 @@ function Hooks:register(name, hook)
   self.host[name] = hook
 end
 
+local LONGEST = 8 << 20  -- bytes of the operator's file
+
 --- Reads the operator's hooks: a Lua file that returns a table of functions. It has the whole runtime.
 ---@param path string
 ---@return true? ok
 ---@return table? err  kind "invalid", names the file
 function Hooks:load(path)
   local function bad(why) return nil, runtime.error("invalid", ("hooks %s: %s"):format(path, tostring(why))) end
-  local chunk, why = loadfile(path, "t")
+  local text, why = textfile.read(path, LONGEST)
+  if not text then return bad(why) end
+  local chunk
+  chunk, why = load(text:gsub("^\xEF\xBB\xBF", ""):gsub("^#[^\n]*", ""), "@" .. path, "t")
   if not chunk then return bad(why) end
   local ok, hooks = pcall(chunk)
   if not ok then return bad(hooks) end

@@ -6,6 +6,7 @@ local checks = require "dockrun.job.checks"
 local duration = require "dockrun.job.duration"
 local runtime = require "dockrun.core.runtime"
 local types = require "dockrun.job.types"
+local textfile = require "dockrun.util.textfile"
 local uv = require "luv"
 
 local M = {}
@@ -252,16 +253,16 @@ local function set_all(options, values, prefix)
   return true
 end
 
+local LONGEST = 8 << 20  -- bytes of a config file
+
 --- Sets options from a file: Lua that returns a table, or JSON; nested tables make dotted names.
 ---@param options table<string, any>
 ---@param path string
 ---@return true? ok
 ---@return table? err  kind "invalid", names the file
 function M.read_file(options, path)
-  local file, why = io.open(path, "r")
-  if not file then return nil, runtime.error("invalid", ("cannot read the config: %s"):format(why)) end
-  local source = file:read "a"
-  file:close()
+  local source, why = textfile.read(path, LONGEST)
+  if not source then return nil, runtime.error("invalid", ("cannot read the config: %s"):format(why)) end
   local values, err
   if path:match "%.json$" then
     values, err = require("dockrun.core.json").decode(source)

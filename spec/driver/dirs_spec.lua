@@ -55,6 +55,19 @@ return job %q {
     assert.is_nil((uv.fs_stat(root)))
   end)
 
+  it("go with the task, however deep and wide it nested directories, and whatever it left in them", function()
+    local result = jobs.run(endpoint, jobs.text {
+      name = jobs.unique "deep", image = "busybox:1",
+      command = [[cd /alloc/data; name=$(printf %0200d 0); mkdir go
+for i in $(seq 40); do mkdir n; mkfifo n/p; ln -s / n/l; mv go n/$name; mv n go; done
+mkdir -p $(seq -f w/%g/a 1000); chmod 0 w/7; exit 4]],
+    })
+    assert.equal(4, result.by.exited.exit_code)
+    assert.is_nil(result.by.failed and result.by.failed.message:find "clean" or nil)
+    local _, _, code = uv.fs_lstat(root_of(result.by.started))
+    assert.equal("ENOENT", code)
+  end)
+
   it("leave nothing of a task that never started", function()
     local result = jobs.run(endpoint, jobs.text { name = jobs.unique "failed", image = "127.0.0.1:1/none:1", command = "true" })
     assert.equal(1, result.code)

@@ -5,6 +5,7 @@
 
 local normalise = require "dockrun.job.normalise"
 local problems = require "dockrun.job.problems"
+local textfile = require "dockrun.util.textfile"
 
 local M = {}
 
@@ -82,13 +83,9 @@ end
 function M.read(path)
   local format = path:match "%.(%w+)$"
   if not readers[format] then return fail(path, "not a job file by its ending; known: " .. formats()) end
-  local file, why = io.open(path, "r")
-  if not file then return fail(nil, "cannot read the job: " .. why) end
-  local text
-  text, why = file:read(LONGEST + 1)
-  file:close()
-  if not text and why then return fail(path, "cannot read the job: " .. why) end
-  return { format = format, name = path, text = text or "" }
+  local text, why = textfile.read(path, LONGEST)
+  if not text then return fail(nil, "cannot read the job: " .. why) end
+  return { format = format, name = path, text = text }
 end
 
 -- Whether it is a JobSource: it may come from another process.
