@@ -156,6 +156,42 @@ describe("a hook that", function()
     agent.ports:release(agent.bind_ip, chosen)
   end)
 
+  it("changes a port of the host's own network has every variable of it changed", function()
+    local chosen = 20200 + math.random(0, 99)
+    local agent <close> = agents.new(endpoint, { ports = function(_, list) list[1].host_port, list[1].ip = chosen, "192.0.2.77" end })
+    agent:submit(agents.job { command = "sleep 600", config = [[network_mode = "host"]],
+      resources = [[memory = 32, network = { dynamic_ports = { "web" } }]] })
+    local task = agent.tasks[1]
+    while not task.watching do dockrun.sleep(0.02) end
+    local env = "\n" .. table.concat(assert(engine:container_inspect(task.container_id)).Config.Env, "\n") .. "\n"
+    for _, line in ipairs {
+      "NOMAD_PORT_web=" .. chosen, "NOMAD_HOST_PORT_WEB=" .. chosen, "NOMAD_IP_web=192.0.2.77", "NOMAD_ADDR_WEB=192.0.2.77:" .. chosen,
+    } do assert.matches("\n" .. line .. "\n", env, 1, true) end
+    agent:stop()
+  end)
+
+  it("changes what a task's hooks and attempts begin with counts from there on", function()
+    local asked, seen = {}, nil
+    local agent <close> = agents.new(endpoint, {
+      received = function(_, task)
+        task.meta.tier = "gold"
+        task.restart = { attempts = 1, delay = "20ms", interval = "1m", mode = "fail" }
+      end,
+      pull = function(_, wanted)
+        asked[#asked + 1] = wanted.image
+        wanted.image = wanted.image .. ":1"
+      end,
+      create = function(task, body) seen, body.StopSignal = task.meta.tier, "SIGQUIT" end,
+      kill = function(_, how) asked[#asked + 1] = how.signal end,
+    })
+    agent:submit(agents.job { image = "busybox", command = "test -e /alloc/second || { touch /alloc/second; exit 1; }; exec sleep 600" })
+    local task = agent.tasks[1]
+    while not (task.watching and #asked == 2) do dockrun.sleep(0.02) end
+    agent:stop()
+    assert.same({ "busybox", "busybox", "SIGQUIT" }, asked)
+    assert.equal("gold", seen)
+  end)
+
   it("wants a port that somebody has fails its task", function()
     local uv = require "luv"
     local taken = uv.new_tcp()

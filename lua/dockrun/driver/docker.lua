@@ -28,6 +28,8 @@ M.unpublished = { host = true, none = true }
 ---@field bind_ip string address that ports are bound on, "" for all
 ---@field ports { label: string, ip: string, host_port: integer, container_port: integer, protocols: string[] }[]
 ---@field env table<string, string>
+---@field stop_signal? string  of the container that is there
+---@field image_asked? string   the image as the job names it, before `pull` hooks
 ---@field dirs? AllocDirs  nil where the engine is on another host
 ---@field image? { id: string, reference: table, pulled: boolean, stop_signal?: string }
 
@@ -87,12 +89,16 @@ local function command_of(task)
   return { task.config.command, table.unpack(task.config.args or {}) }
 end
 
---- The signal that asks a task's container to end: its job's, else its image's, else SIGTERM.
+--- The signal that asks a task's container to end: what it was made with, or would be: its job's, else its image's, else
+--- SIGTERM.
 ---@param context TaskContext
 ---@return string
 function M.stop_signal(context)
-  local own = context.image and context.image.stop_signal or ""
-  return context.task.kill_signal or own ~= "" and own or "SIGTERM"
+  local of_image = context.image and context.image.stop_signal
+  for _, signal in ipairs { context.stop_signal or "", context.task.kill_signal or "", of_image or "" } do
+    if signal ~= "" then return signal end
+  end
+  return "SIGTERM"
 end
 
 -- Every mapping binds tcp and udp (contract §3).

@@ -63,7 +63,7 @@ local function ports(plain)
         local static, to = port.Value, port.To
         result.port = result.port or {}
         table.insert(result.port, {
-          label = port.Label, static = plain == "reserved_ports" and static or nil, to = to ~= 0 and to ~= -1 and to or nil,
+          label = port.Label, static = plain == "reserved_ports" and static or nil, to = to ~= 0 and to or nil,
         })
       else
         result[plain] = result[plain] or {}

@@ -10,6 +10,11 @@ local M = {}
 ---@field static? integer  exactly this port of the host
 ---@field to? integer      the port in the container; left out, it is the host's
 
+--- What of a port's or meta key's name stands in the names of variables: "web-ui" -> "WEB_UI".
+---@param label string
+---@return string
+function M.variable(label) return (label:upper():gsub("[^%w_]", "_")) end
+
 -- A number as a label stands for the container port of that number; a fixed port of the host is that in the container
 -- too; every other label maps 1:1.
 local function target(label, static) return math.tointeger(tonumber(label:match "^%d+$")) or static end
@@ -51,7 +56,7 @@ local function asked(reading, network, fixed)
   end
   for _, block in ipairs(network.port or {}) do
     local port = { label = block.label, static = block.static }
-    port.to = block.to or port.label and target(port.label, port.static)
+    if block.to ~= -1 then port.to = block.to or port.label and target(port.label, port.static) end
     if block.to then fixed[port] = true end
     append(reading, list, port, reading.paths[block])
   end
@@ -63,7 +68,7 @@ local function merge(reading, list, known)
   if not known then return list end
   local result = json.array {}
   for _, block in ipairs(known) do
-    append(reading, result, { label = block.label, static = block.static, to = block.to }, reading.paths[block])
+    append(reading, result, { label = block.label, static = block.static, to = block.to ~= -1 and block.to or nil }, reading.paths[block])
   end
   for _, port in ipairs(list) do
     local same = find(result, port.label)
@@ -84,7 +89,7 @@ local function map(reading, list, known, config, fixed)
     if not port then
       reading.problems:add(path, ("the task has no port '%s'%s"):format(label, nearest.hint(label, labels(list, known))))
     elseif (fixed[port] or not find(list, label)) and port.to ~= to then
-      reading.problems:add(path, ("port '%s' leads to %s already"):format(label, port.to))
+      reading.problems:add(path, ("port '%s' leads to %s already"):format(label, port.to or "the port of the host's number"))
     else
       port.to = to
     end
@@ -131,17 +136,26 @@ local function group_ports(reading, group, fixed)
   return network.ports
 end
 
--- No label twice in a group, no fixed port twice in a job: it has one host.
-local function exclude(reading, group, task, by_label, by_static)
+-- What is wrong with a label beside that of another port, which becomes the same variable.
+local function conflict(port, other, task)
+  if port.label == other.label then return ("port '%s' is also asked for by task '%s' of the group"):format(port.label, other.task) end
+  local whose = other.task == task.name and "" or (" of task '%s'"):format(other.task)
+  return ("ports '%s' and '%s'%s become the same variable, NOMAD_PORT_%s; rename one of them"):format(
+    port.label, other.label, whose, M.variable(port.label))
+end
+
+-- No variable twice in a group, no fixed port twice in a job: it has one host.
+local function exclude(reading, group, task, by_variable, by_static)
   local path = reading.paths[task.resources.network]
   for _, port in ipairs(task.resources.network.ports) do
-    local other, holder = by_label[port.label], port.static and by_static[port.static]
+    local variable = M.variable(port.label)
+    local other, holder = by_variable[variable], port.static and by_static[port.static]
     if other then
-      reading.problems:add(path, ("port '%s' is also asked for by task '%s' of the group"):format(port.label, other))
+      reading.problems:add(path, conflict(port, other, task))
     elseif holder then
       reading.problems:add(path, ("port %d is reserved twice: %s has it"):format(port.static, holder))
     end
-    by_label[port.label] = task.name or "?"
+    by_variable[variable] = { label = port.label, task = task.name or "?" }
     if port.static then
       by_static[port.static] = reading.paths[task]
       if (group.count or 1) > 1 then
@@ -157,12 +171,12 @@ end
 function M.job(reading, job)
   local by_static = {}
   for _, group in ipairs(job.groups) do
-    local fixed, taken, by_label = {}, {}, {}
+    local fixed, taken, by_variable = {}, {}, {}
     local shared = group_ports(reading, group, fixed)
     for _, task in ipairs(group.tasks) do
       if task.resources and task.resources.network and task.config then
         task_ports(reading, task, group, shared, fixed, taken)
-        exclude(reading, group, task, by_label, by_static)
+        exclude(reading, group, task, by_variable, by_static)
       end
     end
     for _, port in ipairs(shared) do

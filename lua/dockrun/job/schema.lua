@@ -89,7 +89,7 @@ local restart = { name = "restart", type = "block", rows = M.restart, doc = "wha
 M.port = join({
   { name = "label", type = "label", required = true, doc = "the port's name" },
   { name = "static", type = "port", doc = "exactly this port of the host" },
-  { name = "to", type = "port", doc = "the port in the container; left out, the label's number or the host's" },
+  { name = "to", type = "target", doc = "the port in the container, -1 for the host's; left out, the label's number or the host's" },
 }, unused "host_network ignore_collision")
 
 M.network = join({

@@ -81,6 +81,13 @@ function M.port(value)
   return port
 end
 
+--- The port in a container to which a port of the host leads; -1: the same as the host's.
+function M.target(value)
+  local port = M.integer(value)
+  if not port or port ~= -1 and not M.port(port) then return wrong("a port from 1 to 65535, or -1 for the host's own", value) end
+  return port
+end
+
 --- The name of a port: a number stands for the container port of that number.
 function M.label(value)
   local label = M.string(value)

@@ -1,4 +1,6 @@
 --- The environment of a task: where it runs, what it may use, and what its job says.
+local tree = require "dockrun.job.tree"
+local upper = require("dockrun.job.ports").variable
 
 local M = {}
 
@@ -13,9 +15,6 @@ local M = {}
 -- An IPv6 address stands in brackets before a port: RFC 3986, section 3.2.2.
 local function address(ip, port) return (ip:find(":", 1, true) and "[%s]:%d" or "%s:%d"):format(ip, port) end
 
--- What is not a letter, digit or underscore has no place in the name of a variable.
-local function upper(name) return (name:upper():gsub("[^%w_]", "_")) end
-
 -- The port that a task is told. A numeric label is the container's port already, and what it leads to on the host is the
 -- news; any other label is told the port to bind.
 local function told(port) return port.label:find "^%d+$" and port.host_port or port.container_port end
@@ -27,8 +26,9 @@ local function add_ports(env, context)
       local name = name_of(port.label)
       env["NOMAD_PORT_" .. name] = tostring(told(port))
       env["NOMAD_HOST_PORT_" .. name] = tostring(port.host_port)
-      env["NOMAD_IP_" .. name] = context.ip
-      env["NOMAD_ADDR_" .. name] = address(context.ip, port.host_port)
+      local ip = port.ip or context.ip
+      env["NOMAD_IP_" .. name] = ip
+      env["NOMAD_ADDR_" .. name] = address(ip, port.host_port)
     end
   end
 end
@@ -65,7 +65,7 @@ function M.build(context)
   }
   add_ports(env, context)
   for _, level in ipairs { job, group, task } do
-    for key, value in pairs(level.meta or {}) do env["NOMAD_META_" .. upper(key)] = value end
+    for _, key in ipairs(tree.keys(level.meta or {})) do env["NOMAD_META_" .. upper(key)] = level.meta[key] end
   end
   for name, value in pairs(task.env or {}) do env[name] = value end
   return env

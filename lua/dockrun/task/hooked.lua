@@ -1,4 +1,5 @@
 --- How a task runs its hooks, and what of its work a stop may break off: methods of a task, see lifecycle.lua.
+local env = require "dockrun.task.env"
 local hooks = require "dockrun.hooks"
 local internal = require "dockrun.util.internal"
 local reread = require "dockrun.job.reread"
@@ -13,7 +14,8 @@ function M:view()
   local task = context.task or context.spec
   return hooks.read_only {
     job = self.job, group = self.group, name = self.name, config = task.config, resources = task.resources,
-    alloc = { id = context.alloc.id, index = context.alloc.index }, meta = context.meta, env = context.env,
+    alloc = { id = context.alloc.id, index = context.alloc.index }, env = context.env,
+    meta = env.meta(context.job, context.group, task),
     ports = context.ports, ip = context.ip, state = self:status(), phase = self.state, container_id = self.container_id,
     image = context.image and context.image.reference.full, result = self.result, restarts = self.restarts.total,
     endpoint = self.agent.engine:endpoint(),

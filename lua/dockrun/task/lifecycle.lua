@@ -412,8 +412,9 @@ end
 function Task:redefine(job, group, spec)
   local context = self.context
   context.job, context.group, context.spec, context.task = job, group, spec, spec
-  self.restarts.policy, self.definition, self.changed = spec.restart, nil, nil
+  self.definition, self.changed = nil, nil
   context.wanted = wanted_anew(self)
+  self.restarts.policy = (context.wanted or spec).restart
   if self.state ~= "received" then steps.fill_in(self) end
   self:save()
 end

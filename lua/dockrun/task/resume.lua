@@ -77,6 +77,7 @@ function M:recover(found)
   if self.entry == "running" then self.container_id = self.container_id or row.container_id end  -- gone: which is seen then
   local detail = row.detail
   self.context.wanted = detail.wanted and reread.restore(detail.wanted, self.context.spec)
+  if self.context.wanted then self.restarts.policy = self.context.wanted.restart end
   self.restarts:restore(row, record.from_wall(row.restart_since))
   self.started, self.succeeded = detail.started, detail.succeeded
   self.restart_wanted, self.result, self.finished_at = detail.restart_wanted, record.result(row), row.finished_at

@@ -95,24 +95,10 @@ function M.fill_in(task)
   context.task = wanted
   context.env = env.build(context)
   context.task = must(interpolate.task(wanted, {
-    env = context.env, attr = task.agent.attributes, node = task.agent.node, meta = context.meta,
+    env = context.env, attr = task.agent.attributes, node = task.agent.node, meta = env.meta(context.job, context.group, wanted),
   }))
   context.env = env.build(context)
-end
-
--- The ports of a task, as its hooks want them.
-local function settle_ports(task)
-  local wanted = reread.copy(task.context.ports)
-  task:hook("ports", wanted)
-  local same = #wanted == #task.context.ports
-  for i, mapping in ipairs(wanted) do same = same and mapping.host_port == task.context.ports[i].host_port end
-  if not same then
-    local asked = {}
-    for i, mapping in ipairs(wanted) do asked[i] = { label = mapping.label, static = mapping.host_port } end
-    release_ports(task)
-    take_ports(task, asked)
-  end
-  task.context.ports = wanted
+  context.image_asked = context.task.config.image
 end
 
 -- Where the container has the host's own network, a port leads nowhere but to itself.
@@ -124,13 +110,46 @@ local function asked_ports(context)
   return asked
 end
 
+-- The container's ports after a hook has changed the host's: one that is to be the same as the host's follows it. On the
+-- host's own network every port is.
+local function follow(context, mappings)
+  local same, before = {}, {}
+  for _, port in ipairs(asked_ports(context)) do same[port.label] = port.to == nil end
+  for _, mapping in ipairs(context.ports) do before[mapping.label] = mapping.container_port end
+  local host = (context.wanted or context.spec).config.network_mode == "host"
+  for _, mapping in ipairs(mappings) do
+    local untouched = same[mapping.label] and mapping.container_port == before[mapping.label]
+    if host or untouched then mapping.container_port = mapping.host_port end
+  end
+end
+
+-- The ports of a task, as its hooks want them.
+local function settle_ports(task)
+  local context = task.context
+  local wanted = reread.copy(context.ports)
+  task:hook("ports", wanted)
+  follow(context, wanted)
+  local same = #wanted == #context.ports
+  for i, mapping in ipairs(wanted) do same = same and mapping.host_port == context.ports[i].host_port end
+  if not same then
+    local asked = {}
+    for i, mapping in ipairs(wanted) do asked[i] = { label = mapping.label, static = mapping.host_port } end
+    release_ports(task)
+    take_ports(task, asked)
+  end
+  context.ports = wanted
+end
+
 --- Ports, directories, environment: kept for the task's whole life.
 ---@param task Task
 ---@param draft? table  its text, for hooks to change
 function M.setup(task, draft)
   local context = task.context
   task:hook("setup", draft)
-  if draft then context.wanted = must(reread.task(draft, context.spec, context.job, context.group)) end
+  if draft then
+    context.wanted = must(reread.task(draft, context.spec, context.job, context.group))
+    task.restarts.policy = context.wanted.restart
+  end
   make_dirs(task)
   take_ports(task, asked_ports(context))
   settle_ports(task)
@@ -158,8 +177,8 @@ function M.restore(task, container)
   task.lacks_ports = without or not kept
   if not without then M.fill_in(task) end
   if container then
-    context.image = { id = container.Image, reference = { full = container.Config.Image }, pulled = false,
-      stop_signal = container.Config.StopSignal }
+    context.image = { id = container.Image, reference = { full = container.Config.Image }, pulled = false }
+    context.stop_signal = container.Config.StopSignal
   end
 end
 
@@ -169,7 +188,7 @@ end
 ---@param task Task
 function M.pull(task)
   local context, agent = task.context, task.agent
-  local wanted = { image = context.task.config.image }
+  local wanted = { image = context.image_asked }  -- not what the hook made of it at the attempt before
   task:hook("pull", wanted)
   context.task.config.image = wanted.image
   context.image = must(driver.image(agent.images, context, {
@@ -202,6 +221,8 @@ function M.create(task)
   for name, value in pairs(labels) do  -- by which it is found again
     if name:find "^dockrun%." then body.Labels[name] = value end
   end
+  context.stop_signal = nil
+  context.stop_signal = body.StopSignal or driver.stop_signal(context)
   local id, err, warnings = driver.create(task.agent.engine, driver.container_name(context), body,
     context.task.config.container_exists_attempts)
   if err and err.status == 404 then err.kind, err.final = "pull", false end  -- the image went meanwhile: it can be pulled again
