@@ -11,9 +11,9 @@ describe("dockrun agent", function()
   setup(function() engine, endpoint = engines.ready() end)
 
   local function words(args) return table.move(args, 1, #args, 5, { "--endpoint", endpoint, "--state-dir", states.dir }) end
-  local function dockrun_with(...) return process.run(words { ... }, { timeout = 60 }) end
+  local function dockrun_with(...) return process.run(words { ... }) end
   local function start_agent()
-    local child = process.start(words { "agent", "--json" }, { timeout = 60 })
+    local child = process.start(words { "agent", "--json" })
     child:wait_for "watching "
     return child
   end
@@ -76,7 +76,7 @@ describe("dockrun agent", function()
   end)
 
   it("takes over what nobody watches, and leaves it running at its own end", function()
-    local child <close> = process.start(words { "run", "--json", path }, { timeout = 60 })
+    local child <close> = process.start(words { "run", "--json", path })
     child:wait_for '"event":"started"'
     child:kill "SIGKILL"
     child:wait()
@@ -98,7 +98,7 @@ describe("dockrun agent", function()
     local stubborn = "command=trap : TERM; while :; do sleep 1; done"
     assert.equal(0, dockrun_with("run", "-d", "--var", stubborn, path).code)
     local first = jobs.containers(engine, name)[1].Id
-    local change <close> = process.start(words { "run", "-d", "--var", "command=exec sleep 700", path }, { timeout = 60 })
+    local change <close> = process.start(words { "run", "-d", "--var", "command=exec sleep 700", path })
     agent:wait_for '"event":"killing"'
     agent:kill "SIGTERM"
     assert.equal(0, agent:wait().code)

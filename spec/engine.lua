@@ -13,7 +13,7 @@ local pl_dir = require "pl.dir"
 local M = {}
 
 local TOP = assert(uv.fs_realpath(debug.getinfo(1, "S").source:match "^@(.*)spec/engine%.lua$" .. "."))
-local PATIENCE = 90 -- seconds for anything that a script does; more than its own time-outs
+local PATIENCE = 300 -- seconds for anything that a script does; more than its own time-outs
 
 -- ---- a script in the foreground of a directory ---------------------------------------------------
 

@@ -30,7 +30,7 @@ describe("dockrun gc", function()
   -- Without grace, unless the spec is about that.
   local function gc(...)
     local result = process.run({ "gc", "--json", "--endpoint", endpoint, "--state-dir", states.dir, "--set", "gc.creation_grace=0",
-      "--set", "docker.cleanup.image_delay=0", "--set", "gc.job_threshold=0", ... }, { timeout = 60 })
+      "--set", "docker.cleanup.image_delay=0", "--set", "gc.job_threshold=0", ... })
     assert.equal(0, result.code, result.stderr)
     local list = {}
     for i, one in ipairs(assert(dockrun.json.decode(result.stdout)).garbage) do

@@ -1,5 +1,6 @@
 -- Job files for specs: written to a directory of their own, gone with it, and run by the dockrun under test.
 local dockrun = require "dockrun"
+local eventually = require "spec.eventually"
 local process = require "spec.process"
 local uv = require "luv"
 
@@ -53,6 +54,24 @@ return job %q {
     o.resources or "memory = 32", o.task or "")
 end
 
+--- A shell's wait for M.open of this name.
+---@param name string
+---@return string
+function M.gate(name) return ("until test -e /alloc/%s; do sleep 0.05; done"):format(name) end
+
+--- Lets the tasks of an allocation go on that wait at a gate.
+---@param alloc string  its id
+---@param name string
+function M.open(alloc, name) assert(io.open(("%s/alloc/%s/alloc/%s"):format(M.state_dir, alloc, name), "w")):close() end
+
+--- Waits until a task has made the file /local/ready: by then its shell has set its traps.
+---@param alloc string   its id
+---@param task? string   "task" if left out
+function M.await_ready(alloc, task)
+  local path = ("%s/alloc/%s/%s/local/ready"):format(M.state_dir, alloc, task or "task")
+  eventually("there is " .. path, function() return uv.fs_stat(path) end)
+end
+
 --- Starts `dockrun run --json` on a job's text. The child has `events()`: all that it told until now.
 ---@param endpoint string
 ---@param text string
@@ -62,7 +81,7 @@ end
 function M.start(endpoint, text, args, ending)
   local path, file = M.write(text, ending)
   local words = { "run", "--json", "--endpoint", endpoint, "--state-dir", M.state_dir, path, table.unpack(args or {}) }
-  local child = process.start(words, { timeout = 60 })
+  local child = process.start(words)
   child.file = file
   function child:events()
     local events = {}
@@ -76,7 +95,24 @@ function M.start(endpoint, text, args, ending)
       if event.event == name then return event end
     end
   end
+  --- The next event of this name, of this task if one is given. Those before it are passed over.
+  function child:next_event(name, task)
+    for line in self:lines() do
+      local event = assert(dockrun.json.decode(line))
+      if event.event == name and (not task or event.task == task) then return event end
+    end
+    error(("no event '%s' of %s\n%s%s"):format(name, task or "any task", self.stdout, self.stderr), 2)
+  end
   return child
+end
+
+--- Waits for the end of what M.start() started.
+---@return ProcessResult result  with `events`, a list, and `by`, the last event of each name
+function M.finish(child)
+  local result = child:wait()
+  result.events, result.by = child:events(), {}
+  for _, event in ipairs(result.events) do result.by[event.event] = event end
+  return result
 end
 
 --- Runs a job to its end.
@@ -84,10 +120,7 @@ end
 function M.run(endpoint, text, args, ending)
   local child <close> = M.start(endpoint, text, args, ending)
   local _ <close> = child.file
-  local result = child:wait()
-  result.events, result.by = child:events(), {}
-  for _, event in ipairs(result.events) do result.by[event.event] = event end
-  return result
+  return M.finish(child)
 end
 
 --- Runs a command on an engine and on the specs' own state.

@@ -18,7 +18,7 @@ local M = {}
 --- The dockrun that runs this spec.
 M.program = uv.exepath()
 
-local PATIENCE = 30 -- seconds, where nothing else is said
+local PATIENCE = 180 -- seconds, where nothing else is said: a hang, and not a slow machine
 
 -- Where the docker command looks for its engine, and the shell that script(1) runs; a spec says itself what it wants.
 local NOT_INHERITED = {
@@ -30,7 +30,7 @@ local NOT_INHERITED = {
 ---@field env? table<string, string|false>  on top of this process's environment; false takes a name away
 ---@field stdin? string|true       all of the input; true: see Child:write. Without it the input is empty
 ---@field cwd? string
----@field timeout? number          seconds that anything about the child may take: 30
+---@field timeout? number          seconds that anything about the child may take: 180
 
 ---@class ProcessResult
 ---@field code? integer    exit code; nil where a signal ended the child, so that a crash is never taken for success

@@ -329,7 +329,7 @@ describe("the state", function()
           assert(state:add_event { time = "now", job = arg[2], event = "e" })
         end
         state:close()
-      ]], states.dir, "job" .. i }, { timeout = 90 })
+      ]], states.dir, "job" .. i })
     end
     for _, child in ipairs(children) do
       local result = child:wait()

@@ -115,7 +115,7 @@ return job %q { group "g" {
       child:wait_for(("\n%d\n"):format(at))
       proxy:drop()
     end
-    local result = child:wait(30)
+    local result = child:wait()
     assert.equal(0, result.code, result.stderr)
     local out, err = {}, {}
     for i = 0, 299 do

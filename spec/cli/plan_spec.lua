@@ -187,7 +187,7 @@ return job %q {
     assert.equal(1, second.code)
     assert.matches("is run by another dockrun", second.stderr)
     assert.equal(0, dockrun_with({ "stop", name }).code)
-    assert.equal(0, child:wait(10).code)
+    assert.equal(0, child:wait().code)
     assert.same({}, jobs.containers(engine, name))
   end)
 
@@ -198,7 +198,7 @@ return job %q {
     child:kill "SIGINT"
     while not child.stderr:find("stopping", 1, true) do dockrun.sleep(0.005) end
     child:kill "SIGINT"
-    assert.equal(130, child:wait(20).code)
+    assert.equal(130, child:wait().code)
     assert.same({}, jobs.containers(engine, name))
   end)
 
@@ -222,7 +222,7 @@ return job %q {
       end
       assert.same({ "started+", "exited1", "started+", "exited2" }, order)
       assert.equal(0, dockrun_with({ "stop", name }).code)
-      child:wait(10)
+      child:wait()
     end)
 
     it("gives way max_parallel at a time", function()
@@ -243,7 +243,7 @@ return job %q {
       until #started == 4 and exits == 4 or child.result
       assert.same({ 0, 0, 2, 2 }, started)
       assert.equal(0, dockrun_with({ "stop", name }).code)
-      child:wait(10)
+      child:wait()
     end)
 
     it("takes for healthy what runs for min_healthy_time, and only that", function()

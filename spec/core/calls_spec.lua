@@ -125,7 +125,7 @@ local examples = {
     local waiting = dockrun.spawn(engine.container_wait, engine, id, { condition = "not-running" })
     assert.is_nil((waiting:await(0.05)))
     ok(engine:container_kill(id, { signal = "SIGKILL" }))
-    assert.equal(137, waiting:await(60).StatusCode)
+    assert.equal(137, waiting:await(120).StatusCode)
     local killed, err = engine:container_kill(id)
     assert.is_nil(killed)
     assert.equal(409, err.status)

@@ -250,7 +250,7 @@ describe("a stream", function()
     local reader = dockrun.spawn(stream.read, stream)
     dockrun.sleep(0)
     stream:close()
-    assert.same({ n = 1 }, table.pack(reader:await(10)))
+    assert.same({ n = 1 }, table.pack(reader:await(120)))
   end)
 
   it("frees its connection with its scope, with its close, and when it is forgotten", function()
@@ -266,13 +266,13 @@ describe("a stream", function()
       local stream <close> = assert(engine:events())
       assert.matches("open", tostring(stream))
     end
-    assert.is_true(gone:pop(10))
+    assert.is_true(gone:pop(120))
     assert(engine:events()):close()
-    assert.is_true(gone:pop(10))
+    assert.is_true(gone:pop(120))
     assert(engine:events())
     collectgarbage()
     collectgarbage()
-    assert.is_true(gone:pop(10))
+    assert.is_true(gone:pop(120))
   end)
 
   it("of an answer is not for writing", function()
@@ -322,7 +322,7 @@ describe("back-pressure", function()
       connection:write "0\r\n\r\n"
     end)
     local stream <close> = assert(connect(server):container_logs("x", { stdout = true }))
-    local at = stalled:pop(60)
+    local at = stalled:pop(120)
     assert.is_true(at < BOUND, at .. " bytes were taken off an engine that nobody read")
     local read = 0
     for piece in stream do read = read + #piece end
@@ -364,7 +364,7 @@ describe("back-pressure", function()
     while news:pop(0.3) do end -- until it asks for nothing more
     assert.is_true(asked < BOUND, asked .. " bytes of a body were asked for that nobody took")
     go:push(true)
-    assert.same({}, call:await(60))
+    assert.same({}, call:await(120))
     assert.equal(size, asked)
     assert.is_true(engine.taken > size)
   end)
@@ -383,13 +383,13 @@ describe("back-pressure", function()
     assert.is_nil(stream)
     assert.equal("timeout", err.kind)
     go:push(true)
-    assert.is_true(gone:pop(10))
+    assert.is_true(gone:pop(120))
     local call = dockrun.spawn(connect(server).image_load, connect(server), { body = body })
     assert.is_nil((call:await(0.1)))
     call:cancel "never mind"
     assert.equal("never mind", select(2, pcall(call.await, call)).message)
     go:push(true)
-    assert.is_true(gone:pop(10))
+    assert.is_true(gone:pop(120))
   end)
 end)
 
@@ -425,7 +425,7 @@ describe("a body that a function gives", function()
         return pieces[i]
       end })
       assert.same({}, (stream:read()))
-      assert.is_true(table.concat(pieces) == engine.bodies:pop(10))
+      assert.is_true(table.concat(pieces) == engine.bodies:pop(120))
     end)
   end
 
@@ -437,7 +437,7 @@ describe("a body that a function gives", function()
       left = left - 1
       return left >= 0 and (left % 2 == 0 and "z" or "") or nil
     end })
-    assert.equal(100000, #engine.bodies:pop(30))
+    assert.equal(100000, #engine.bodies:pop(120))
     assert.same({}, (stream:read()))
   end)
 
@@ -451,7 +451,7 @@ describe("a body that a function gives", function()
       end
     end) })
     assert.same({}, (stream:read()))
-    assert.equal("piece 1\npiece 2\npiece 3\n", engine.bodies:pop(10))
+    assert.equal("piece 1\npiece 2\npiece 3\n", engine.bodies:pop(120))
   end)
 
   for what, case in pairs {
@@ -479,7 +479,7 @@ describe("a body that a function gives", function()
       end)
       assert.is_false(ok)
       assert.matches(case[2], type(err) == "table" and err[1] or err, 1, true)
-      assert.is_true(gone:pop(10))
+      assert.is_true(gone:pop(120))
     end)
   end
 

@@ -31,8 +31,10 @@ end
 return job %q {
   type = "batch",
   group "g" {
-    task_of("writer", "echo 7 > /alloc/data/n.new; mv /alloc/data/n.new /alloc/data/n; touch /local/mine; sleep 2"),
-    task_of("reader", "while [ ! -e /alloc/data/n ]; do sleep 0.1; done; test ! -e /local/mine && test $(cat /alloc/data/n) = 7"),
+    task_of("writer", "echo 7 > /alloc/data/n.new; mv /alloc/data/n.new /alloc/data/n; touch /local/mine; " ..
+      "until test -e /alloc/read; do sleep 0.1; done"),
+    task_of("reader", "until test -e /alloc/data/n; do sleep 0.1; done; " ..
+      "test ! -e /local/mine && test $(cat /alloc/data/n) = 7; code=$?; touch /alloc/read; exit $code"),
   },
 }]]):format(jobs.unique "shared"))
     local codes = {}

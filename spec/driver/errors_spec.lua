@@ -1,6 +1,7 @@
 -- What can go wrong with a task, each on the real engine: a clear message, the right exit code, nothing left behind.
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
+local eventually = require "spec.eventually"
 local jobs = require "spec.jobs"
 local uv = require "luv"
 
@@ -244,7 +245,7 @@ describe("an engine that dies", function()
       name = jobs.unique "dies", image = address .. "/slow:1", command = "true",
     })
     local _ <close> = child.file
-    assert(stalled:pop(30), "the pull never got to its layer")
+    assert(stalled:pop(120), "the pull never got to its layer")
     e:kill()
     local result = child:wait()
     assert.equal(1, result.code)
@@ -261,16 +262,15 @@ describe("an engine that dies", function()
     local direct = assert(dockrun.connect { endpoint = e.endpoint })
     engines.image(e, "busybox:1")
     local child <close> = jobs.start(e.endpoint, jobs.text {
-      name = jobs.unique "back", image = "busybox:1", command = "trap 'exit 9' TERM; while :; do sleep 0.1; done",
+      name = jobs.unique "back", image = "busybox:1", command = "trap 'exit 9' TERM; touch /local/ready; while :; do sleep 0.1; done",
     })
     local _ <close> = child.file
-    local pid = assert(direct:container_inspect(child:event("started").container_id)).State.Pid
+    local started = child:event "started"
+    jobs.await_ready(started.alloc)
+    local pid = assert(direct:container_inspect(started.container_id)).State.Pid
     e:kill()
     assert(uv.kill(pid, "sigterm"))
-    for _ = 1, 500 do
-      if not uv.fs_stat(("/proc/%d/exe"):format(pid)) then break end
-      dockrun.sleep(0.02)
-    end
+    eventually("the task has ended", function() return not uv.fs_stat(("/proc/%d/exe"):format(pid)) end)
     e:restart()
     assert.equal(1, child:wait().code)
     assert.equal(9, child:event("exited").exit_code)

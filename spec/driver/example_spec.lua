@@ -136,7 +136,7 @@ describe("the documentation's example", function()
     assert(uv.fs_mkdir(temporary, 448))
     local child <close> = process.start({
       "run", "--json", "--endpoint", endpoint, "--state-dir", place .. "/state", path,
-    }, { env = { TMPDIR = temporary }, timeout = 60 })
+    }, { env = { TMPDIR = temporary } })
     local function event(wanted)
       child:wait_for(('"event":"%s"'):format(wanted))
       for line in child.stdout:gmatch "([^\n]+)\n" do

@@ -12,16 +12,19 @@ describe("a handle", function()
   before_each(function()
     name = jobs.unique "handle"
     local path, file = jobs.write(jobs.text { name = name, image = "busybox:1",
-      command = "trap 'exit 9' USR1; trap 'exit 4' TERM; while :; do sleep 0.05; done" })
+      command = "trap 'exit 9' USR1; trap 'exit 4' TERM; touch /local/ready; while :; do sleep 0.05; done" })
     local _ <close> = file
-    local told = process.run({ "run", "-d", "--json", "--endpoint", endpoint, "--state-dir", jobs.state_dir, path }, { timeout = 60 })
+    local told = process.run({ "run", "-d", "--json", "--endpoint", endpoint, "--state-dir", jobs.state_dir, path })
     for line in told.stdout:gmatch "[^\n]+" do
       local event = dockrun.json.decode(line)
-      if event.event == "started" then handle = event.message end
+      if event.event == "started" then
+        handle = event.message
+        jobs.await_ready(event.alloc)
+      end
     end
   end)
   after_each(function()
-    process.run({ "stop", "--purge", "--endpoint", endpoint, "--state-dir", jobs.state_dir, name }, { timeout = 60 })
+    process.run({ "stop", "--purge", "--endpoint", endpoint, "--state-dir", jobs.state_dir, name })
     assert.same({}, jobs.containers(engine, name))
   end)
 
@@ -32,18 +35,18 @@ describe("a handle", function()
     local result, err = task:wait(0.05)
     assert.is_nil(result)
     assert.equal("timeout", err.kind)
-    local waiting = dockrun.spawn(task.wait, task, 30)
+    local waiting = dockrun.spawn(task.wait, task, 120)
     assert(task:kill "SIGUSR1")
     assert.same({ exit_code = 9, oom = false }, waiting:await())
     assert.equal(9, task:wait().exit_code)
-    assert.equal(9, assert(driver:open(handle)):wait(30).exit_code)  -- it ended before it was opened
+    assert.equal(9, assert(driver:open(handle)):wait(120).exit_code)  -- it ended before it was opened
   end)
 
   it("ends it as it wants to be ended", function()
     local driver <close> = assert(dockrun.driver(engine))
     local task = assert(driver:open(handle))
-    assert(task:stop(20))
-    assert.equal(4, task:wait(30).exit_code)
+    assert(task:stop(120))
+    assert.equal(4, task:wait(120).exit_code)
   end)
 
   it("that is none, or whose container is gone, is an error that says so", function()

@@ -64,7 +64,7 @@ describe("dockrun run", function()
     child:kill "SIGINT"
     child:event "killing"
     child:kill "SIGINT"
-    assert.equal(130, child:wait(20).code)
+    assert.equal(130, child:wait().code)
     assert.same({}, jobs.containers(engine, name))
   end)
 

@@ -7,7 +7,7 @@ describe("the watch of an engine's containers", function()
   local function await(queue, action)
     local seen = {}
     repeat
-      local event = queue:pop(20)
+      local event = queue:pop(120)
       assert.truthy(event, ("no '%s' after %s"):format(action, table.concat(seen, " ")))
       seen[#seen + 1] = event.action
     until event.action == action

@@ -53,11 +53,15 @@ describe("a full disk", function()
     engines.image(e, "busybox:1")
     assert(uv.fs_mkdir(disk .. "/state", 448))
     local world <close> = worlds.new(e.endpoint, {
-      command = "sleep 3; exit 9", exit_code = 9, attempts = 0, state_dir = disk .. "/state",
+      command = "until test -e /local/end; do sleep 0.1; done; exit 9", exit_code = 9, attempts = 0, state_dir = disk .. "/state",
     })
     local child = world:start { "run", "--json", world.job_file }
+    local alloc = child:wait_for '"alloc":"([^"]+)"'
     child:wait_for '"event":"started"'
+    local path = ("%s/alloc/%s/task/local/end"):format(world.state_dir, alloc)
+    assert(io.open(path .. ".new", "w")):close()
     local filler = fill(disk)
+    assert(os.rename(path .. ".new", path))  -- which takes no room
     local result = child:wait()
     local events, by = worlds.events(result.stdout)
     assert.same({ 1, 9 }, { #by.exited, by.exited[1].exit_code }, result.stdout .. result.stderr)

@@ -12,8 +12,8 @@ describe("beside a task that runs on, a hook", function()
   setup(function()
     engine, endpoint = engines.ready()
     agent = agents.new(endpoint, {}, { hook_timeout = 1, hook_instructions = 20000000, hook_memory = 128, hook_seconds = 20 })
-    local job = agents.job { command = "trap 'exit 7' TERM; while :; do sleep 0.1; done",
-      task = [[check = { type = "lua", interval = "100ms", run = function() return true end },]] }
+    local job = agents.job { command = "trap 'exit 7' TERM; touch /local/ready; while :; do sleep 0.1; done",
+      task = [[kill_timeout = "2m", check = { type = "lua", interval = "100ms", run = function() return true end },]] }
     looks = 0
     job.groups[1].tasks[1].checks[1].run = function()
       looks = looks + 1
@@ -22,6 +22,7 @@ describe("beside a task that runs on, a hook", function()
     agent:submit(job)
     sibling = agent.tasks[1]
     while sibling.state ~= "healthy" do dockrun.sleep(0.02) end
+    jobs.await_ready(sibling.alloc_id)
   end)
 
   teardown(function()
@@ -36,7 +37,7 @@ describe("beside a task that runs on, a hook", function()
     agent.told = {}
     agent:submit(job)
     local task = agent.tasks[#agent.tasks]
-    task.coroutine:await(40)
+    task.coroutine:await(120)
     assert.is_true(task:ended(), "it never came to its end")
     assert.same({}, jobs.containers(engine, job.name))
     local by = {}
@@ -124,7 +125,7 @@ describe("beside a task that runs on, a hook", function()
       end)
     end)
     assert.equal("dead", task.state)
-    assert.equal("the child", ended:pop(5))
+    assert.equal("the child", ended:pop(120))
     run("create", function()
       dockrun.spawn(function()
         local _ <close> = setmetatable({}, { __close = function() ended:push "the loop" end })
@@ -181,7 +182,7 @@ describe("beside a task that runs on, a hook", function()
   it("was never noticed by the other task", function()
     agent.told = {}
     sibling:stop "the end"
-    sibling.coroutine:await(20)
+    sibling.coroutine:await(120)
     local exited
     for _, event in ipairs(agent.told) do
       if event.alloc == sibling.alloc_id and event.event == "exited" then exited = event end

@@ -2,6 +2,7 @@
 local agents = require "spec.agents"
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
+local eventually = require "spec.eventually"
 local jobs = require "spec.jobs"
 
 describe("a hook that", function()
@@ -9,14 +10,20 @@ describe("a hook that", function()
 
   setup(function() engine, endpoint = engines.ready() end)
 
-  -- Runs a job to its end under hooks of the host; `stop`: it is stopped once it runs. Gives the events by name.
-  local function run(hooks, fields, stop)
+  -- Runs a job to its end under hooks of the host. Gives the events by name. `meanwhile`: true to stop the job once it
+  -- runs (and has made /local/ready, if it does that), or the event at which its gate "end" opens.
+  local function run(hooks, fields, meanwhile)
     local agent <close> = agents.new(endpoint, hooks)
     local job = agents.job(fields or {})
     agent:submit(job)
-    if stop then
-      while not agent.tasks[1].watching do dockrun.sleep(0.02) end
+    local task = agent.tasks[1]
+    if meanwhile == true then
+      while not task.watching do dockrun.sleep(0.02) end
+      if fields.command:find "/local/ready" then jobs.await_ready(task.alloc_id) end
       agent:stop "the spec"
+    elseif meanwhile then
+      eventually(meanwhile, function() return agents.names(agent.told):find(meanwhile, 1, true) end)
+      jobs.open(task.alloc_id, "end")
     end
     local ok = agent:wait()
     assert.same({}, jobs.containers(engine, job.name))
@@ -51,8 +58,8 @@ describe("a hook that", function()
 
   for _, name in ipairs { "started", "healthy", "exited", "cleanup" } do
     it(("says no at '%s' is heard, and changes nothing"):format(name), function()
-      local by, ok = run({ [name] = no }, { command = "sleep 0.5",
-        task = [[check = { type = "lua", interval = "50ms", run = function() return true end },]] })
+      local by, ok = run({ [name] = no }, { command = jobs.gate "end",
+        task = [[check = { type = "lua", interval = "50ms", run = function() return true end },]] }, "healthy")
       assert.is_true(ok)
       assert.equal(("hook '%s' (host) said no: not on a Friday"):format(name), by.hook_failed.message)
       assert.same({ 0, true }, { by.exited.exit_code, by.removed ~= nil })
@@ -71,9 +78,9 @@ describe("a hook that", function()
 
   it("says no at 'unhealthy', 'oom' or 'failed' is heard, and changes nothing", function()
     local by = run({ unhealthy = no, oom = no, failed = no }, {
-      command = "(x=a; while :; do x=$x$x; done); sleep 1; exit 5", resources = "memory = 8",
+      command = ("(x=a; while :; do x=$x$x; done); %s; exit 5"):format(jobs.gate "end"), resources = "memory = 8",
       task = [[check = { type = "lua", interval = "50ms", run = function() return false end },]],
-    })
+    }, "oom")
     assert.equal(5, by.exited.exit_code)
     assert.equal("hook 'failed' (host) said no: not on a Friday", by.hook_failed.message)
     assert.equal("exit code 5; the kernel killed a process of it: out of memory", by.failed.message)
@@ -225,8 +232,8 @@ describe("a hook that", function()
   end)
 
   it("changes how a task is killed decides the signal and the time", function()
-    local by = run({ kill = function(_, how) how.signal, how.timeout = "SIGUSR1", 9 end },
-      { command = "trap 'exit 8' USR1; trap '' TERM; while :; do sleep 0.1; done" }, true)
+    local by = run({ kill = function(_, how) how.signal, how.timeout = "SIGUSR1", 120 end },
+      { command = "trap 'exit 8' USR1; trap '' TERM; touch /local/ready; while :; do sleep 0.1; done" }, true)
     assert.equal(8, by.exited.exit_code)
     by = run({ kill = function(_, how) how.signal, how.timeout = "SIGUSR1", 0.3 end },
       { command = "trap '' USR1; while :; do sleep 0.1; done" }, true)
@@ -281,7 +288,7 @@ describe("a hook that", function()
 
   it("leaves at 'kill' what nobody can use is told, and the task is stopped as its job wants", function()
     local by = run({ kill = function(_, how) how.signal, how.timeout = 15, "long" end },
-      { command = "trap 'exit 6' TERM; while :; do sleep 0.1; done" }, true)
+      { command = "trap 'exit 6' TERM; touch /local/ready; while :; do sleep 0.1; done", task = [[kill_timeout = "2m",]] }, true)
     assert.matches("signal must be a signal's name, not 15", by.hook_failed.message, 1, true)
     assert.equal(6, by.exited.exit_code)
   end)

@@ -21,9 +21,9 @@ describe("a task's health", function()
     fields.resources = fields.resources or [[memory = 32, network = { dynamic_ports = { 8080 } }]]
     local child <close> = jobs.start(shared.endpoint, jobs.text(fields))
     local _ <close> = child.file
-    for _, event in ipairs { ... } do child:event(event, 15) end
+    for _, event in ipairs { ... } do child:event(event) end
     child:kill "SIGINT"
-    child:wait(20)
+    child:wait()
     assert.same({}, jobs.containers(engine, fields.name))
     local by, told = {}, {}
     for _, event in ipairs(child:events()) do

@@ -22,7 +22,7 @@ describe("ports of many processes", function()
       for _, one in ipairs(mappings) do print(one.host_port) end
       print "done"
       require("dockrun").sleep(600)
-    ]], states.dir, "a-" .. number, tostring(first), tostring(EACH) }, { timeout = 90 })
+    ]], states.dir, "a-" .. number, tostring(first), tostring(EACH) })
   end
 
   it("are never the same, though all ask at once and half of them died", function()

@@ -21,17 +21,18 @@ describe("a task", function()
     return result
   end
 
-  -- Starts a job, and stops it once it has said `event`; `hooks` is an operator's file.
+  -- Starts a job, and stops it once it has said `event`, and has made /local/ready if it does that; `hooks` is an operator's file.
   local function stop_at(event, fields, hooks)
     fields.name, fields.image = jobs.unique "stop", fields.image or "busybox:1"
     local path, file
     if hooks then path, file = jobs.write(hooks) end
     local _ <close> = file
-    local child <close> = jobs.start(endpoint, jobs.text(fields), hooks and { "--hooks", path } or nil)
+    local child <close> = jobs.start(endpoint, jobs.text(fields), hooks and { "--hooks", path, "--set", "hook_timeout=900" } or nil)
     local _ <close> = child.file
-    child:event(event)
+    local alloc = child:event(event).alloc
+    if fields.command:find "/local/ready" then jobs.await_ready(alloc) end
     child:kill "SIGINT"
-    local result = child:wait(20)
+    local result = child:wait()
     assert.equal(130, result.code, child.stderr)
     assert.same({}, jobs.containers(engine, fields.name))
     return names(child:events()), child:events()
@@ -81,22 +82,22 @@ describe("a task", function()
     local hook, expected = table.unpack(case)
     it(("is stopped in its hook '%s', and leaves nothing"):format(hook), function()
       local told = stop_at(hook == "created" and "created" or expected:match "%a+$", { command = "sleep 600" },
-        ("return { %s = function() require('dockrun').sleep(20) end }"):format(hook))
+        ("return { %s = function() require('dockrun').sleep(900) end }"):format(hook))
       assert.equal(expected, told)
     end)
   end
 
   it("is stopped in its hook 'started'", function()
     local told = stop_at("started", { command = "trap 'exit 0' TERM; sleep 600 & wait" },
-      "return { started = function() require('dockrun').sleep(20) end }")
+      "return { started = function() require('dockrun').sleep(900) end }")
     assert.truthy(told:find("killing.*exited"), told)
     assert.truthy(told:find "removed$", told)
   end)
 
   it("waits out its shutdown_delay, gets its kill_signal, and SIGKILL after kill_timeout", function()
     local _, events = stop_at("started", {
-      command = "trap 'echo got it; exit 9' USR1; while :; do sleep 0.1; done",
-      task = [[shutdown_delay = "300ms", kill_signal = "SIGUSR1",]],
+      command = "trap 'echo got it; exit 9' USR1; touch /local/ready; while :; do sleep 0.1; done",
+      task = [[shutdown_delay = "300ms", kill_signal = "SIGUSR1", kill_timeout = "2m",]],
     })
     local at = {}
     for _, event in ipairs(events) do at[event.event] = event end
@@ -152,7 +153,7 @@ describe("a task", function()
     child:kill "SIGINT"
     child:event "killing"
     child:kill "SIGINT"
-    assert.equal(130, child:wait(10).code)
+    assert.equal(130, child:wait().code)
     assert.same({}, jobs.containers(engine, name))
   end)
 
@@ -167,7 +168,12 @@ describe("a task", function()
   end)
 
   it("of which a child alone was killed for its memory tells so while it runs on", function()
-    local result = run { command = "(x=a; while :; do x=$x$x; done); sleep 2; exit 3", resources = "memory = 8" }
+    local name = jobs.unique "child"
+    local child <close> = jobs.start(endpoint, jobs.text { name = name, image = "busybox:1", resources = "memory = 8",
+      command = ("(x=a; while :; do x=$x$x; done); %s; exit 3"):format(jobs.gate "end") })
+    local _ <close> = child.file
+    jobs.open(child:event("oom").alloc, "end")
+    local result = jobs.finish(child)
     assert.is_true(result.by.oom.oom)
     assert.equal(3, result.by.exited.exit_code)
   end)

@@ -1,5 +1,4 @@
 -- The tasks of a group beside each other, on a real engine.
-local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"
 
@@ -29,9 +28,13 @@ describe("the tasks of a group", function()
     return list
   end
 
-  local function run(tasks)
+  -- Runs them to their end. `opens` are { task, event, gate } in the order in which they come: what opens which gate.
+  local function run(tasks, opens)
     local name = jobs.unique "group"
-    local result = jobs.run(endpoint, text(name, tasks))
+    local child <close> = jobs.start(endpoint, text(name, tasks))
+    local _ <close> = child.file
+    for _, one in ipairs(opens or {}) do jobs.open(child:next_event(one[2], one[1]).alloc, one[3]) end
+    local result = jobs.finish(child)
     assert.same({}, jobs.containers(engine, name))
     return order(result.events), result
   end
@@ -52,16 +55,17 @@ describe("the tasks of a group", function()
     end
   end
 
+  local gate = jobs.gate
   local SLEEPS, PRESTART = "exec sleep 600", [[lifecycle = { hook = "prestart" },]]
 
   it("run prestart, main, poststart and poststop tasks in their turn, and end the sidecars last", function()
-    local list, result = run {
+    local list, result = run({
       { "tidy", "true", [[lifecycle = { hook = "poststop" },]] },
       { "after", "true", [[lifecycle = { hook = "poststart" },]] },
-      { "main", "sleep 1" },
+      { "main", gate "end" },
       { "proxy", SLEEPS, [[lifecycle = { hook = "prestart", sidecar = true },]] },
-      { "before", "sleep 0.3", PRESTART },
-    }
+      { "before", "true", PRESTART },
+    }, { { "after", "started", "end" } })
     assert_order(list, "before started", "before exited", "main started", "after started", "main exited", "tidy started", "tidy exited")
     assert_order(list, "proxy started", "main started", "main exited", "proxy killing", "proxy exited")
     assert.equal(0, result.code)
@@ -77,25 +81,25 @@ describe("the tasks of a group", function()
   end)
 
   it("end with their leader", function()
-    local list, result = run { { "leads", "sleep 0.5", "leader = true," }, { "follows", SLEEPS } }
+    local list, result = run({ { "leads", gate "end", "leader = true," }, { "follows", SLEEPS } }, { { "follows", "started", "end" } })
     assert_order(list, "leads exited", "follows killing", "follows exited")
     assert.equal(0, result.code)
   end)
 
   it("end with one that failed", function()
-    local list, result = run { { "fails", "sleep 0.5; exit 2" }, { "other", SLEEPS } }
+    local list, result = run({ { "fails", gate "end" .. "; exit 2" }, { "other", SLEEPS } }, { { "other", "started", "end" } })
     assert_order(list, "fails exited", "other killing", "other exited")
     assert.equal(1, result.code)
   end)
 
   it("wait for each other by depends_on: started, healthy, completed", function()
-    local list, result = run {
+    local list, result = run({
       { "last", "true", [[depends_on = { healthy = "healthy", done = "completed", up = "started" },]] },
-      { "healthy", "sleep 0.6; touch /tmp/ok; sleep 2",
+      { "healthy", ("%s; touch /tmp/ok; %s"):format(gate "ok", gate "end"),
         [[check = { type = "exec", command = "test", args = { "-e", "/tmp/ok" }, interval = "100ms" },]] },
-      { "done", "sleep 0.5" },
-      { "up", "sleep 2" },
-    }
+      { "done", gate "done" },
+      { "up", gate "end" },
+    }, { { "healthy", "started", "done" }, { "done", "exited", "ok" }, { "last", "started", "end" } })
     assert_order(list, "healthy started", "done exited", "last started")
     local healthy, last
     for _, event in ipairs(result.events) do
@@ -120,15 +124,9 @@ describe("the tasks of a group", function()
       { "tidy", "true", [[lifecycle = { hook = "poststop" },]] },
     }))
     local _ <close> = child.file
-    local running, deadline = 0, dockrun.now() + 60
-    while running < 3 do
-      assert(not child.result and dockrun.now() < deadline, child.stdout .. child.stderr)
-      dockrun.sleep(0.05)
-      running = 0
-      for _, event in ipairs(child:events()) do running = running + (event.event == "started" and 1 or 0) end
-    end
+    for _ = 1, 3 do child:next_event "started" end
     child:kill "SIGINT"
-    assert.equal(130, child:wait(20).code)
+    assert.equal(130, child:wait().code)
     assert_order(order(child:events()),
       "leads killing", "leads exited", "follows killing", "follows exited", "proxy killing", "proxy exited")
     assert_order(order(child:events()), "follows exited", "tidy started", "tidy exited")
@@ -172,23 +170,20 @@ describe("the tasks of a group", function()
   end)
 
   it("keep a poststart sidecar until the main tasks ended, and one that ends by itself is begun anew", function()
-    local name = jobs.unique "group"
-    local job = text(name, {
-      { "main", "while ! test -e /alloc/again; do sleep 0.05; done; sleep 0.5" },
-      { "proxy", "test -e /local/ran && touch /alloc/again && exec sleep 600; touch /local/ran",
+    local list, result = run({
+      { "main", gate "end" },
+      { "proxy", "test -e /local/ran && exec sleep 600; touch /local/ran",
         [[lifecycle = { hook = "poststart", sidecar = true }, restart = { attempts = 3, delay = "50ms" },]] },
-    })
-    local result = jobs.run(endpoint, job)
-    local list = order(result.events)
+    }, { { "proxy", "restarting", "restarting" }, { "proxy", "started", "end" } })
     assert_order(list, "main started", "proxy started", "proxy exited", "main exited", "proxy killing")
     assert.equal(0, result.code)
   end)
 
   it("end a leader's sidecars after its followers", function()
-    local list, result = run {
-      { "leads", "sleep 0.7", "leader = true," }, { "follows", "trap 'sleep 0.3; exit 0' TERM; while :; do sleep 0.1; done" },
+    local list, result = run({
+      { "leads", gate "end", "leader = true," }, { "follows", "trap 'sleep 0.3; exit 0' TERM; while :; do sleep 0.1; done" },
       { "proxy", SLEEPS, [[lifecycle = { hook = "prestart", sidecar = true },]] },
-    }
+    }, { { "follows", "started", "end" } })
     assert_order(list, "leads exited", "follows killing", "follows exited", "proxy killing", "proxy exited")
     assert.equal(0, result.code)
   end)

@@ -23,7 +23,7 @@ describe("a stop", function()
       exited = function(task, result) exits[task.alloc.index] = result.exit_code end,
     })
     local job = agents.job { group = "count = 12,", command = "trap 'exit 7' TERM; touch /local/ready; while :; do sleep 0.1; done" }
-    job.groups[1].tasks[1].kill_timeout = 20  -- twelve shells that hear at once need their time on a busy host
+    job.groups[1].tasks[1].kill_timeout = 120  -- twelve shells that hear at once need their time on a busy host
     for i = 0, 11 do going[i] = dockrun.queue() end
     agent:submit(job)
     local stops = {}
@@ -89,15 +89,16 @@ describe("a stop", function()
     agent:submit(job)
     while count(agent.told, "pulling") == 0 do dockrun.sleep(0.02) end
     local first, second = dockrun.spawn(agent.stop, agent, "one"), dockrun.spawn(agent.stop, agent, "two")
-    first:await(10)
-    second:await(10)
+    first:await(120)
+    second:await(120)
     assert.same({ "done", "done", "dead" }, { first:status(), second:status(), agent.tasks[1].state })
     assert.equal("received setup pulling", agents.names(agent.told))
   end)
 
   it("that comes with another, from whomever, is one stop", function()
     local agent <close> = agents.new(endpoint)
-    local job = agents.job { command = "trap 'exit 7' TERM; touch /local/ready; while :; do sleep 0.1; done" }
+    local job = agents.job { task = [[kill_timeout = "2m",]],
+      command = "trap 'exit 7' TERM; touch /local/ready; while :; do sleep 0.1; done" }
     agent:submit(job)
     local task = agent.tasks[1]
     while not task.watching or not uv.fs_stat(task.context.dirs.task .. "/ready") do dockrun.sleep(0.02) end
@@ -120,10 +121,10 @@ describe("a stop", function()
     local one <close> = process.start(words)
     local two <close> = process.start(words)
     child:kill "SIGINT"
-    local ended = child:wait(20)
+    local ended = child:wait()
     assert.is_true(ended.code == 130 or ended.code == 0, child.stderr)
     for _, stop in ipairs { one, two } do
-      local result = stop:wait(20)
+      local result = stop:wait()
       assert.is_true(result.code == 0 or result.stderr:find "no job" ~= nil, result.stderr)
     end
     assert.equal(1, count(child:events(), "killing"))
@@ -139,7 +140,7 @@ describe("a stop", function()
     local stop = dockrun.spawn(task.stop, task)
     while task.state ~= "stopping" do dockrun.sleep(0.02) end
     assert(io.open(task.context.dirs.task .. "/go", "w")):close()
-    stop:await(20)
+    stop:await(120)
     agent:wait()
     assert.same({ 3, false }, { task.result.exit_code, asked })
   end)
@@ -170,7 +171,7 @@ describe("a stop", function()
       child:kill "SIGINT"
       child:wait_for(case.hooks and "it hangs" or "killing")
       child:kill "SIGINT"
-      assert.equal(130, child:wait(25).code)
+      assert.equal(130, child:wait().code)
       assert.same({}, jobs.containers(engine, name))
     end)
   end
@@ -187,7 +188,7 @@ describe("a stop", function()
       agent:submit(job)
       while count(agent.told, fields.until_) == 0 do dockrun.sleep(0.02) end
       local killing = dockrun.spawn(agent.kill, agent)
-      killing:await(15)
+      killing:await(120)
       assert.same({ "done", "dead" }, { killing:status(), agent.tasks[1].state })
       assert.same({}, jobs.containers(engine, job.name))
     end

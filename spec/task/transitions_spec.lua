@@ -185,7 +185,7 @@ describe("the state machine of a task", function()
       end
     end
     assert(apply.run(first, job))
-    local task = left:pop(20)
+    local task = left:pop(120)
     if between then between(task) end
     way = {}
     local agent = new_agent()
