@@ -160,7 +160,7 @@ describe("a path of a job", function()
     local body = assert(driver.body {
       job = { name = "j" }, group = { name = "g", tasks = tasks or {} }, alloc = { id = "a110c", index = 0 }, ports = {}, env = {},
       dirs = dirs.of(base .. "/state", "a110c", task),
-      task = { name = task, config = config, resources = { cpu = 100, memory = 32 } },
+      task = { name = task, config = config, kill_timeout = 5, resources = { cpu = 100, memory = 32 } },
     })
     local list = {}
     for _, one in ipairs(body.HostConfig.Mounts) do
@@ -189,6 +189,25 @@ describe("a path of a job", function()
     }, bound(web, "web", tasks))
   end)
 
+  it("is also where a task mounts something in what it binds: no other task can put a link there", function()
+    put(of.task .. "/f", "text")
+    local web = { image = "x", network_mode = "bridge", volumes = { "local/f:/alloc/sub/f", "../alloc/data:/data" },
+      mount = { { type = "tmpfs", target = "/data/tmp" }, { type = "volume", target = "/local/v" } } }
+    local data, f, tmp = "/.places/2/alloc/data", "/.places/3/alloc/sub/f", "/.places/3/alloc/data/tmp"
+    assert.same({
+      ["/alloc"] = "/alloc", ["/alloc/sub"] = "/.places/2/alloc/sub", ["/alloc/sub/f"] = f, ["/alloc/data"] = data,
+      ["/alloc/data/tmp"] = tmp, ["/local"] = "/other/local",
+    }, bound({ image = "x", network_mode = "bridge" }, "other", { { name = "web", config = web } }))
+    assert.same({ "file", "directory" }, { uv.fs_lstat(of.root .. f).type, uv.fs_lstat(of.root .. tmp).type })
+    assert.same({
+      ["/alloc"] = "/alloc", ["/alloc/sub"] = "/.places/2/alloc/sub", ["/alloc/sub/f"] = "/.places/3/web/local/f",
+      ["/alloc/data"] = data, ["/alloc/data/tmp"] = tmp, ["/data"] = data, ["/local"] = "/web/local",
+      ["/local/f"] = "/.places/3/web/local/f",
+    }, bound(web, "web"))
+    assert.equal("directory", uv.fs_lstat(of.root .. "/.places/3/web/local/v").type)
+    assert.equal("file", uv.fs_lstat(of.root .. "/.places/2/alloc/sub/f").type)
+  end)
+
   it("is not bound at its place in a task that ends before the others begin, nor if that has something else there", function()
     local web = { image = "x", network_mode = "bridge", volumes = { "../alloc/data/x:/x" } }
     local other = { image = "x", network_mode = "bridge" }
@@ -196,7 +215,7 @@ describe("a path of a job", function()
     local body = assert(driver.body {
       job = { name = "j" }, group = { name = "g", tasks = { { name = "web", config = web }, first } }, ports = {}, env = {},
       alloc = { id = "a110c", index = 0 }, dirs = dirs.of(base .. "/state", "a110c", "other"),
-      task = { name = "other", config = other, lifecycle = first.lifecycle, resources = { cpu = 100, memory = 32 } },
+      task = { name = "other", config = other, lifecycle = first.lifecycle, kill_timeout = 5, resources = { cpu = 100, memory = 32 } },
     })
     assert.equal(3, #body.HostConfig.Mounts)
     local own = { image = "x", network_mode = "bridge", volumes = { "local:/a", "local/b:/a/b", "local/c:/c" },
@@ -214,7 +233,7 @@ describe("a path of a job", function()
     local body = assert(driver.body({
       job = { name = "j" }, group = { name = "g" }, alloc = { id = "a110c", index = 0 }, ports = {}, env = {}, dirs = of,
       task = { name = "web", config = { image = "x", network_mode = "bridge", volumes = { "local:/a", "local:/b:ro" } },
-        resources = { cpu = 100, memory = 32 } },
+        kill_timeout = 5, resources = { cpu = 100, memory = 32 } },
     }, set))
     assert.same({
       of.alloc .. ":/alloc:z", of.task .. ":/local:z", of.task .. ":/a:z", of.task .. ":/b:ro,z",
@@ -225,7 +244,7 @@ describe("a path of a job", function()
     local body, err = driver.body {
       job = { name = "j" }, group = { name = "g" }, alloc = { id = "a110c", index = 0 }, ports = {}, env = {},
       task = { name = "web", config = { image = "x", network_mode = "bridge", volumes = { "local:/a" } },
-        resources = { cpu = 100, memory = 32 } },
+        kill_timeout = 5, resources = { cpu = 100, memory = 32 } },
     }
     assert.is_nil(body)
     assert.truthy(tostring(err):find("config.volumes[1]", 1, true), tostring(err))

@@ -117,7 +117,7 @@ describe("a file that a job names", function()
     return driver.body({
       job = { name = "j" }, group = { name = "g" }, alloc = { id = "a110c", index = 0 }, ports = {}, env = {}, dirs = of,
       task = { name = "web", config = { image = "x", network_mode = "bridge", security_opt = { profile } },
-        resources = { cpu = 100, memory = 32 } },
+        kill_timeout = 5, resources = { cpu = 100, memory = 32 } },
     }, set)
   end
 

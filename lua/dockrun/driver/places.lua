@@ -125,14 +125,14 @@ function Places:absorb(entry, store)
 end
 
 -- What a place begins with. nil, err if a link is there.
-function Places:begin(entry, store)
+function Places:begin(entry, store, wanted)
   local root = self.root
   local ok, err = true, nil
   for at in store:gmatch "()/" do
     if ok then ok, err = root:make_directory(store:sub(1, at - 1), HIDDEN) end
   end
   local kind = ok and root:kind(entry)
-  if kind == "nothing" then return root:make_directory(store, ANY) end
+  if kind == "nothing" then return root["make_" .. wanted](root, store, ANY) end
   if ok and kind ~= "link" then ok, err = root:rename(entry, store) end
   if not ok then return nil, err end
   if kind ~= "link" and root:kind(store) ~= "link" then return true end
@@ -149,25 +149,24 @@ function Places:make_mountpoint(entry, store)
     local ok, err = root:remove(entry, STEPS)
     if not ok then return nil, err end
   end
-  if wanted == "directory" then return root:make_directory(entry, ANY) end
-  return root:make_file(entry, ANY)
+  return root["make_" .. wanted](root, entry, ANY)
 end
 
-function Places:make_one(place)
+function Places:make_one(place, kind)
   local parent, name = above(place)
   local entry, store = self:at(parent) .. "/" .. name, self:at(place)
   if self.known[place] then
     self:absorb(entry, store)
   else
-    local ok, err = self:begin(entry, store)
+    local ok, err = self:begin(entry, store, kind)
     if not ok then return nil, err end
     self.known[place] = true
   end
   return self:make_mountpoint(entry, store)
 end
 
--- Makes a path below the root a place, with all above it. `path` is what the job calls it.
-function Places:make_inner(inner, path)
+-- Makes a path below the root a place, with all above it. `path` is what the job calls it; a new one is of this kind.
+function Places:make_inner(inner, path, kind)
   local place = self:follow(inner)
   if not place or not (within(place, "alloc") or within(place, self.home)) then return outside(path) end
   local chain, one = {}, place
@@ -176,7 +175,7 @@ function Places:make_inner(inner, path)
     one = above(one)
   end
   for _, each in ipairs(chain) do
-    local ok, err = self:make_one(each)
+    local ok, err = self:make_one(each, each == place and kind or "directory")
     if err == "a link" then return outside(path) end
     if not ok then return nil, runtime.error("invalid", ("cannot bind %s: %s"):format(path, err)) end
   end
@@ -196,19 +195,68 @@ local function is_finite_prestart(task)
   return task.lifecycle and task.lifecycle.hook == "prestart" and not task.lifecycle.sidecar
 end
 
---- Makes those that other tasks of the group name in what all share, so that a task sees them where they do. What a task
---- leaves that ends before they begin may be a file yet, so it has them as they were.
+-- Whether a file or a directory is to be mounted somewhere.
+function Places:kind_of(of, source)
+  if not source then return "directory" end
+  if files.is_own(of, source) then return self.root:kind(self:locate(files.inner(of, source))) == "file" and "file" or "directory" end
+  local stat = source:sub(1, 1) == "/" and uv.fs_stat(source)
+  return stat and stat.type ~= "directory" and "file" or "directory"
+end
+
+--- Where a task has something mounted in what it binds: these are places too, so that the engine finds its mountpoints.
+---@param of AllocDirs
+---@param mounts { source?: string, target: string }[]
+---@return { inner: string, source?: string, target: string }[]
+local function mountpoints(of, mounts)
+  local views, found = { { inner = "alloc", target = "/alloc" }, { inner = files.inner(of, of.task), target = "/local" } }, {}
+  for _, mount in ipairs(mounts) do
+    if mount.source and files.is_own(of, mount.source) then
+      views[#views + 1] = { inner = files.inner(of, mount.source), target = files.clean(mount.target) }
+    end
+  end
+  for _, mount in ipairs(mounts) do
+    local target, nearest = files.clean(mount.target), nil
+    for _, view in ipairs(views) do
+      local is_in = target ~= view.target and within(target, view.target)
+      if is_in and (not nearest or #view.target > #nearest.target) then nearest = view end
+    end
+    if nearest then
+      local rest = target:sub(#nearest.target + (nearest.target == "/" and 0 or 1))
+      found[#found + 1] = { inner = nearest.inner .. rest, source = mount.source, target = target }
+    end
+  end
+  return found
+end
+
+--- Makes the mountpoints of a task.
+---@param mounts { source?: string, target: string }[]  of the task; source: a path
+---@return true? ok
+---@return table? err  kind "invalid"
+function Places:make_mountpoints(mounts)
+  for _, one in ipairs(mountpoints(self.of, mounts)) do
+    local ok, err = self:make_inner(one.inner, one.target, self:kind_of(self.of, one.source))
+    if not ok then return nil, err end
+  end
+  return true
+end
+
+--- Makes what other tasks of the group bind and mount in what all share, so that a task sees it where they do. What a
+--- task leaves that ends before they begin may be a file yet, so it has them as they were.
 ---@param task table
 ---@param group table
----@param sources fun(task: table): string[]  the paths that a task binds
-function Places:make_shared(task, group, sources)
+---@param mounts_of fun(task: table): { source?: string, target: string }[]
+function Places:make_shared(task, group, mounts_of)
+  -- What is wrong with one its own task tells.
+  local function make(inner, kind)
+    if within(inner, "alloc") and not inner:find("${", 1, true) then self:make_inner(inner, inner, kind) end
+  end
   for _, other in ipairs(group.tasks or {}) do
     local beside = other.name ~= task.name and (is_finite_prestart(other) or not is_finite_prestart(task))
-    for _, path in ipairs(beside and sources(other) or {}) do
-      local theirs = dirs.of_task(self.of, other.name)
-      local shared = not path:find("${", 1, true) and files.is_own(theirs, path) and files.inner(theirs, path)
-      if shared and within(shared, "alloc") then self:make_inner(shared, path) end  -- its own task tells what is wrong
+    local of, mounts = dirs.of_task(self.of, other.name), beside and mounts_of(other) or {}
+    for _, mount in ipairs(mounts) do
+      if mount.source and files.is_own(of, mount.source) then make(files.inner(of, mount.source)) end
     end
+    for _, one in ipairs(mountpoints(of, mounts)) do make(one.inner, self:kind_of(of, one.source)) end
   end
 end
 

@@ -24,15 +24,15 @@ local function source_of(path, context, options, places)
   return invalid("'%s' is relative to the task's directory, and with an engine on another host there is none", path)
 end
 
--- The paths that a task binds.
-local function sources(task)
+-- What a task mounts: the paths that it binds, and the targets of all else.
+local function mounts_of(task)
   local config, list = task.config, {}
-  for _, text in ipairs(not config.volume_driver and config.volumes or {}) do
+  for _, text in ipairs(config.volumes or {}) do
     local volume = job_storage.parse(text)
-    list[#list + 1] = volume and volume.source
+    list[#list + 1] = volume and { source = not config.volume_driver and volume.source or nil, target = volume.target }
   end
   for _, mount in ipairs(config.mount or {}) do
-    if mount.type == "bind" then list[#list + 1] = mount.source end
+    list[#list + 1] = { source = mount.type == "bind" and mount.source or nil, target = mount.target }
   end
   return list
 end
@@ -136,10 +136,11 @@ function M.apply(host, context, options)
   if problem then return nil, problem end
   host.Binds, host.Mounts = json.array {}, json.array {}
   local wanted = { taken = {} }
-  if places then places:make_shared(context.task, context.group, sources) end
+  if places then places:make_shared(context.task, context.group, mounts_of) end
   add_own(wanted, host, context, label)
   local ok, err = add_volumes(wanted, host, context, options, label, places)
   if ok then ok, err = add_mounts(wanted, host, context, options, places) end
+  if ok and places then ok, err = places:make_mountpoints(mounts_of(context.task)) end
   if ok then put_all(wanted, places) end
   return ok, err
 end
