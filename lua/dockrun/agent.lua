@@ -127,14 +127,24 @@ local function uuid()
   return (("%02x"):rep(16):format(table.unpack(bytes)):gsub("^(%x%x%x%x%x%x%x%x)(%x%x%x%x)(%x%x%x%x)(%x%x%x%x)", "%1-%2-%3-%4-"))
 end
 
+-- The images that a job is known to want. They are in use until it has ended.
+local function images_of(job)
+  local list = json.array {}
+  for _, group in ipairs(job.groups or {}) do
+    for _, task in ipairs(group.count > 0 and group.tasks or {}) do list[#list + 1] = image.planned(task.config.image) end
+  end
+  return list
+end
+
 --- Writes a job down, before anything of it is started.
 ---@param job table
 ---@param source? JobSource  what it was read from
 ---@return true? ok
 ---@return table? err
 function Agent:record(job, source)
+  local definition = { name = job.name, type = job.type, meta = job.meta, images = images_of(job) }
   return self.state:put_job {
-    name = job.name, definition = tree.copy { name = job.name, type = job.type, meta = job.meta }, status = "running",
+    name = job.name, definition = tree.copy(definition), status = "running",
     endpoint = self.engine:endpoint(), source = source,
   }
 end
@@ -197,23 +207,30 @@ function Agent:start(job, group, index, opts)
   return alloc
 end
 
+--- Writes down that a job has ended, if all that this process runs of it has. While the job is being changed it has not:
+--- between an allocation and its successor nothing of it runs.
+---@param name string
+function Agent:note_end(name)
+  local count, failed = 0, false
+  for _, task in ipairs(self.tasks) do
+    if task.job == name then
+      if not task:ended() then return end
+      count, failed = count + 1, failed or task.state == "failed"
+    end
+  end
+  if count == 0 or self.changes[name] then return end
+  local _, err = self.state:set_job_status(name, failed and "failed" or "dead")
+  if err then self:warn(err) end
+end
+
 --- An allocation's last task has ended.
 ---@param alloc Alloc
 function Agent:alloc_ended(alloc)
-  local _, err
   if alloc.replaced then
-    _, err = self.state:remove_alloc(alloc.id)
+    local _, err = self.state:remove_alloc(alloc.id)
     if err then self:warn(err) end
   end
-  local failed = false
-  for _, task in ipairs(self.tasks) do
-    if task.job == alloc.job then
-      if not task:ended() then return end
-      failed = failed or task.state == "failed"
-    end
-  end
-  _, err = self.state:set_job_status(alloc.job, failed and "failed" or "dead")
-  if err then self:warn(err) end
+  self:note_end(alloc.job)
 end
 
 --- What the engine would not do for a job, a sentence each.

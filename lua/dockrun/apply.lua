@@ -268,7 +268,10 @@ end
 function M.run(agent, job, source, dockrun)
   local bringing <close> = runtime.spawn(internal.call, bring, agent, job, source, dockrun)
   agent.changes[job.name] = bringing
-  local _ <close> = setmetatable({}, { __close = function() agent.changes[job.name] = nil end })
+  local _ <close> = setmetatable({}, { __close = function()
+    agent.changes[job.name] = nil
+    agent:note_end(job.name)
+  end })
   local answer = table.pack(pcall(bringing.await, bringing))
   if answer[1] then return table.unpack(answer, 2, answer.n) end
   local err = answer[2]
@@ -347,8 +350,10 @@ function M.stop(agent, name, reason)
   ok, err = adopt_all(agent, name, records)
   if not ok then return nil, err end
   agent:stop_job(name, reason)
+  ok, err = note_end(agent, name)  -- first: until then its images are in use
+  if not ok then return nil, err end
   removal.images(agent.images, agent.emitter, records, agent.options)
-  return note_end(agent, name)
+  return true
 end
 
 --- Ends what the agent runs, and what of a job it has not taken over yet, at once.

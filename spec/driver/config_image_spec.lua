@@ -3,6 +3,7 @@ local dockrun = require "dockrun"
 local driver = require "dockrun.driver.docker"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"
+local process = require "spec.process"
 local uv = require "luv"
 
 describe("a task's image", function()
@@ -29,6 +30,69 @@ describe("a task's image", function()
   end
 
   local function label_of(reference) return assert(engine:image_inspect(reference)).Config.Labels.made end
+
+  describe("that a job goes on using", function()
+    local reference, names
+
+    -- Runs a job and leaves it; `second` makes its text another one.
+    local function leave(name, second, args)
+      local path, file = jobs.write(jobs.text {
+        name = name, image = reference, command = second and "exec sleep 601" or "exec sleep 600",
+      })
+      local _ <close> = file
+      names[name] = true
+      local result = jobs.dockrun(endpoint, { "run", "-d", "--json", path, table.unpack(args or {}) }, { timeout = 60 })
+      assert.equal(0, result.code, result.stderr)
+      return result.stdout
+    end
+
+    local function stop(name) return jobs.dockrun(endpoint, { "stop", "--json", name }, { timeout = 60 }) end
+
+    before_each(function()
+      reference, names = ("%s/%s:1"):format(registry, jobs.unique "used"), {}
+      push(reference, "used")
+    end)
+    after_each(function()
+      for name in pairs(names) do stop(name) end
+      assert.is_nil((engine:image_inspect(reference)))
+    end)
+
+    it("stays when the job is run again with another text, and goes with the job", function()
+      local name = jobs.unique "again"
+      assert.truthy(leave(name):find '"event":"pulling"')
+      for i = 1, 4 do
+        local told = leave(name, i % 2 == 1)
+        assert.truthy(told:find '"event":"created"')
+        assert.is_nil(told:find '"event":"image_removed"', told)
+        assert.is_nil(told:find '"event":"pulling"', told)
+      end
+      assert.truthy(stop(name).stdout:find '"event":"image_removed"')
+    end)
+
+    it("stays when another job that used it stops while no container of the first is there", function()
+      local name, other = jobs.unique "first", jobs.unique "other"
+      leave(name)
+      leave(other)
+      -- Between the old allocation, all of which is gone, and the new one.
+      local path, file = jobs.write(([[return { stopped = function()
+        local said = io.popen("%s --endpoint %s --state-dir %s stop --json %s 2>&1"):read "a"
+        assert(said:find '"event":"removed"' and not said:find '"event":"image_removed"', said)
+      end }]]):format(process.program, endpoint, jobs.state_dir, other))
+      local _ <close> = file
+      local told = leave(name, true, { "--hooks", path })
+      assert.is_nil(told:find '"event":"hook_failed"', told)
+      assert.is_nil(told:find '"event":"pulling"', told)
+    end)
+
+    it("is pulled once more if it is removed before the container is made", function()
+      local path, file = jobs.write(([[return { create = function()
+        assert(require("dockrun").connect { endpoint = %q }:image_remove(%q))
+      end }]]):format(endpoint, reference))
+      local _ <close> = file
+      local told = leave(jobs.unique "late", false, { "--hooks", path })
+      assert.equal(2, select(2, told:gsub('"event":"pulling"', "")))
+    end)
+  end)
 
   it("is pulled anew with force_pull, and only then", function()
     local reference = ("%s/%s:1"):format(registry, jobs.unique "force")

@@ -1,4 +1,5 @@
 -- Images: what a reference means, when it is pulled, and when it goes.
+local checks = require "dockrun.job.checks"
 local credentials = require "dockrun.driver.credentials"
 local references = require "dockrun.job.reference"
 local runtime = require "dockrun.core.runtime"
@@ -14,6 +15,15 @@ function M.parse(text)
   local found, why = references.parse(text)
   if not found then return nil, runtime.error("invalid", why) end
   return found
+end
+
+--- The whole name of an image that a job asks for: "redis" -> "docker.io/library/redis:latest" as the engine has it; nil
+--- while it holds names that are filled in later.
+---@param text string
+---@return string?
+function M.planned(text)
+  local found = not checks.is_open(text) and references.parse(text)
+  return found and found.full or nil
 end
 
 ---@class ImagePuller
@@ -197,7 +207,7 @@ local function join_pull(self, reference, auth, progress, patience)
   return flight.result[1], flight.result[2]
 end
 
---- Whether anybody uses a reference: a container, of whomever, or a task that has not come to its container yet.
+--- Whether a reference is in use: by any container, by a job that runs, or by a task that may come to a container yet.
 ---@param reference string
 ---@param but? table<string, boolean>  containers that do not count, by id
 ---@return boolean? used

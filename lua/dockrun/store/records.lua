@@ -237,12 +237,15 @@ function M:touch_image(reference)
   return rows.affect(self.db, "UPDATE images SET last_used_at = ? WHERE reference = ?", events.timestamp(), reference)
 end
 
---- Whether a task that has not ended wants an image.
+--- Whether a job that runs, or a task that has not ended, wants an image. A task whose image is not known yet may want any.
 ---@param reference string
 ---@return boolean? used
 ---@return table? err
 function M:uses_image(reference)
-  local count, err = self.db:value("SELECT count(*) FROM tasks WHERE image = ? AND state NOT IN ('dead', 'failed')", reference)
+  local count, err = self.db:value([[
+    SELECT (SELECT count(*) FROM tasks WHERE (image = ?1 OR image IS NULL) AND state NOT IN ('dead', 'failed'))
+      + (SELECT count(*) FROM jobs, json_each(definition, '$.images') AS image WHERE status = 'running' AND image.value = ?1)]],
+    reference)
   return count and count > 0, err
 end
 

@@ -1,6 +1,7 @@
 --- How a task runs its hooks, and what of its work a stop may break off: methods of a task, see lifecycle.lua.
 local env = require "dockrun.task.env"
 local hooks = require "dockrun.hooks"
+local image = require "dockrun.driver.image"
 local internal = require "dockrun.util.internal"
 local reread = require "dockrun.job.reread"
 local runtime = require "dockrun.core.runtime"
@@ -61,6 +62,16 @@ end
 function M:changeable()
   local own, all = own_hooks(self.context), self.agent.hooks
   if all:has("received", own) or all:has("setup", own) then return reread.copy(self.context.spec) end
+end
+
+--- The image that it will use; nil if its hooks, or names that are filled in later, have a say in it.
+---@return string?
+function M:planned_image()
+  local own, all = own_hooks(self.context), self.agent.hooks
+  for _, name in ipairs { "received", "setup", "pull" } do
+    if all:has(name, own) then return nil end
+  end
+  return image.planned(self.context.task.config.image)
 end
 
 --- Runs a transition's hooks. Raises where one fails or says no, which takes the task off its way.

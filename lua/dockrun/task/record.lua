@@ -30,7 +30,7 @@ function M.of(task)
   if context.wanted then task.changed = task.changed or json.decode(driver.definition(context.wanted, context.meta)) end
   return {
     alloc = task.alloc_id, task = task.name, state = task.state, container_id = task.container_id,
-    image = context.image and context.image.reference.full, image_id = context.image and context.image.id,
+    image = context.image and context.image.reference.full or task:planned_image(), image_id = context.image and context.image.id,
     ports = json.array(context.ports), exit_code = result.exit_code, signal = result.signal, oom = result.oom,
     restarts = restarts.total, restart_count = restarts.count, restart_since = M.to_wall(restarts.since),
     started_at = task.started_at, finished_at = task.result and task.finished_at,

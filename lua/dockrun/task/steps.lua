@@ -184,20 +184,25 @@ end
 
 -- ---- pulling ----------------------------------------------------------------------------------
 
---- The image, on the engine.
----@param task Task
-function M.pull(task)
+local function obtain_image(task)
   local context, agent = task.context, task.agent
-  local wanted = { image = context.image_asked }  -- not what the hook made of it at the attempt before
-  task:hook("pull", wanted)
-  context.task.config.image = wanted.image
-  context.image = must(driver.image(agent.images, context, {
+  return driver.image(agent.images, context, {
     owner = { alloc = task.alloc_id, task = task.name },
     pulling = function() task:emit("pulling", { message = context.task.config.image }) end,
     progress = agent.on_progress and function(...) agent.on_progress(task, ...) end,
     warn = function(message) task:emit("pulling", { message = message }) end,
-  }))
-  task:save()  -- from here on the image is in use
+  })
+end
+
+--- The image, on the engine.
+---@param task Task
+function M.pull(task)
+  local context = task.context
+  local wanted = { image = context.image_asked }  -- not what the hook made of it at the attempt before
+  task:hook("pull", wanted)
+  context.task.config.image = wanted.image
+  context.image = must(obtain_image(task))
+  task:save()  -- from here on no other image counts as in use by it
   task:emit("pulled", { image_id = context.image.id, message = context.image.reference.full })
   task:hook("pulled", context.image)
 end
@@ -223,9 +228,12 @@ function M.create(task)
   end
   context.stop_signal = nil
   context.stop_signal = body.StopSignal or driver.stop_signal(context)
-  local id, err, warnings = driver.create(task.agent.engine, driver.container_name(context), body,
-    context.task.config.container_exists_attempts)
-  if err and err.status == 404 then err.kind, err.final = "pull", false end  -- the image went meanwhile: it can be pulled again
+  local function create()
+    return driver.create(task.agent.engine, driver.container_name(context), body, context.task.config.container_exists_attempts)
+  end
+  local id, err, warnings = create()
+  if err and err.status == 404 and task:breakable(obtain_image, task) then id, err, warnings = create() end
+  if err and err.status == 404 then err.kind, err.final = "pull", false end  -- an image that went twice
   task.container_id = must(id, explain(err, "create"))
   task:save()
   if warnings then task.agent:limitation(task, warnings) end
