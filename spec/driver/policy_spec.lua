@@ -46,6 +46,8 @@ describe("the agent's policy", function()
       { mount = { { type = "tmpfs", target = "/a" }, { type = "bind", source = "/", target = "/b" }, { type = "volume", target = "/c" } } },
       { ["mount[2]"] = "docker.volumes.enabled", ["mount[3]"] = "docker.volumes.enabled" }, { ["docker.volumes.enabled"] = true },
     },
+    ["paths as devices"] = { { devices = { { host_path = "/dev/null" }, { host_path = "/dev/../etc/shadow" } } },
+      { ["devices[2].host_path"] = "docker.volumes.enabled" }, { ["docker.volumes.enabled"] = true } },
     ["archives of the host"] = { { load = "/local/../../../x.tar" }, { load = "own directories" } },
   } do
     local config, refusals, taken = table.unpack(case)
@@ -90,6 +92,14 @@ describe("the agent's policy", function()
       volumes = { "local/x:/x", "../alloc/data:/y:ro" }, mount = { { type = "bind", source = "local", target = "/z" } },
       load = "image.tar", pids_limit = 5, oom_score_adj = 5,
     }, agent_with()))
+  end)
+
+  it("refuses paths as devices to throttle", function()
+    local task = task_of {}
+    task.resources.io = { device = { { path = "/dev/vda", read_bps = 1 }, { path = "/root/x", read_bps = 1 } } }
+    local _, err = policy.check(task, agent_with())
+    assert.same({ 1, "task.web.resources.io.device[2].path" }, { #err.list, err.list[1].path })
+    assert(policy.check(task, agent_with { ["docker.volumes.enabled"] = true }))
   end)
 
   it("says everything that it refuses at once", function()

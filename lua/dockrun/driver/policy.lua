@@ -38,6 +38,12 @@ local function file_problem(path, options, of)
   return ("'%s' is neither in the task's own directories nor in the agent's job_files"):format(path)
 end
 
+-- The engine tells, in its errors, whether a device's path is there: elsewhere that is none of a job's business.
+local function device_problem(path, options)
+  if not path or options["docker.volumes.enabled"] or files.within(files.clean(path), "/dev") then return nil end
+  return ("'%s' is not in /dev; the agent's docker.volumes.enabled is false"):format(path)
+end
+
 --- What is wrong with an option's value: a text, or a list of { key, text }; nil where nothing is.
 ---@type table<string, fun(value: any, options: table, dirs: AllocDirs): (string|{ [1]: string, [2]: string }[])?>
 M.limits = {
@@ -97,6 +103,15 @@ M.limits = {
     return found
   end,
 
+  devices = function(value, options)
+    local found = {}
+    for i, device in ipairs(value) do
+      local why = device_problem(device.host_path, options)
+      if why then found[#found + 1] = { ("[%d].host_path"):format(i), why } end
+    end
+    return found
+  end,
+
   load = function(value, options, of) return file_problem(value, options, of) end,
 
   security_opt = function(value, options, of)
@@ -122,13 +137,18 @@ table.sort(names)
 ---@return SpecError? err  every refusal, each with its key path and the option's name
 function M.check(task, options, opts)
   opts = opts or {}
-  local found, path = problems.new(), (opts.path or "task." .. task.name) .. ".config."
+  local found, at = problems.new(), opts.path or "task." .. task.name
+  local path = at .. ".config."
   local of = opts.dirs or files.planned(task.name)
   for _, name in ipairs(names) do
     local value = task.config[name]
     local refusal = value ~= nil and M.limits[name](value, options, of, task.config)
     if type(refusal) == "string" then refusal = { { "", refusal } } end
     for _, one in ipairs(refusal or {}) do found:add(path .. name .. one[1], one[2]) end
+  end
+  for i, device in ipairs(((task.resources or {}).io or {}).device or {}) do
+    local why = device_problem(device.path, options)
+    if why then found:add(("%s.resources.io.device[%d].path"):format(at, i), why) end
   end
   local err = found:error()
   if err then return nil, err end
