@@ -44,7 +44,56 @@ describe("JSON", function()
     assert.equal("[[],{}]", json.encode { json.array(), {} })
     assert.is_true(json.is_array(json.decode "[1]"))
     assert.is_false(json.is_array(json.decode "{}"))
+    assert.is_true(json.is_array(json.decode "[]"))
     assert.is_false(json.is_array "text")
+  end)
+
+  it("writes what it has read: lists are lists, objects are objects", function()
+    for _, text in ipairs {
+      "[]", "{}", "[[],{},[[]],[1]]", '{"a":[]}', '{"a":{}}', '"[]"', '[" [ ] "]', '{"[]":"[]"}', '["\\"[]\\\\",[]]',
+      ("["):rep(150) .. ("]"):rep(150),
+    } do
+      assert.equal(text, json.encode(json.decode(text)))
+    end
+    assert.equal("[[],[],{}]", json.encode(json.decode " [ [ ] , [\n\t\r] , { } ] "))
+    local value, err = json.decode '{"a":[],"b":x}'
+    assert.same({ nil, 13 }, { value, err.offset })
+  end)
+
+  it("writes floats with the fewest digits that give them again", function()
+    for text, n in pairs {
+      ["0.1"] = 0.1, ["0.30000000000000004"] = 0.1 + 0.2, ["0.3333333333333333"] = 1 / 3, ["9007199254740992"] = 2.0 ^ 53,
+      ["2251799813685249.5"] = 2251799813685249.5, ["1e+300"] = 1e300, ["5"] = 5.0, ["1.7976931348623157e+308"] = 1.7976931348623157e308,
+    } do
+      assert.equal(text, json.encode(n))
+    end
+    local r = require("spec.fuzz.random").new(1)
+    for _ = 1, 2000 do
+      local n = string.unpack("d", string.pack("i8", r:int(math.mininteger // 2, math.maxinteger // 2) * 2 + r:int(0, 1)))
+      if n == n and n - n == 0 then assert.is_true(n == round { n }[1] + 0.0, json.encode(n)) end
+    end
+  end)
+
+  it("keeps the digits of a number where that is asked for", function()
+    for _, text in ipairs {
+      "18446744073709551615", "-18446744073709551617", "9007199254740993.0", "3.14159265358979312", "1e400", "1E-400",
+    } do
+      assert.same({ text, { a = text } }, json.decode(('[%s,{"a":%s}]'):format(text, text), true))
+    end
+    for text, n in pairs {
+      ["0.5"] = 0.5, ["12"] = 12, ["9223372036854775807"] = math.maxinteger, ["-3"] = -3, ["1e+300"] = 1e300, ["1.10"] = 1.1,
+      ["1e3"] = 1000, ["1099511627776.0"] = 1 << 40,
+      ["5.0"] = 5, ["-1.50"] = -1.5, ["1E+2"] = 100, ["0.000"] = 0, ["0e5"] = 0, ["100000000000000000000000"] = 1e23, ["25e-2"] = 0.25,
+      ["1000.25"] = 1000.25, ["0.00000000000000000000000001"] = 1e-26,
+    } do
+      local value = json.decode("[" .. text .. "]", true)[1]
+      assert.same({ n, math.type(n) }, { value, math.type(value) }, text)
+      assert.equal(n, json.number(text), text)
+    end
+    assert.is_nil((json.number "x"))
+    for _, text in ipairs { "[01.5]", "[1e]", "[.5]", "[1.5.5]", "[--1.5]", "[1.5e1.5]", "[1.5" } do
+      assert.is_nil((json.decode(text, true)), text)
+    end
   end)
 
   it("drops null members, and keeps a list's", function()

@@ -308,3 +308,46 @@ describe("load", function()
     assert.is_true(read.job > 0 and read.err > 0)
   end)
 end)
+
+describe("a number where a string is wanted", function()
+  local texts = { "18446744073709551615", "-18446744073709551617", "9007199254740993", "3.14159265358979312", "0.5", "-1.25", "12", "-7" }
+
+  local function env_of(text, format)
+    local job = assert(load.string(text, format, "job." .. format))
+    return job.groups[1].tasks[1].env
+  end
+
+  it("keeps the digits that were written, in HCL and in JSON", function()
+    local hcl, js, expected = {}, {}, {}
+    for i, text in ipairs(texts) do
+      hcl[i], js[i], expected["N" .. i] = ("N%d = %s"):format(i, text), ('"N%d": %s'):format(i, text), text
+    end
+    assert.same(expected, env_of(([[job "j" { group "g" { task "t" { driver = "docker"
+      config { image = "x" }
+      env { %s } } } }]]):format(table.concat(hcl, "\n")), "hcl"))
+    assert.same(expected, env_of(('{"job":{"j":{"group":{"g":{"task":{"t":{"config":{"image":"x"},"env":{%s}}}}}}}}'):format(
+      table.concat(js, ",")), "json"))
+  end)
+
+  it("is what Lua has of it, and an error where Lua has rounded it", function()
+    local task = task_of "config = { image = 'x' }, env = { A = 0.1 + 0.2, B = 2 ^ 53, C = 9007199254740993, D = 1 / 3, E = 5.0 }"
+    assert.same({ A = "0.30000000000000004", B = "9007199254740992", C = "9007199254740993", D = "0.3333333333333333", E = "5" }, task.env)
+    for _, number in ipairs { "18446744073709551615", "1e300", "1 / 0", "0 / 0" } do
+      local job, err = lua(with_task(("config = { image = 'x' }, env = { A = %s }"):format(number)))
+      assert.is_nil(job)
+      assert.matches("must be a string; Lua has rounded the number to .*: put it in quotes", error_at("job.j.group.g.task.t.env.A", err))
+    end
+  end)
+
+  it("is a number where one is wanted, however it is written", function()
+    for format, text in pairs {
+      hcl = [[job "j" { group "g" { task "t" { config { image = "x" }
+        kill_timeout = 1.50
+        resources { memory = 64.0 } } } }]],
+      json = '{"job":{"j":{"group":{"g":{"task":{"t":{"config":{"image":"x"},"kill_timeout":1.50,"resources":{"memory":64.0}}}}}}}}',
+    } do
+      local task = assert(load.string(text, format, "job." .. format)).groups[1].tasks[1]
+      assert.same({ 1.5, 64 }, { task.kill_timeout, task.resources.memory })
+    end
+  end)
+end)

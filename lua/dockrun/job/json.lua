@@ -43,7 +43,8 @@ end
 ---@return (fun(): table, HclLocate)|{ message: string, path?: string, line?: integer, column?: integer }[] again
 function M.read(text)
   local places = positions.new(text)
-  local value, err = json.decode(text)
+  local value, err = json.decode(text, true)
+  if type(value) == "table" and api.is(value) then value = json.decode(text) end  -- its durations are numbers
   if err then
     local message = "not JSON: " .. err.message:gsub(" at character %d+$", "")
     return nil, { problem(places, err.offset or 1, message) }  -- none: of how it begins, as UTF-16 would

@@ -2,8 +2,11 @@
 --- Numbers and booleans may be quoted, as in Nomad; whatever is not a string becomes one where a string is asked for.
 
 local duration = require "dockrun.job.duration"
+local json = require "dockrun.core.json"
 
 local M = {}
+
+local EXACT = 2 ^ 53  -- from here on a float may stand for another whole number
 
 --- A value in a message: 'x', 5, a list, a function.
 ---@param value any
@@ -20,13 +23,23 @@ end
 
 local function wrong(what, value) return nil, ("must be %s, not %s"):format(what, M.show(value)) end
 
+-- A number of Lua as text. One that Lua has rounded is an error: the file's digits are gone.
+local function digits_of(value)
+  local whole = math.tointeger(value)
+  if whole then return ("%d"):format(whole) end
+  if value ~= value or math.abs(value) >= EXACT then
+    return nil, ("must be a string; Lua has rounded the number to %.17g: put it in quotes"):format(value)
+  end
+  return json.encode(value)
+end
+
 function M.string(value)
   local kind = type(value)
   if kind == "string" then
     if value:find("\0", 1, true) then return nil, "must not contain a NUL byte" end
     return value
   end
-  if kind == "number" then return tostring(math.tointeger(value) or value) end
+  if kind == "number" then return digits_of(value) end
   if kind == "boolean" then return tostring(value) end
   return wrong("a string", value)
 end

@@ -1,5 +1,6 @@
 --- Numbers as HCL 1 writes them: 5, -5, 0.5, 1e3, 0x1f, and 017 which is octal.
 
+local json = require "dockrun.core.json"
 local lpeg = require "lpeg"
 
 local C, Cc, Cp, P, R, S = lpeg.C, lpeg.Cc, lpeg.Cp, lpeg.P, lpeg.R, lpeg.S
@@ -24,7 +25,6 @@ local run = P "-" ^ -1 * (S "eE" * S "+-" + word) ^ 0 * Cp()
 local fits = { [8] = 21, [16] = 15 }
 
 local function value_of(digits, base)
-  if base == 10 then return tonumber(digits) end
   local short = digits:match "^0*(.-)$"
   return #short <= fits[base] and tonumber(digits, base) or nil
 end
@@ -32,7 +32,7 @@ end
 --- Reads the number that begins at a byte.
 ---@param text string
 ---@param from integer
----@return number? value    an integer where it is whole
+---@return (number|string)? value  an integer if it is whole; its text if Lua has other digits
 ---@return integer? after
 ---@return string? why      what is wrong with it
 function M.read(text, from)
@@ -42,10 +42,15 @@ function M.read(text, from)
     return nil, nil, ("found '%s', expected a number such as 10, -1 or 0.5; text stands in double quotes"):format(shown)
   end
   if not digits then return nil, nil, ("found '%s', expected an octal number, as it begins with 0"):format(shown) end
-  local value = value_of(digits, base)
-  if not value or value == math.huge then return nil, nil, ("the number '%s' is too large"):format(shown) end
-  if sign == "-" then value = -value end
-  return math.tointeger(value) or value, after
+  local value
+  if base == 10 then
+    value = math.abs(tonumber(digits)) < math.huge and json.number(sign .. digits) or nil
+  else
+    value = value_of(digits, base)
+    if value and sign == "-" then value = -value end
+  end
+  if not value then return nil, nil, ("the number '%s' is too large"):format(shown) end
+  return type(value) == "number" and math.tointeger(value) or value, after
 end
 
 return M

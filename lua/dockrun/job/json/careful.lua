@@ -36,7 +36,7 @@ function Reader:scalar()
   self.at = after
   local token = text:sub(from, after - 1)
   if words[token] ~= nil then return words[token] end
-  return json.decode("[" .. token .. "]")[1]
+  return json.decode("[" .. token .. "]", true)[1]
 end
 
 -- Each item of what stands between two brackets; `item` reads one.
