@@ -32,11 +32,12 @@ show("image", IMAGE .. (had_image and ", which is here" or ", made from the stat
 step "dockrun run --hooks scripts/example/hooks.lua scripts/example/web.lua"
 dockrun.options.hooks = here .. "/example/hooks.lua"
 local agent = assert(dockrun.agent())
+local job = assert(dockrun.load_job(here .. "/example/web.lua"))
 local stopped = false
 local function stop()
   if stopped then return end
   stopped = true
-  agent:stop "the demo is over"
+  agent:stop(job.name, { reason = "the demo is over" })
   agent:close()
 end
 local _ <close> = setmetatable({}, { __close = stop })
@@ -47,8 +48,8 @@ agent.emitter:listen(function(event)
   show(event.event, value)
   if event.event == "started" or event.event == "failed" then news:push(event) end
 end)
-agent:submit(assert(dockrun.load_job(here .. "/example/web.lua")))
-local started = news:pop(60)
+assert(agent:run(job, { timeout = 60 }))
+local started = news:pop(1)
 if not started or started.event == "failed" then error("the job did not start", 0) end
 
 local container = assert(engine:container_inspect(started.container_id))

@@ -49,13 +49,17 @@ agent.emitter:listen(function(event)
   said[event.alloc] = line
 end)
 
-agent:submit(job)
-local interrupted, ok = false, nil
-local waited, why = pcall(function() ok = agent:wait() end)
-if not waited then
+-- A job that a script which was killed has left behind goes on here; one that another process runs is an error.
+local code
+local waited, status, err = pcall(agent.run, agent, job, { wait = "exited" })
+if waited then
+  if err and err.kind ~= "failed" then io.stderr:write(tostring(err), "\n") end  -- the listener has told of failed tasks
+  code = status and not err and 0 or 1
+else
+  local why = status
   if type(why) ~= "table" or why.kind ~= "cancelled" then error(why, 0) end
-  interrupted = true
-  agent:stop(tostring(why))
+  agent:stop(job.name, { reason = tostring(why) })
+  code = 130
 end
 agent:close()
-os.exit(interrupted and 130 or ok and 0 or 1, true)
+os.exit(code, true)

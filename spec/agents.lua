@@ -26,10 +26,20 @@ function M.new(endpoint, hooks, set)
   all["docker.endpoint"], all.state_dir = endpoint, jobs.state_dir
   for name, value in pairs(set or {}) do all[name] = value end
   local agent = assert(agent_of.new(all))
-  agent.told = {}
+  agent.told, agent.submit = {}, M.submit
   agent.emitter:listen(function(event) table.insert(agent.told, event) end)
   for name, hook in pairs(hooks or {}) do agent.hooks:register(name, hook) end
   return setmetatable(agent, { __index = getmetatable(agent).__index, __close = finish })
+end
+
+--- Starts every allocation of a job, whatever there is of it, without holding the job.
+---@param agent Agent
+---@param job table  normalised
+function M.submit(agent, job)
+  assert(agent:record(job))
+  for _, group in ipairs(job.groups) do
+    for index = 0, group.count - 1 do agent:start(job, group, index) end
+  end
 end
 
 --- A job of jobs.text as a table, under a name of its own.

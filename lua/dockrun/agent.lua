@@ -9,6 +9,7 @@ local fingerprint = require "dockrun.driver.fingerprint"
 local hooks = require "dockrun.hooks"
 local image = require "dockrun.driver.image"
 local json = require "dockrun.core.json"
+local jobs = require "dockrun.jobs"
 local lifecycle = require "dockrun.task.lifecycle"
 local option_table = require "dockrun.options"
 local process = require "dockrun.store.process"
@@ -33,6 +34,7 @@ local M = {}
 ---@field stops table<table, true>  coroutines that stop a job as one of its hooks wished
 ---@field changes table<string, table>  coroutines that bring a job to what it should be, by its name
 ---@field limitations table<string, table>  what the engine would not do for a job's tasks, by the job's name
+---@field held table<string, HeldJob>  the jobs that this process runs, by name
 ---@field leaving? boolean  it lets go of its tasks, and begins nothing any more
 ---@field random fun(): number  from [0, 1)
 ---@field on_transition? fun(task: Task, from: string, to: string, cause: string)
@@ -61,6 +63,7 @@ function M.new(options, opts)
     engine = engine, options = options, emitter = opts.emitter or events.new(),
     hooks = hooks.new(options),
     state = state, is_alive = opts.is_alive or process.is_alive, warned = {}, limitations = {}, changes = {}, stops = {},
+    held = {},
     images = image.new(engine, options, state),
     watch = watch.new(engine, { interval = options["docker.watch_interval"], patience = options["docker.timeout"] }),
     tasks = {}, allocs = {}, publish_ip = bind_ip,
@@ -244,16 +247,8 @@ end
 ---@return { attr: table, node: table, ip: string, options: table<string, any> }
 function Agent:host() return { attr = self.attributes, node = self.node, ip = self.ip, options = self.options } end
 
---- Starts every allocation of a job. Returns at once.
----@param job table  normalised, see job/load.lua
----@param source? JobSource
-function Agent:submit(job, source)
-  local ok, err = self:record(job, source)
-  if not ok then error(err, 0) end
-  for _, group in ipairs(job.groups) do
-    for index = 0, group.count - 1 do self:start(job, group, index) end
-  end
-end
+-- What scripts and host programs ask for; see jobs.lua. `start` and the others below are for what carries that out.
+Agent.run, Agent.plan, Agent.stop, Agent.status = jobs.run, jobs.plan, jobs.stop, jobs.status
 
 --- The allocation of this id that this process runs.
 ---@param id? string
@@ -358,14 +353,15 @@ function Agent:stop_aside(job, reason)
   self.stops[stop] = true
 end
 
---- Stops everything.
----@param reason? string
-function Agent:stop(reason) self:stop_job(nil, reason) end
-
 --- Ends every task at once.
 function Agent:kill()
   allocs.each(self.tasks, "kill")
   await_all(self)
+end
+
+local function is_last(task)
+  local order = task.context.spec.lifecycle
+  return order and order.hook == "poststop"
 end
 
 -- Whether a task runs, has run and waits to begin anew, or has ended. The turn of a poststop task comes later; an allocation
@@ -373,26 +369,24 @@ end
 local function has_settled(task)
   if task:ended() then return true end
   if task.stopping or task.alloc.ending then return false end
-  local last = task.context.spec.lifecycle and task.context.spec.lifecycle.hook == "poststop"
-  return last or task.watching or task.started and task.state == "waiting"
+  return is_last(task) or task.watching or task.started and task.state == "waiting"
 end
 
 -- All at one moment: who goes then leaves no call of the engine's half done.
-local function await_settled(tasks)
-  local settled
+local function await_each(tasks, is_so)
+  local all
   repeat
-    settled = true
-    for _, task in ipairs(tasks) do settled = settled and has_settled(task) end
-    if not settled then runtime.sleep(0.02) end
-  until settled
+    all = true
+    for _, task in ipairs(tasks) do all = all and is_so(task) end
+    if not all then runtime.sleep(0.02) end
+  until all
 end
 
---- Why tasks of a job failed: a sentence of each that did.
----@param job string
----@return string[] failures
-function Agent:failures(job)
+local function is_healthy(task) return task:ended() or is_last(task) and not task.alloc.ending or task:is_healthy() end
+
+local function failures_of(tasks)
   local failures = {}
-  for _, task in ipairs(tasks_of(self, job)) do
+  for _, task in ipairs(tasks) do
     if task.state == "failed" then
       failures[#failures + 1] = ("%s[%d].%s: %s"):format(task.group, task.alloc.index, task.name, task.error or "it failed")
     end
@@ -400,12 +394,27 @@ function Agent:failures(job)
   return failures
 end
 
+--- Why tasks of a job failed: a sentence of each that did.
+---@param job string
+---@return string[] failures
+function Agent:failures(job) return failures_of(tasks_of(self, job)) end
+
 --- Waits until every task of a job runs, or has ended.
 ---@param job string
----@return string[] failures  why a task failed
+---@return string[] failures
 function Agent:await_running(job)
-  await_settled(tasks_of(self, job))
-  return self:failures(job)
+  local tasks = tasks_of(self, job)
+  await_each(tasks, has_settled)
+  return failures_of(tasks)
+end
+
+--- Waits until every task of a job is healthy, or has ended.
+---@param job string
+---@return string[] failures
+function Agent:await_healthy(job)
+  local tasks = tasks_of(self, job)
+  await_each(tasks, is_healthy)
+  return failures_of(tasks)
 end
 
 --- Leaves all containers to themselves: nothing of any task happens here any more, and nothing new begins.
@@ -415,19 +424,10 @@ function Agent:let_go()
   for _, task in ipairs(self.tasks) do task:detach() end
 end
 
---- Waits until every task runs, or has ended, then leaves the containers to themselves. Poststop tasks never run then:
---- nobody is there to see their turn.
----@return boolean ok  none has failed
-function Agent:detach()
-  local ok = true
-  await_settled(self.tasks)
-  for _, task in ipairs(self.tasks) do ok = ok and task.state ~= "failed" end
-  self:let_go()
-  return ok
-end
-
---- Removes the images that this agent pulled and that nothing uses any more, and ends the watch.
+--- Leaves what still runs to itself, removes the images that this agent pulled and that nothing uses any more, and ends the
+--- watch.
 function Agent:close()
+  if next(self.held) then jobs.leave(self) end
   for stop in pairs(self.stops) do pcall(stop.await, stop) end  -- it writes to the state
   if self.options["docker.cleanup.image"] then
     local settled, problem = self.images:settle(self.is_alive)

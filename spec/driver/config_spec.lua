@@ -204,7 +204,7 @@ describe("in a container,", function()
         containers[task.name], started[task.name] = assert(engine:container_inspect(container.id)), container
       end)
     end
-    agent:submit(assert(load.string(dockrun.json.encode(job_of()), "json")))
+    require("spec.agents").submit(agent, assert(load.string(dockrun.json.encode(job_of()), "json")))
     for container in pairs(cases.containers) do
       for _ = 1, 600 do
         if failure or containers[container] then break end
@@ -216,7 +216,7 @@ describe("in a container,", function()
 
   teardown(function()
     if agent then
-      agent:stop()
+      agent:stop_job()
       agent:close()
     end
     if network then engine:network_remove(network.Id) end

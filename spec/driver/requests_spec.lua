@@ -25,7 +25,7 @@ describe("the requests of a run", function()
     if hook then agent.hooks:register("started", hook) end
     local path, file = jobs.write(text)
     local _ <close> = file
-    agent:submit(assert(dockrun.load_job(path)))
+    require("spec.agents").submit(agent, assert(dockrun.load_job(path)))
     agent:wait()
     agent:close()
     return calls

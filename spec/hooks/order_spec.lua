@@ -51,7 +51,7 @@ describe("each of the nineteen hooks", function()
     group.tasks[1].checks[1].timeout = 20
     agent:submit(job)
     while not (calls.restart and agent.tasks[1].state == "healthy") do dockrun.sleep(0.05) end
-    agent:stop "the spec"
+    agent:stop_job(nil, "the spec")
     agent:wait()
     local failing = agents.job { image = "127.0.0.1:9/none:1" }
     failing.hooks, failing.groups[1].hooks, failing.groups[1].tasks[1].hooks = all "job", all "group", all "task"

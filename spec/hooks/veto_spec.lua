@@ -20,7 +20,7 @@ describe("a hook that", function()
     if meanwhile == true then
       while not task.watching do dockrun.sleep(0.02) end
       if fields.command:find "/local/ready" then jobs.await_ready(task.alloc_id) end
-      agent:stop "the spec"
+      agent:stop_job(nil, "the spec")
     elseif meanwhile then
       eventually(meanwhile, function() return agents.names(agent.told):find(meanwhile, 1, true) end)
       jobs.open(task.alloc_id, "end")
@@ -137,7 +137,7 @@ describe("a hook that", function()
       assert.same({ {}, 32 }, { definition.env, definition.resources.memory })
     end
     assert.is_nil(job.groups[1].tasks[1].env.FROM)
-    agent:stop()
+    agent:stop_job()
   end)
 
   it("chooses other ports has them, and no others", function()
@@ -158,7 +158,7 @@ describe("a hook that", function()
     assert.matches("NOMAD_PORT_web=" .. chosen, table.concat(found.Config.Env, "\n"), 1, true)
     assert.is_true((agent.ports:reserve(agent.bind_ip, given, "the spec")), "the first is free again")
     agent.ports:release(agent.bind_ip, given)
-    agent:stop()
+    agent:stop_job()
     assert.is_true((agent.ports:reserve(agent.bind_ip, chosen, "the spec")), "the second is given back")
     agent.ports:release(agent.bind_ip, chosen)
   end)
@@ -174,7 +174,7 @@ describe("a hook that", function()
     for _, line in ipairs {
       "NOMAD_PORT_web=" .. chosen, "NOMAD_HOST_PORT_WEB=" .. chosen, "NOMAD_IP_web=192.0.2.77", "NOMAD_ADDR_WEB=192.0.2.77:" .. chosen,
     } do assert.matches("\n" .. line .. "\n", env, 1, true) end
-    agent:stop()
+    agent:stop_job()
   end)
 
   it("changes what a task's hooks and attempts begin with counts from there on", function()
@@ -194,7 +194,7 @@ describe("a hook that", function()
     agent:submit(agents.job { image = "busybox", command = "test -e /alloc/second || { touch /alloc/second; exit 1; }; exec sleep 600" })
     local task = agent.tasks[1]
     while not (task.watching and #asked == 2) do dockrun.sleep(0.02) end
-    agent:stop()
+    agent:stop_job()
     assert.same({ "busybox", "busybox", "SIGQUIT" }, asked)
     assert.equal("gold", seen)
   end)

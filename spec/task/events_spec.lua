@@ -32,7 +32,7 @@ describe("the events of a task", function()
     }, { started = function() return false, "heard" end })
     run({ command = "exec sleep 600" }, nil, function(agent, task)
       while not task.watching do dockrun.sleep(0.02) end
-      agent:stop "the spec"
+      agent:stop_job(nil, "the spec")
     end)
     run { image = "127.0.0.1:9/none:1" }
   end)

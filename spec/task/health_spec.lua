@@ -129,7 +129,7 @@ describe("a task's health", function()
       assert(dockrun.now() < deadline, agents.names(agent.told))
       dockrun.sleep(0.02)
     end
-    agent:stop "the spec"
+    agent:stop_job(nil, "the spec")
     agent:wait()
     local by = {}
     for _, event in ipairs(agent.told) do by[event.event] = event end

@@ -88,7 +88,7 @@ describe("a stop", function()
     local job = agents.job { image = registry.url:match "//([^/]+)" .. "/none:1" }
     agent:submit(job)
     while count(agent.told, "pulling") == 0 do dockrun.sleep(0.02) end
-    local first, second = dockrun.spawn(agent.stop, agent, "one"), dockrun.spawn(agent.stop, agent, "two")
+    local first, second = dockrun.spawn(agent.stop_job, agent, nil, "one"), dockrun.spawn(agent.stop_job, agent, nil, "two")
     first:await(120)
     second:await(120)
     assert.same({ "done", "done", "dead" }, { first:status(), second:status(), agent.tasks[1].state })
@@ -104,7 +104,7 @@ describe("a stop", function()
     while not task.watching or not uv.fs_stat(task.context.dirs.task .. "/ready") do dockrun.sleep(0.02) end
     dockrun.all {
       function() task:stop "a" end, function() task:stop "b" end, function() agent:stop_job(job.name, "c") end,
-      function() agent:stop "d" end, function() task.alloc:stop "e" end,
+      function() agent:stop_job(nil, "d") end, function() task.alloc:stop "e" end,
     }
     assert.is_true(agent:wait())
     assert.same({ 1, 1, 1 }, { count(agent.told, "killing"), count(agent.told, "exited"), count(agent.told, "removed") })

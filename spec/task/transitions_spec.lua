@@ -50,7 +50,7 @@ describe("the state machine of a task", function()
       agent:kill()
       agent:close()
     end })
-    agent:submit(job)
+    require("spec.agents").submit(agent, job)
     agent:wait()
     assert.same({}, jobs.containers(engine, job.name))
     return table.concat(way, " "), agent

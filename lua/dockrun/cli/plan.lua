@@ -1,9 +1,8 @@
 local dockrun = require "dockrun"
 local agents = require "dockrun.agent"
+local jobs = require "dockrun.jobs"
 local load = require "dockrun.job.load"
 local output = require "dockrun.cli.output"
-local plans = require "dockrun.plan"
-local recovery = require "dockrun.recovery"
 
 -- What stands before a task, and its colour.
 local signs = {
@@ -31,14 +30,6 @@ local function show_task(change)
   end
 end
 
-local function as_json(plan)
-  local changes = dockrun.json.array {}
-  for _, alloc in ipairs(plan.allocs) do
-    for _, change in ipairs(alloc.tasks) do changes[#changes + 1] = change end
-  end
-  return { job = plan.job, changes = changes }
-end
-
 return {
   summary = "Say what `run` would do, and change nothing.",
   define = function(command)
@@ -55,20 +46,15 @@ return {
     local agent
     agent, err = agents.new(dockrun.options, { readonly = true })
     if not agent then return nil, err end
-    local ok
-    ok, err = plans.check(job, agent:host())
-    if not ok then return nil, err end
-    local found
-    found, err = recovery.find(agent.engine, agent.state, job.name)
-    if not found then return nil, err end
-    local plan = plans.make(job, recovery.standing(found))
-    local changes = plans.has_changes(plan)
+    local plan
+    plan, err = jobs.plan(agent, job)
+    if not plan then return nil, err end
+    local changes = false
+    for _, change in ipairs(plan.changes) do changes = changes or change.action ~= "none" end
     if args.json then
-      output.json(as_json(plan))
+      output.json(plan)
     else
-      for _, alloc in ipairs(plan.allocs) do
-        for _, change in ipairs(alloc.tasks) do show_task(change) end
-      end
+      for _, change in ipairs(plan.changes) do show_task(change) end
       if not changes then output.result(("job '%s' is as it is asked for"):format(job.name)) end
     end
     return changes and 1 or 0

@@ -1,8 +1,8 @@
 local agents = require "dockrun.agent"
-local apply = require "dockrun.apply"
 local claim = require "dockrun.claim"
 local dockrun = require "dockrun"
 local internal = require "dockrun.util.internal"
+local jobs = require "dockrun.jobs"
 local load = require "dockrun.job.load"
 local loglines = require "dockrun.cli.loglines"
 local output = require "dockrun.cli.output"
@@ -68,30 +68,31 @@ end
 
 -- Brings the job to what it should be, then waits for the end.
 local function foreground(agent, job, source)
-  local applied, failure = apply.run(agent, job, source, dockrun)
+  local brought, failure = jobs.bring(agent, job, source)
   local stopped = failure and failure.kind == "stopped"
   if failure and not stopped then
     if #agent.tasks == 0 then return nil, failure end
     output.say("error", tostring(failure))
   end
-  agent:wait()
-  return verdict(agent, job, applied or stopped)
+  jobs.await(agent, job.name, "exited")
+  return verdict(agent, job, brought or stopped)
 end
 
 -- Brings the job to what it should be, and leaves it as soon as it runs.
 local function detached(agent, job, source)
-  local ok, err = apply.run(agent, job, source, dockrun)
-  agent:detach()
+  local ok, err = jobs.bring(agent, job, source)
+  jobs.await(agent, job.name, "running")
+  jobs.leave(agent)
   if not ok then return nil, err end
   return verdict(agent, job, true)
 end
 
 -- The first Ctrl-C stops the job as it wants to be stopped, the second kills it. So does the first SIGHUP, unless the job
 -- is to outlive its terminal.
-local function interruptible(agent, name, keep_on_hangup, run)
-  local ok, code, err = xpcall(run, internal.handler)
+local function interruptible(agent, name, keep_on_hangup, run, ...)
+  local ok, code, err = xpcall(run, internal.handler, ...)
   if ok then return code, err end
-  if type(code) ~= "table" or code.kind ~= "cancelled" then error(code, 0) end
+  if type(code) ~= "table" or code.kind ~= "cancelled" or not agent.held[name] then error(code, 0) end
   runtime.ignore_hangup()
   if keep_on_hangup and code.signal == "SIGHUP" then
     output.say("info", ("%s: the tasks run on; an agent takes them over, or the next `dockrun run`"):format(code))
@@ -99,32 +100,13 @@ local function interruptible(agent, name, keep_on_hangup, run)
     return 0
   end
   output.say("info", ("%s: stopping; once more to kill"):format(code))
-  local done, found, why = pcall(apply.stop, agent, name, tostring(code))
-  if done and why then return nil, why end
+  local done, stopped, why = pcall(jobs.stop, agent, name, { reason = tostring(code) })
+  if done and not stopped then return nil, why end
   if done then return 130 end
-  output.say("warn", ("%s: killing"):format(found))
+  output.say("warn", ("%s: killing"):format(stopped))
   local killed
-  killed, err = apply.kill(agent, name)
+  killed, err = jobs.kill(agent, name)
   return killed and 130 or nil, err
-end
-
--- What another process asks for: one stop, however often it is asked.
-local function stopper(agent, name)
-  local stop = {}
-  function stop.begin(request)
-    stop.task = stop.task or dockrun.spawn(apply.stop, agent, name, claim.reason(request))
-    local _, problem = stop.task:await()
-    if problem then error(problem, 0) end
-  end
-  -- It has more to do than to end what runs here.
-  function stop.await()
-    if stop.task then stop.task:await() end
-  end
-  function stop.cut_off()
-    if stop.task then stop.task:cancel() end
-    pcall(stop.await)
-  end
-  return stop
 end
 
 return {
@@ -163,19 +145,11 @@ return {
       for _, why in ipairs(list "failures") do output.say("error", tostring(why)) end
       if answer then return #list "failures" == 0 and 0 or 1 end
     end
-    local stop = stopper(agent, job.name)
-    local held <close>, why = claim.hold(agent, job.name, stop.begin)
-    if not held then return nil, why end
     agent.on_warning = function(text) output.say("warn", text) end
     listen(agent, args)
     local code
-    code, err = interruptible(agent, job.name, args.keep_on_hangup, function()
-      local result, problem = (args.detach and detached or foreground)(agent, job, source)
-      stop.await()
-      return result, problem
-    end)
-    pcall(stop.await)  -- who asked for a stop as well is to hear that it is done; one more Ctrl-C breaks that off
-    stop.cut_off()
+    local run = args.detach and detached or foreground
+    code, err = interruptible(agent, job.name, args.keep_on_hangup, run, agent, job, source)
     if not (args.detach or agent.leaving) or code == 130 then agent:close() end
     return code, err
   end,
