@@ -78,7 +78,7 @@ M.rows = {
   { name = "docker.auth.config", type = "path", default = "", doc = "a config.json of Docker's with credentials for registries" },
   { name = "docker.auth.helper", type = "string", default = "", check = helper,
     doc = "NAME of a docker-credential-NAME that knows credentials" },
-  { name = "docker.allow_privileged", type = "boolean", default = false, doc = "tasks may be privileged" },
+  { name = "docker.allow_privileged", type = "boolean", default = false, doc = "tasks may be privileged, and use the host's namespaces" },
   { name = "docker.allow_caps", type = "list", default = capabilities.default, check = capability,
     doc = "capabilities that tasks may have, or all" },
   { name = "docker.allow_runtimes", type = "list", default = { "runc", "nvidia" }, check = checks.not_blank,

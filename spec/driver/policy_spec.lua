@@ -28,6 +28,12 @@ describe("the agent's policy", function()
       { ["docker.allow_caps"] = "chown,CAP_SYS_ADMIN" } },
     ["all capabilities"] = { { cap_add = { "all" } }, { cap_add = "docker.allow_caps" }, { ["docker.allow_caps"] = "all" } },
     ["a runtime"] = { { runtime = "kata" }, { runtime = "docker.allow_runtimes" }, { ["docker.allow_runtimes"] = "runc,kata" } },
+    ["the host's processes, as what is privileged may see them"] = { { pid_mode = "host" }, { pid_mode = "docker.allowed_modes.pid" },
+      { ["docker.allow_privileged"] = true } },
+    ["the host's namespaces"] = {
+      { ipc_mode = "host", userns_mode = "host", uts_mode = "host" },
+      { ipc_mode = "docker.allowed_modes.ipc", userns_mode = "docker.allowed_modes.userns", uts_mode = "docker.allowed_modes.uts" },
+      { ["docker.allow_privileged"] = true } },
     ["the host's IPC"] = { { ipc_mode = "host" }, { ipc_mode = "docker.allowed_modes.ipc" }, { ["docker.allowed_modes.ipc"] = "host" } },
     ["a container's IPC"] = { { ipc_mode = "container:db" }, { ipc_mode = "docker.allowed_modes.ipc" },
       { ["docker.allowed_modes.ipc"] = "container" } },

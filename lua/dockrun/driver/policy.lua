@@ -21,7 +21,8 @@ local function kind_of(mode) return mode:match "^[^:]+" end
 local function mode(key)
   local option = "docker.allowed_modes." .. key
   return function(value, options)
-    if contains(options[option], kind_of(value)) then return nil end
+    local kind = kind_of(value)
+    if contains(options[option], kind) or kind == "host" and options["docker.allow_privileged"] then return nil end
     return ("'%s' is not among the agent's %s"):format(value, option)
   end
 end

@@ -252,6 +252,11 @@ function Reading:value(row, raw, path)
     if type(row.default) == "table" then return self:default(row, path) end
     return row.default
   end
+  if row.was and raw[row.name] ~= nil and raw[row.was] ~= nil and row.type ~= "blocks" then
+    self.problems:add(sub(path, row.name), ("'%s' is the older name of '%s', and both are given: %s and %s; leave one out"):format(
+      row.was, row.name, types.show(raw[row.name]), types.show(raw[row.was])))
+    return nil
+  end
   if row.older then value = row.older(value) end
   if row.unused and asks(value) and not self.noted[row] then
     self.noted[row] = true

@@ -35,6 +35,15 @@ local reference = Ct(scheme ^ -1 * Cg((host * "/") ^ -1 * path, "name") * (P ":"
 ---@field digest? string  "sha256:…"
 ---@field full string     name:tag or name@digest
 
+-- What may be meant by a text that is none: Redis:7 -> redis:7. A tag may be in upper case.
+local function hint(text)
+  local found = reference:match(text:lower())
+  if not found then return "" end
+  local from, to = text:lower():find(found.name, 1, true)
+  local meant = text:sub(1, from - 1) .. found.name .. text:sub(to + 1)
+  return reference:match(meant) and ("; names of images are in lower case: did you mean '%s'?"):format(meant) or ""
+end
+
 --- Takes an image reference apart. No tag means `latest`; beside a digest, a tag means nothing.
 ---@param text string
 ---@return Reference? reference
@@ -42,8 +51,7 @@ local reference = Ct(scheme ^ -1 * Cg((host * "/") ^ -1 * path, "name") * (P ":"
 function M.parse(text)
   local found = reference:match(text)
   if not found then
-    local hint = reference:match(text:lower()) and "; its name is in lower case" or ""
-    return nil, ("'%s' is not an image reference ([registry/]name[:tag][@digest])%s"):format(text, hint)
+    return nil, ("'%s' is not an image reference ([registry/]name[:tag][@digest])%s"):format(text, hint(text))
   end
   if found.digest then return { name = found.name, digest = found.digest, full = found.name .. "@" .. found.digest } end
   found.tag = found.tag or "latest"
