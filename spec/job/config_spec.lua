@@ -67,7 +67,7 @@ describe("config", function()
     { "image = ' '", "config.image", "must not be empty" },
     { "image = 'a b'", "config.image", "'a b' is not an image reference ([registry/]name[:tag][@digest])" },
     { "image = 'Redis:7'", "config.image",
-      "'Redis:7' is not an image reference ([registry/]name[:tag][@digest]); its name is in lower case" },
+      "'Redis:7' is not an image reference ([registry/]name[:tag][@digest]); names of images are in lower case: did you mean 'redis:7'?" },
     { "image_pull_timeout = '0s'", "config.image_pull_timeout", "must be at least 1, not 0" },
     { "load = ''", "config.load", "must not be empty" },
     { "command = ' '", "config.command", "must not be empty" },

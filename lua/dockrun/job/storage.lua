@@ -44,6 +44,12 @@ M.mount = {
   { name = "volume_options", type = "block", rows = volume_options, doc = "for volume" },
 }
 
+-- What the engine knows as the mode of a volume, several with commas between them.
+local modes = {}
+for mode in ([[ro rw z Z nocopy private rprivate shared rshared slave rslave consistent cached delegated]]):gmatch "%S+" do
+  modes[mode] = true
+end
+
 --- Takes a volume apart: source:target[:mode].
 ---@param text string
 ---@return { source: string, target: string, mode?: string }? volume
@@ -53,6 +59,9 @@ function M.parse(text)
   if not source then source, target, mode = text:match "^([^:]+):(/[^:]*):([%w,]+)$" end
   if not source then
     return nil, ("must be 'source:target' or 'source:target:mode', the target absolute, not %s"):format(types.show(text))
+  end
+  for part in (mode or "ro"):gmatch "[^,]*" do
+    if not modes[part] then return nil, ("'%s' is not a mode of a volume, such as ro or rw, in %s"):format(part, types.show(text)) end
   end
   return { source = source, target = target, mode = mode }
 end

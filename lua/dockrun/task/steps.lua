@@ -232,9 +232,11 @@ function M.create(task)
     return driver.create(task.agent.engine, driver.container_name(context), body, context.task.config.container_exists_attempts)
   end
   local id, err, warnings = create()
-  if err and err.status == 404 and task:breakable(obtain_image, task) then id, err, warnings = create() end
-  if err and err.status == 404 then err.kind, err.final = "pull", false end  -- an image that went twice
-  task.container_id = must(id, explain(err, "create"))
+  local gone = err and err.status == 404 and err.message:lower():find("no such image", 1, true)
+  if gone and task:breakable(obtain_image, task) then id, err, warnings = create() end
+  explain(err, "create")
+  if err and err.status == 404 then err.kind, err.final = "pull", false end  -- what is missing may be there at the next attempt
+  task.container_id = must(id, err)
   task:save()
   if warnings then task.agent:limitation(task, warnings) end
   task:emit("created", { container_id = id, image_id = context.image.id, message = warnings })

@@ -6,6 +6,7 @@ job "x" {
         type   = "json-file"
         driver = "fluentd"
       }
+      volumes            = ["local/a:/a:ro,z", "local/b:/b:rx"]
       dns_search_domains = ["a.example"]
       search_domains     = ["b.example"]
     }
