@@ -30,7 +30,7 @@ describe("an engine's answer", function()
     return status and tonumber((status:read "a" or ""):match "VmHWM:%s*(%d+)")
   end
 
-  local TIMEOUT = SANITIZED and 4 or 2    -- seconds
+  local TIMEOUT = 8 -- seconds: what hangs ends so, and what merely is slow does not
   local MOST = SANITIZED and 2000 or 400 -- MiB
 
   local numbers = 0
@@ -43,16 +43,16 @@ describe("an engine's answer", function()
     local child <close> = process.start({
       "run", "--endpoint", e.endpoint, "--state-dir", dir, "--set", "docker.timeout=" .. TIMEOUT,
       "--set", "docker.watch_interval=0.2", job_file,
-    }, { timeout = 40 })
+    })
     local peak, since, asked, signals = 0, dockrun.now(), nil, 0
     while not child.result do
       peak = math.max(peak, peak_of(child.pid) or 0)
       if peak > MOST * 1024 then return ("%d MiB of memory"):format(peak // 1024) end
       local elapsed = dockrun.now() - since
-      if elapsed > 40 then return "it does not end: " .. child.stderr end
+      if elapsed > 180 then return "it does not end: " .. child.stderr end
       -- Of a container that cannot be looked at it is not known that it has ended: it is watched on, until somebody says no.
       asked = asked or e.asked[call] and dockrun.now()
-      if call == "container_inspect" and asked and dockrun.now() - asked > TIMEOUT + 0.5 + 4 * signals then
+      if call == "container_inspect" and asked and dockrun.now() - asked > 2.5 + 4 * signals then
         signals = signals + 1
         child:kill "SIGINT"
       end

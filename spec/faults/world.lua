@@ -25,7 +25,7 @@ local M = {}
 local World = {}
 World.__index = World
 
-local PATIENCE = 40 -- seconds, for anything that a fault may hold up
+local PATIENCE = 240 -- seconds, for anything that a fault may hold up
 
 -- One stream of the engine's events, until it breaks; those that came before are told again, and are known by their time.
 local function follow(self, seen)
@@ -71,7 +71,7 @@ function M.new(endpoint, opts)
       dockrun.sleep(0.1)
     end
   end)
-  self.listening:pop(10)
+  self.listening:pop(120)
   return self
 end
 
@@ -119,7 +119,7 @@ function World:containers() return jobs.containers(self.engine, self.name) end
 
 -- Waits until the history tells the end of every container that is gone.
 local function settle(self)
-  local deadline = dockrun.now() + 5
+  local deadline = dockrun.now() + 60
   while dockrun.now() < deadline do
     local open = {}
     for _, event in ipairs(self.history) do
