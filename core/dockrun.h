@@ -43,7 +43,8 @@ DOCKRUN_API int dockrun_run(dockrun *d, int argc, char **argv);
  * SIGUSR2 change nothing. 0, or -errno. Only a program that owns its signals wants this. */
 DOCKRUN_API int dockrun_catch_signals(dockrun *d);
 
-/* Closes the state: what is under way on the loop is given up. NULL is fine. */
+/* Closes the state: what is under way on the loop is given up. NULL is fine. In a child of fork() it only frees, and
+ * every other function refuses. */
 DOCKRUN_API void dockrun_close(dockrun *d);
 
 DOCKRUN_API const char *dockrun_version(void);

@@ -1,4 +1,5 @@
 // The public face of the core: dockrun.h.
+#include <errno.h>
 #include <lauxlib.h>
 #include <lualib.h>
 #include <stdio.h>
@@ -86,6 +87,7 @@ static int refuse(lua_State *L, int nargs, const char *why) {
 
 int dockrun_call(dockrun *d, int nargs) {
   struct call call = {.status = LUA_OK};
+  if (dr_is_copy(d)) return refuse(d->L, nargs, dr_copy_refused);
   if (d->in_uv) return refuse(d->L, nargs, in_callback);
   if (!lua_checkstack(d->L, 4)) {
     lua_settop(d->L, -nargs - 2);
@@ -105,7 +107,7 @@ int dockrun_call(dockrun *d, int nargs) {
   return status;
 }
 
-int dockrun_catch_signals(dockrun *d) { return dr_catch_signals(d); }
+int dockrun_catch_signals(dockrun *d) { return dr_is_copy(d) ? -EPERM : dr_catch_signals(d); }
 
 // Prints the error value below the top and its traceback at the top, as lua does.
 static void print_error(lua_State *L) {
@@ -182,8 +184,8 @@ int dockrun_run(dockrun *d, int argc, char **argv) {
   lua_State *L = d->L;
   struct arguments a = {d, argc, argv};
   int code = 4;
-  if (d->in_uv || !lua_checkstack(L, 2)) {
-    fprintf(stderr, "dockrun: %s\n", d->in_uv ? in_callback : "stack overflow");
+  if (dr_is_copy(d) || d->in_uv || !lua_checkstack(L, 2)) {
+    fprintf(stderr, "dockrun: %s\n", dr_is_copy(d) ? dr_copy_refused : d->in_uv ? in_callback : "stack overflow");
     return code;
   }
   lua_pushcfunction(L, command);
@@ -199,6 +201,7 @@ int dockrun_run(dockrun *d, int argc, char **argv) {
 }
 
 void dockrun_close(dockrun *d) {
+  if (d && dr_is_copy(d)) return dr_free_copy(d);
   if (d && !d->in_uv) lua_close(d->L);  // a loop that an error has left cannot be ended
 }
 

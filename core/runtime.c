@@ -122,6 +122,11 @@ static void on_signal_hook(lua_State *L, lua_Debug *ar) {
 static void on_signal(int signal) {
   int saved = errno;
   struct dr_runtime *rt = interrupted;
+  if (rt && dr_is_copy(rt)) {
+    sigaction(signal, &(struct sigaction){.sa_handler = SIG_DFL}, NULL);
+    raise(signal);
+    return;
+  }
   // A terminal that goes sends more than one, and a service manager sends one after SIGTERM: only the first signal
   // counts.
   bool repeats = rt && signal == SIGHUP && (rt->ignores_hangup || rt->signal);
@@ -167,6 +172,34 @@ static void restore_signals(struct dr_runtime *rt) {
   if (interrupted != rt) return;
   for (size_t i = 0; i < DR_SIGNALS; i++) sigaction(caught[i].signal, &rt->handlers[i], NULL);
   interrupted = NULL;
+}
+
+// ---- after fork() ------------------------------------------------------------------------------
+
+const char dr_copy_refused[] = "this runtime belongs to the process that forked this one; open another one here";
+
+bool dr_is_copy(const struct dr_runtime *rt) { return rt->pid != getpid(); }
+
+// Takes the finalizers of every module's types away: they would end what the parent goes on with, such as a lock's
+// socket, a database or what its loop waits for.
+static int drop_finalizers(lua_State *L) {
+  for (lua_pushnil(L); lua_next(L, LUA_REGISTRYINDEX); lua_pop(L, 1)) {
+    if (!lua_istable(L, -1)) continue;
+    lua_pushliteral(L, "__gc");
+    lua_pushnil(L);
+    lua_rawset(L, -3);
+  }
+  return 0;
+}
+
+void dr_free_copy(struct dr_runtime *rt) {
+  lua_State *L = rt->L;
+  restore_signals(rt);
+  lua_gc(L, LUA_GCSTOP);
+  lua_pushcfunction(L, drop_finalizers);
+  if (lua_pcall(L, 0, 0, 0) != LUA_OK) return;
+  dr_uncount_memory(rt, L);
+  lua_close(L);
 }
 
 // ---- the script --------------------------------------------------------------------------------
@@ -316,8 +349,9 @@ static int l_exit(lua_State *L) {
   struct dr_runtime *rt = dr_runtime_of(L);
   lua_settop(L, 2);
   if (lua_toboolean(L, 2)) {
-    if (!rt->in_uv) dr_settle_loop(rt);
-    lua_pushboolean(L, !rt->in_uv);
+    bool closes = !rt->in_uv && !dr_is_copy(rt);
+    if (closes) dr_settle_loop(rt);
+    lua_pushboolean(L, closes);
     lua_replace(L, 2);
   }
   lua_pushvalue(L, lua_upvalueindex(1));
@@ -382,6 +416,7 @@ struct dr_runtime *dr_runtime_of(lua_State *L) {
   make_large_buffer(L);
   rt = lua_newuserdatauv(L, sizeof *rt, 0);
   memset(rt, 0, sizeof *rt);
+  rt->pid = getpid();
   dr_set_gc(L, RUNTIME, l_gc);  // before there is anything that it would have to end: all of this can run out of memory
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
   lua_State *main = lua_tothread(L, -1);

@@ -38,6 +38,7 @@ enum { DR_SIGNALS = 7 };  // that are caught
 
 struct dr_runtime {
   lua_State *L;  // the main thread
+  pid_t pid;     // the process that made it; a copy in a child of fork() can do nothing
   uv_loop_t loop;
   bool in_uv;  // inside uv_run, which must not be entered twice
   struct dr_task *current;
@@ -82,6 +83,14 @@ int dr_protected(lua_State *L, int nargs, int nresults);
 // other task of the run was cancelled and ended. Returns LUA_OK with the results on L, or LUA_ERRRUN with the error
 // value and the traceback.
 int dr_run_main(lua_State *L, struct dr_run *run, int nargs);
+
+// Whether this is a copy in another process: its descriptors are shared with the process that it belongs to, and so is
+// what the kernel knows of them.
+bool dr_is_copy(const struct dr_runtime *rt);
+extern const char dr_copy_refused[];
+
+// Frees the memory of a copy, and closes or ends nothing: no finalizer of a module runs.
+void dr_free_copy(struct dr_runtime *rt);
 
 // Around dr_run_main, whether or not it raised.
 void dr_run_enter(struct dr_runtime *rt, struct dr_run *run);

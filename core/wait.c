@@ -159,6 +159,7 @@ int dr_wait(lua_State *L, struct dr_wait *w, int anchor, double timeout, lua_KFu
   struct dr_task *t = rt->current ? rt->current : rt->root;
   bool yields = rt->current && lua_isyieldable(L);
   if (!rt->L) return luaL_error(L, "cannot wait: the state is closing");
+  if (dr_is_copy(rt)) return luaL_error(L, "%s", dr_copy_refused);
   if (w->task) return luaL_error(L, "another task waits for this already");
   if (!yields && rt->in_uv) return luaL_error(L, "cannot wait inside of a callback that cannot yield; use spawn()");
   if (!yields && t->budget)  // it would hold up whoever else waits so

@@ -129,4 +129,43 @@ unix:///mine 60	nil
       }
     ]==], { missing }))
   end)
+
+  it("has a runtime that a child of fork() can only free", function()
+    assert.equal([==[
+failed: this runtime belongs to the process that forked this one; open another one here
+failed: this runtime belongs to the process that forked this one; open another one here
+exit 4
+catch -1
+child 0
+the parent hears
+]==], output_of [==[
+      #include <sys/wait.h>
+      #include <unistd.h>
+      int main(void) {
+        open();
+        lua_State *L = dockrun_lua(d);
+        if (luaL_dostring(L, "uv = require 'luv' path = os.tmpname() os.remove(path) server = uv.new_pipe() server:bind(path) "
+                             "heard = require 'dockrun'.queue() server:listen(8, function() heard:push(true) end)") != LUA_OK)
+          return puts(lua_tostring(L, -1)), 1;
+        call("require 'dockrun'.sleep(0.01)");
+        pid_t child = fork();
+        if (!child) {
+          call("return 1");
+          if (luaL_dostring(L, "require 'dockrun'.sleep(0.01)") != LUA_OK)
+            printf("failed: %s\n", strstr(lua_tostring(L, -1), "this runtime"));
+          fflush(stdout);
+          RUN("-e", "print 'ran'");
+          printf("catch %d\n", dockrun_catch_signals(d));
+          fflush(stdout);
+          dockrun_close(d);
+          _exit(0);
+        }
+        int status;
+        waitpid(child, &status, 0);
+        printf("child %d\n", status);
+        call("local client = uv.new_pipe() client:connect(path) return heard:pop(10) and 'the parent hears' or 'the parent is deaf'");
+        dockrun_close(d);
+      }
+    ]==])
+  end)
 end)

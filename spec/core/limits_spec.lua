@@ -27,6 +27,18 @@ describe("limits", function()
     assert.matches(expected, why, 1, true)
   end
 
+  it("reach a task of a script inside of a pattern match", function()
+    local code = [[local dockrun = require "dockrun"
+      local task = dockrun.spawn(function()
+        dockrun.limit { seconds = 0.2 }
+        return ("a"):rep(30000):find(("a*"):rep(20) .. "b")
+      end)
+      print(pcall(task.await, task))]]
+    local result = require("spec.process").run { "-e", code }
+    assert.equal(0, result.code, result.stderr)
+    assert.matches("^false\t.*it used the processor for more than 0.2 seconds", result.stdout)
+  end)
+
   it("leave alone what stays within them", function()
     assert.same({ true, 7 }, { (run(function()
       for _ = 1, 200000 do local _ = {} end
