@@ -14,6 +14,7 @@
 //   "system"       a system call failed; code is the errno
 //   "invalid"      the caller's input is wrong
 //   "taken"        a port belongs to someone else
+//   "output"       what the process writes does not reach its reader; a person has heard of it already
 //   "exhausted"    nothing left to hand out
 struct dr_error {
   const char *kind;

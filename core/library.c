@@ -9,7 +9,9 @@
 #include "dialect.h"
 #include "dockrun.h"
 #include "error.h"
+#include "output.h"
 #include "runtime.h"
+#include "safe.h"
 
 // Lua's own allocator, but that no single block may be so large: a script that joins strings without end gets "not
 // enough memory" from Lua, and the rest of the process goes on.
@@ -109,14 +111,23 @@ int dockrun_call(dockrun *d, int nargs) {
 
 int dockrun_catch_signals(dockrun *d) { return dr_is_copy(d) ? -EPERM : dr_catch_signals(d); }
 
+static const char *push_safe(lua_State *L, int idx) {
+  size_t len;
+  const char *text = lua_tolstring(L, idx, &len);
+  dr_push_safe(L, text, len, DR_SAFE_TEXT);
+  return lua_tostring(L, -1);
+}
+
+enum { INTERRUPTED = 130, READER_GONE = 141 };  // 128 and the signal's number
+
 // Prints the error value below the top and its traceback at the top, as lua does.
 static void print_error(lua_State *L) {
   int traceback = lua_gettop(L);
   bool wants_traceback = dr_push_sentence(L, traceback - 1);
   fflush(stdout);
-  fprintf(stderr, "dockrun: %s\n", lua_tostring(L, -1));
-  if (wants_traceback && lua_rawlen(L, traceback)) fprintf(stderr, "%s\n", lua_tostring(L, traceback));
-  lua_pop(L, 1);
+  fprintf(stderr, "dockrun: %s\n", push_safe(L, -1));
+  if (wants_traceback && lua_rawlen(L, traceback)) fprintf(stderr, "%s\n", push_safe(L, traceback));
+  lua_settop(L, traceback);
 }
 
 static bool raw_field_is(lua_State *L, int idx, const char *name, const char *value) {
@@ -128,9 +139,12 @@ static bool raw_field_is(lua_State *L, int idx, const char *name, const char *va
   return is;
 }
 
-// Whether a signal ended the script: its error is the one that a signal raises (dr_interrupted).
-static bool was_interrupted(lua_State *L, int error) {
-  return lua_istable(L, error) && raw_field_is(L, error, "kind", "cancelled") && raw_field_is(L, error, "signal", NULL);
+// The exit code of a script that a signal ended: its error is the one that a signal raises (dr_interrupted). 0 where it
+// ended otherwise.
+static int interrupted_code(lua_State *L, int error) {
+  if (!lua_istable(L, error) || !raw_field_is(L, error, "kind", "cancelled")) return 0;
+  if (raw_field_is(L, error, "signal", "SIGPIPE")) return READER_GONE;
+  return raw_field_is(L, error, "signal", NULL) ? INTERRUPTED : 0;
 }
 
 struct arguments {
@@ -172,12 +186,22 @@ static int command(lua_State *L) {
   if (status == LUA_OK) {
     code = !script && lua_isinteger(L, top + 1) ? (int)lua_tointeger(L, top + 1) : EXIT_SUCCESS;
   } else {
-    if (was_interrupted(L, top + 1)) code = 130;
+    int interrupted = interrupted_code(L, top + 1);
+    if (interrupted) code = interrupted;
     lua_settop(L, top + 2);
-    print_error(L);
+    if (code != READER_GONE) print_error(L);
   }
   lua_pushinteger(L, code);
   return 1;
+}
+
+// Sees to it that what was written is with its reader. The exit code: results that are lost are a failure.
+static int end_output(dockrun *d, int code) {
+  fflush(stdout);
+  int error = d->output ? dr_output_drain(d->output) : 0;
+  if (code || !error) return code;
+  if (error == -EPIPE) return d->output->ends ? READER_GONE : 0;
+  return EXIT_FAILURE;
 }
 
 int dockrun_run(dockrun *d, int argc, char **argv) {
@@ -197,7 +221,7 @@ int dockrun_run(dockrun *d, int argc, char **argv) {
     fprintf(stderr, "dockrun: %s\n", lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "an error of the runtime");
   }
   lua_pop(L, 1);
-  return code;
+  return end_output(d, code);
 }
 
 void dockrun_close(dockrun *d) {

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "dockrun.h"
+#include "output.h"
 
 // Ends at once, with a sentence and without a core file, which would hold secrets. What runs is as after SIGKILL.
 static void on_quit(int signal) {
@@ -15,11 +16,14 @@ static void on_quit(int signal) {
 
 int main(int argc, char **argv) {
   char why[256];
+  struct dr_output *output = dr_open_standard() ? NULL : dr_output_of_process();
+  if (!output) return 4;  // there is nowhere to say why
   dockrun *d = dockrun_open(why, sizeof why);
   if (!d) {
     fprintf(stderr, "dockrun: %s\n", why);
     return 4;
   }
+  dr_output_attach(output, d);
   dockrun_catch_signals(d);
   if (signal(SIGQUIT, on_quit) == SIG_IGN) signal(SIGQUIT, SIG_IGN);
   int code = dockrun_run(d, argc, argv);

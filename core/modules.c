@@ -13,6 +13,7 @@ int luaopen_dockrun_core_ports(lua_State *L);
 int luaopen_dockrun_core_queue(lua_State *L);
 int luaopen_dockrun_core_runtime(lua_State *L);
 int luaopen_dockrun_core_sqlite(lua_State *L);
+int luaopen_dockrun_core_standard(lua_State *L);
 
 // clang-format off
 const luaL_Reg dr_modules[] = {
@@ -29,5 +30,6 @@ const luaL_Reg dr_modules[] = {
     {"dockrun.core.queue", luaopen_dockrun_core_queue},
     {"dockrun.core.runtime", luaopen_dockrun_core_runtime},
     {"dockrun.core.sqlite", luaopen_dockrun_core_sqlite},
+    {"dockrun.core.standard", luaopen_dockrun_core_standard},
     {NULL, NULL},
 };

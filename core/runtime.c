@@ -16,6 +16,7 @@
 #include "error.h"
 #include "limits.h"
 #include "modules.h"
+#include "standard.h"
 
 static const char RUNTIME[] = "dockrun.runtime";
 static const char KEY;                  // registry key of the runtime
@@ -46,7 +47,13 @@ bool dr_step(struct dr_runtime *rt, lua_State *from) {
 // ---- signals -----------------------------------------------------------------------------------
 
 int dr_interrupted(lua_State *L, int signal) {
-  const char *name = signal == SIGTERM ? "SIGTERM" : signal == SIGHUP ? "SIGHUP" : "SIGINT";
+  static const struct {
+    int signal;
+    const char *name;
+  } names[] = {{SIGTERM, "SIGTERM"}, {SIGHUP, "SIGHUP"}, {SIGPIPE, "SIGPIPE"}};
+  const char *name = "SIGINT";
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    if (names[i].signal == signal) name = names[i].name;
   const char *message = lua_pushfstring(L, "interrupted by %s", name);
   dr_push_error_text(L, "cancelled", 0, message, strlen(message));
   lua_pushstring(L, name);
@@ -119,6 +126,14 @@ static void on_signal_hook(lua_State *L, lua_Debug *ar) {
   lua_sethook(L, on_stuck_hook, LUA_MASKCOUNT, PATIENCE);
 }
 
+void dr_signal(struct dr_runtime *rt, int signal) {
+  rt->signal = signal;
+  uv_async_send(&rt->signal_async);
+  // As lua.c does: setting a hook is the one thing that may be done to a running state from here. Not for lines: Lua
+  // would call the hook that on_signal_hook leaves behind for the line of the same instruction, at once.
+  if (rt->running) lua_sethook(rt->running, on_signal_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
+}
+
 static void on_signal(int signal) {
   int saved = errno;
   struct dr_runtime *rt = interrupted;
@@ -132,11 +147,7 @@ static void on_signal(int signal) {
   bool repeats = rt && signal == SIGHUP && (rt->ignores_hangup || rt->signal);
   if (rt && !repeats) {
     rt->ignores_hangup = rt->ignores_hangup || signal == SIGHUP;
-    rt->signal = signal;
-    uv_async_send(&rt->signal_async);
-    // As lua.c does: setting a hook is the one thing that may be done to a running state from here. Not for lines: Lua
-    // would call the hook that on_signal_hook leaves behind for the line of the same instruction, at once.
-    if (rt->running) lua_sethook(rt->running, on_signal_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
+    dr_signal(rt, signal);
   }
   errno = saved;
 }
@@ -340,6 +351,7 @@ static int l_gc(lua_State *L) {
   uv_walk(&rt->loop, close_handle, NULL);
   uv_run(&rt->loop, UV_RUN_DEFAULT);
   uv_loop_close(&rt->loop);
+  dr_standard_free(rt);
   return 0;
 }
 
@@ -495,6 +507,9 @@ __attribute__((visibility("default"))) int luaopen_dockrun_core(lua_State *L) {
   if (dr_is_wrong_lua(__builtin_return_address(0), &wrong) || dr_has_wrong_lua(&wrong))
     return wrong.error ? wrong.error(L, "%s", wrong.why) : 0;
   dr_expose_lua();
+  // Else the next file that is opened, such as one of the loop's own, would be taken for a standard stream.
+  int closed = dr_closed_standard();
+  if (closed >= 0) return luaL_error(L, "file descriptor %d is closed; open /dev/null for it first", closed);
   dr_runtime_of(L);
   preload(L);
   set_path(L);

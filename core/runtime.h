@@ -9,6 +9,8 @@
 #include <uv.h>
 
 struct dr_budget;
+struct dr_input;
+struct dr_output;
 struct dr_task;
 
 enum dr_outcome { DR_PENDING, DR_WOKEN, DR_TIMED_OUT, DR_CANCELLED };
@@ -57,7 +59,9 @@ struct dr_runtime {
   struct dr_loop_run *runs;               // who called uv.run()
   lua_Alloc allocate;                     // the state's own, see limits.h
   void *allocate_ud;
-  int64_t memory;  // what Lua holds more than when the runtime was made
+  struct dr_output *output;  // of standard.h; NULL until something is written
+  struct dr_input *input;    // NULL until something is read
+  int64_t memory;            // what Lua holds more than when the runtime was made
 };
 
 // The runtime of a Lua state, made on first use. Raises where it cannot be made.
@@ -102,6 +106,9 @@ unsigned long dr_run_id(const struct dr_runtime *rt);
 // Makes SIGINT, SIGTERM and SIGHUP cancel the main tasks, until the state is closed. -EBUSY where another state has
 // them.
 int dr_catch_signals(struct dr_runtime *rt);
+
+// Does what this signal does when it is caught, without the signal. Safe in any callback, and in a signal handler.
+void dr_signal(struct dr_runtime *rt, int signal);
 
 // Optional seconds at argument idx (absent: `fallback`); raises on a negative number.
 double dr_opt_seconds(lua_State *L, int idx, double fallback);

@@ -212,6 +212,13 @@ static int l_shutdown(lua_State *L) {
   return 0;
 }
 
+// stream:at_end_of_frame() -> whether the bytes that were read last end a log frame. The engine keeps one entry of a
+// log as one frame.
+static int l_at_end_of_frame(lua_State *L) {
+  lua_pushboolean(L, check_stream(L)->frames.left == 0);
+  return 1;
+}
+
 // stream:headers() -> table of the answer's headers, lower-case names
 static int l_headers(lua_State *L) {
   struct stream *s = check_stream(L);
@@ -244,8 +251,9 @@ static int l_tostring(lua_State *L) {
 int dr_stream_push(lua_State *L, struct dr_channel *channel, const struct dr_buffer *headers,
                    enum dr_stream_kind kind) {
   static const luaL_Reg methods[] = {
-      {"read", l_read},           {"write", l_write}, {"shutdown", l_shutdown}, {"headers", l_headers},
-      {"close", l_close},         {"__call", l_next}, {"__close", l_close},     {"__gc", l_close},
+      {"read", l_read},           {"write", l_write},   {"shutdown", l_shutdown},
+      {"headers", l_headers},     {"close", l_close},   {"at_end_of_frame", l_at_end_of_frame},
+      {"__call", l_next},         {"__close", l_close}, {"__gc", l_close},
       {"__tostring", l_tostring}, {NULL, NULL}};
   struct stream *s = lua_newuserdatauv(L, sizeof *s, CHECK);
   *s = (struct stream){.channel = channel, .headers = headers, .kind = kind, .deadline = -1};

@@ -38,7 +38,7 @@ local M = {}
 ---@field leaving? boolean  it lets go of its tasks, and begins nothing any more
 ---@field random fun(): number  from [0, 1)
 ---@field on_transition? fun(task: Task, from: string, to: string, cause: string)
----@field on_log? fun(task: Task)  follows a task's output in a coroutine of its own
+---@field on_log? fun(task: Task, is_reattached?: boolean)  follows a task's output in a coroutine of its own
 ---@field on_progress? fun(task: Task, current: integer, total: integer)
 local Agent = {}
 Agent.__index = Agent

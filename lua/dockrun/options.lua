@@ -263,6 +263,7 @@ local LONGEST = 8 << 20  -- bytes of a config file
 function M.read_file(options, path)
   local source, why = textfile.read(path, LONGEST)
   if not source then return nil, runtime.error("invalid", ("cannot read the config: %s"):format(why)) end
+  source = source:gsub("^\xEF\xBB\xBF", "")  -- without a byte order mark
   local values, err
   if path:match "%.json$" then
     values, err = require("dockrun.core.json").decode(source)

@@ -53,7 +53,7 @@ return job %q { group "g" {
     local lines = {}
     for line in logs(name, "--tail", "1").stdout:gmatch "[^\n]+" do lines[#lines + 1] = line end
     table.sort(lines)
-    assert.same({ "talks[0] | late", "terminal[0] | tty" }, lines)
+    assert.same({ "talks[0] | late", "terminal[0] | tty\r" }, lines)
   end)
 
   it("tells each line whole as JSON, however long", function()

@@ -1,6 +1,7 @@
 local count = require "dockrun.cli.count"
 local dockrun = require "dockrun"
 local output = require "dockrun.cli.output"
+local standard = require "dockrun.core.standard"
 local store = require "dockrun.store"
 
 local colors = { error = "31", warn = "33", info = "36", debug = "90" }
@@ -13,6 +14,7 @@ local function show(args, event)
     local level = output.levels[event.event] or "info"
     output.result(("%s  %s"):format(event.time:sub(1, 23) .. "Z", output.paint(output.event(event), colors[level])))
   end
+  standard.wait(1)
 end
 
 return {
@@ -23,6 +25,7 @@ return {
     command:option("--tail", "Only the last N."):argname "N":convert(count("--tail", 0))
   end,
   run = function(args)
+    standard.end_with_reader "at once"
     local state <close>, err = store.open(dockrun.options.state_dir, { readonly = not args.follow })
     if not state then
       if err.kind == "missing" then return 0 end

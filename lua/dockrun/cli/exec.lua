@@ -1,6 +1,7 @@
 local dockrun = require "dockrun"
 local inventory = require "dockrun.driver.inventory"
 local output = require "dockrun.cli.output"
+local standard = require "dockrun.core.standard"
 local uv = require "luv"
 
 -- The one running task that JOB/TASK stands for.
@@ -25,9 +26,9 @@ local function find(engine, target)
 end
 
 -- Tells the engine the terminal's size. It refuses one until the command's process is there.
-local function resize(engine, id, tty)
+local function resize(engine, id)
   for i = 1, 10 do
-    local columns, rows = tty:get_winsize()
+    local columns, rows = standard.size(0)
     if not columns or engine:exec_resize(id, { w = columns, h = rows }) then return end
     dockrun.sleep(0.02 * i)
   end
@@ -35,44 +36,27 @@ end
 
 -- The terminal, byte by byte as it is typed, for as long as the command runs.
 local function raw_terminal(engine, id)
-  local tty, signal, changes = assert(uv.new_tty(0, true)), uv.new_signal(), dockrun.queue()
+  local signal, changes, raw = uv.new_signal(), dockrun.queue(), assert(standard.raw())
   signal:start("sigwinch", function() changes:push(true) end)
-  tty:set_mode(2)  -- UV_TTY_MODE_IO: nothing is added to what the command writes either
   changes:push(true)
   -- One size after the other: of two at once, the engine may take the later one first.
   local resizing = dockrun.spawn(function()
-    while changes:pop() do resize(engine, id, tty) end
+    while changes:pop() do resize(engine, id) end
   end)
-  return tty, setmetatable({}, { __close = function()
+  return setmetatable({}, { __close = function()
     resizing:cancel()
     signal:close()
-    tty:set_mode(0)
-    tty:close()
+    raw:close()
   end })
 end
 
-local function plain_input()
-  if uv.guess_handle(0) == "file" then return nil end
-  local pipe = uv.new_pipe()
-  pipe:open(0)
-  return pipe, setmetatable({}, { __close = function() pipe:close() end })
-end
-
 -- Our stdin becomes the command's, until it ends.
-local function forward(stream, input)
-  if not input then
-    for text in function() return io.read(65536) end do
-      if not stream:write(text) then return end
-    end
-    stream:shutdown()
-    return
-  end
-  local pieces = dockrun.queue()
-  input:read_start(function(_, data) pieces:push(data or false) end)
+local function forward(stream)
   while true do
-    local data = pieces:pop()
-    if not data then break end
-    if not stream:write(data) then return end
+    local bytes, err = standard.read()
+    if err then output.say("error", tostring(err)) end
+    if not bytes then break end
+    if not stream:write(bytes) then return end
   end
   stream:shutdown()
 end
@@ -80,21 +64,28 @@ end
 -- What the engine says, as if the command had written it, where it cannot start the command.
 local NOT_STARTED = "^OCI runtime exec failed: "
 
--- Shows what the command writes, or keeps it for --json. Gives back why the command was not started, or why the stream broke.
-local function show(engine, id, stream, kept)
+-- Calls `found` with what the command writes. Gives back why the command was not started, or why the stream broke.
+local function show(engine, id, stream, found)
   while true do
     local text, which = stream:read()
     if text == nil then return nil, which end
     local made = text:find(NOT_STARTED) and engine:exec_inspect(id)
     if made and not made.Running and made.Pid == 0 then return (text:gsub("%s+$", "")) end
-    if kept then
-      kept[which or "stdout"] = (kept[which or "stdout"] or "") .. text
-    else
-      local file = which == "stderr" and io.stderr or io.stdout
-      file:write(text)
-      file:flush()
-    end
+    local ok, err = found(which, text)
+    if not ok then return nil, err end
   end
+end
+
+-- Keeps what the command writes, for --json.
+local function keeper(kept)
+  return function(which, text)
+    table.insert(kept[which == "stderr" and "stderr" or "stdout"], text)
+    return true
+  end
+end
+
+local function shower(plain)
+  return function(which, text) return output.pour(which == "stderr" and 2 or 1, plain and output.plain(text) or text) end
 end
 
 return {
@@ -102,6 +93,7 @@ return {
   define = function(command)
     command:flag("-i --interactive", "Give it this process's input.")
     command:flag("-t --tty", "Give it a terminal.")
+    command:flag("--plain", "Leave out control sequences of what it writes.")
     command:argument("target", "JOB/TASK, or JOB where it has one task.")
     command:argument("cmd", "The command and its arguments, after `--`."):args "+":target "words"
   end,
@@ -123,17 +115,12 @@ return {
     stream, err = engine:exec_start(made.Id, { body = { Detach = false, Tty = args.tty or false }, tty = args.tty or nil })
     if not stream then return nil, err end
     local _ <close> = stream
-    local input, closer
-    if args.tty then
-      input, closer = raw_terminal(engine, made.Id)
-    elseif args.interactive then
-      input, closer = plain_input()
-    end
-    local _ <close> = closer
-    local forwarding = args.interactive and dockrun.spawn(forward, stream, input)
-    local kept = args.json and {}
+    standard.end_with_reader "write"
+    local _ <close> = args.tty and raw_terminal(engine, made.Id) or nil
+    local forwarding = args.interactive and dockrun.spawn(forward, stream)
+    local kept = args.json and { stdout = {}, stderr = {} }
     local refused
-    refused, err = show(engine, made.Id, stream, kept)
+    refused, err = show(engine, made.Id, stream, kept and keeper(kept) or shower(args.plain))
     if forwarding then forwarding:cancel() end
     if err then return nil, err end
     if refused then
@@ -144,7 +131,7 @@ return {
     ended, err = engine:exec_inspect(made.Id)
     if not ended then return nil, err end
     if kept then
-      output.json { exit_code = ended.ExitCode, stdout = kept.stdout or "", stderr = kept.stderr or "" }
+      output.json { exit_code = ended.ExitCode, stdout = table.concat(kept.stdout), stderr = table.concat(kept.stderr) }
     end
     return ended.ExitCode
   end,

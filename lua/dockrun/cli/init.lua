@@ -27,13 +27,15 @@ local globals = {
 local exit_codes = {
   spec = 2, invalid = 2, usage = 2, unreachable = 3, timeout = 3, protocol = 3, engine = 1, failed = 1,
   constraint = 1, taken = 1, system = 1, cancelled = 130, corrupt = 1, full = 1, readonly = 1, busy = 1, store = 1, missing = 1,
-  hung = 1,
+  hung = 1, output = 1,
 }
 
 local function fail(err)
   local kind = type(err) == "table" and err.kind
-  local code = exit_codes[kind] or 4
-  output.say(kind == "cancelled" and "info" or "error", tostring(err))
+  local reader_gone = kind == "cancelled" and err.signal == "SIGPIPE"
+  local code = reader_gone and 141 or exit_codes[kind] or 4
+  local level = (reader_gone or kind == "output") and "debug" or kind == "cancelled" and "info" or "error"
+  output.say(level, tostring(err))
   if kind == "internal" then output.say("error", err.traceback) end
   if kind == "unreachable" then output.say("error", "is the engine running? --endpoint says where it is") end
   return code
@@ -144,7 +146,7 @@ local function run_command(argv, word)
   local notice = endpoint.notice(dockrun.options)
   if notice then output.say("warn", notice) end
   local done, code, why = xpcall(require("dockrun.cli." .. args.command).run, internal.handler, args, parser)
-  if done and code ~= nil then return code == 0 and output.lost and 1 or code end
+  if done and code ~= nil then return code end
   return fail(done and why or code)
 end
 

@@ -1,5 +1,6 @@
 -- How the commands speak: results on stdout, diagnostics with a level on stderr, colour for terminals alone.
 local json = require "dockrun.core.json"
+local standard = require "dockrun.core.standard"
 local uv = require "luv"
 
 local M = {}
@@ -16,33 +17,102 @@ function M.has_color(fd) return M.is_terminal(fd) and (os.getenv "NO_COLOR" or "
 --- Columns of the terminal, 80 where there is none.
 ---@return integer
 function M.width()
-  local columns = tonumber(os.getenv "COLUMNS")
-  if not columns and M.is_terminal(1) then
-    local tty = uv.new_tty(1, false)
-    if tty then
-      columns = tty:get_winsize()
-      tty:close()
-    end
-  end
+  local columns = tonumber(os.getenv "COLUMNS") or standard.size(1)
   return columns and columns > 20 and math.floor(columns) or 80
 end
 
+-- ---- text of strangers ------------------------------------------------------------------------
+
+-- What begins a colour of ours until the text is written. No stranger can know it, so all other escapes are theirs.
+local MARK = ("\1%s:"):format(uv.random(16):gsub(".", function(byte) return ("%02x"):format(byte:byte()) end))
+local COLOR = MARK .. "([%d;]+)m"
+
+--- Text in a colour, for `result`, `say` and `columns`.
 ---@param text string
 ---@param code string  SGR parameters, such as "31"
 ---@param fd? integer  1 by default
-function M.paint(text, code, fd) return M.has_color(fd or 1) and ("\27[%sm%s\27[0m"):format(code, text) or text end
+function M.paint(text, code, fd) return M.has_color(fd or 1) and ("%s%sm%s%s0m"):format(MARK, code, text, MARK) or text end
 
---- Whether a result could not be written, and that is told.
-M.lost = false
+-- Makes safe what stands between our colours, and puts `color` (as of string.format) in the place of each of these.
+local function make_safe(text, how, color)
+  local parts, from = {}, 1
+  for start, code, stop in text:gmatch("()" .. COLOR .. "()") do
+    parts[#parts + 1] = standard.safe(text:sub(from, start - 1), how)
+    parts[#parts + 1] = color:format(code)
+    from = stop
+  end
+  parts[#parts + 1] = standard.safe(text:sub(from), how)
+  return table.concat(parts)
+end
 
---- A result. Once nobody reads them any more, results are dropped: tasks do not end because a pager did.
+--- Text as a terminal may have it: our colours become what they are to it, and whatever else it would act on (control
+--- characters, marks of direction, invalid UTF-8) is shown as an escape. "a\27[31m" -> "a\\x1b[31m".
 ---@param text string
-function M.result(text)
-  local ok, why = io.stdout:write(text, "\n")
-  if ok then ok, why = io.stdout:flush() end
-  if ok or M.lost or why:find "Broken pipe" then return end
-  M.lost = true
-  M.say("error", "cannot write the results: " .. why)
+---@param how? "line"|"text"  text: line breaks and tabs stay
+---@return string
+function M.safe(text, how) return make_safe(text, how, "\27[%sm") end
+
+--- Text without what a terminal would act on: escape sequences (ECMA-48) and control characters.
+---@param text string
+---@return string
+function M.plain(text)
+  text = text:gsub("\27%[[0-?]*[ -/]*[@-~]", ""):gsub("\27[%]PX^_][^\7\27\n]*\27?\\?", ""):gsub("\27[ -/]*[0-~]", "")
+  return standard.safe(text, "strip")
+end
+
+-- ---- writing ----------------------------------------------------------------------------------
+
+-- stdout and stderr are one place if they are one pipe, one file or both a terminal.
+local function is_one_place()
+  if M.is_terminal(1) and M.is_terminal(2) then return true end
+  local out, err = uv.fs_fstat(1), uv.fs_fstat(2)
+  return out and err and out.ino == err.ino and out.dev == err.dev
+end
+
+local place = { 1, is_one_place() and 1 or 2 }
+local unfinished = {}  -- by place: whose line has no end yet
+
+-- Nothing is written behind the unfinished line of a task.
+local function end_line(fd)
+  if not unfinished[place[fd]] then return "" end
+  unfinished[place[fd]] = nil
+  return "\n"
+end
+
+--- A result. When its reader is gone, results are dropped, or the command ends: see standard.end_with_reader.
+---@param text string
+function M.result(text) standard.write(1, end_line(1) .. M.safe(text, "text") .. "\n") end
+
+--- Bytes as they are, of something that may be long: waits while the reader is slow.
+---@param fd integer
+---@param bytes string
+---@return true? ok
+---@return table? err
+function M.pour(fd, bytes)
+  local ok, err = standard.write(fd, bytes)
+  if ok then ok, err = standard.wait(fd) end
+  return ok, err
+end
+
+--- What a task wrote, byte for byte, for `pour`: with a prefix before each line, and after the unfinished line of
+--- another task.
+---@param fd integer
+---@param source any      the task; whose line it is
+---@param prefix string   "" for none
+---@param bytes string
+---@return string
+function M.lines(fd, source, prefix, bytes)
+  prefix = M.safe(prefix)
+  local at = place[fd]
+  local parts = { unfinished[at] and unfinished[at] ~= source and prefix ~= "" and "\n" or "" }
+  local open = unfinished[at] == source
+  for line in bytes:gmatch "[^\n]*\n?" do
+    if line == "" then break end
+    parts[#parts + 1] = (open and "" or prefix) .. line
+    open = line:sub(-1) ~= "\n"
+  end
+  unfinished[at] = open and source or nil
+  return table.concat(parts)
 end
 
 -- JSON is UTF-8 (RFC 8259); what the engine or a container has said may be anything.
@@ -59,7 +129,7 @@ local function to_utf8(text)
 end
 
 ---@param value any  one JSON document, one line
-function M.json(value) M.result(to_utf8(json.encode(value))) end
+function M.json(value) standard.write(1, to_utf8(json.encode(value)) .. "\n") end
 
 local colors = { error = "31", warn = "33", info = "36", debug = "90" }
 M.verbose = false
@@ -68,16 +138,16 @@ M.verbose = false
 ---@param text string
 function M.say(level, text)
   if level == "debug" and not M.verbose then return end
+  local lines = { end_line(2) }
   for line in (text .. "\n"):gmatch "(.-)\n" do
-    io.stderr:write("dockrun: ", M.paint(level, colors[level], 2), ": ", line, "\n")
+    lines[#lines + 1] = M.safe(("dockrun: %s: %s\n"):format(M.paint(level, colors[level], 2), line), "text")
   end
+  standard.write(2, table.concat(lines))
 end
-
-local SGR = "\27%[[%d;]*m"
 
 -- Columns that a text takes on a terminal, its colours aside.
 local function width_of(text)
-  text = text:gsub(SGR, "")
+  text = text:gsub(COLOR, "")
   return utf8.len(text) or #text
 end
 
@@ -85,8 +155,8 @@ end
 local function cut(line, limit)
   if width_of(line) <= limit then return line end
   local left, done = limit - 1, false
-  return (line:gsub("\27?[^\27]*", function(piece)
-    local color = piece:match("^" .. SGR) or ""
+  return (line:gsub("\1?[^\1]*", function(piece)
+    local color = piece:match("^" .. MARK .. "[%d;]+m") or ""
     if done then return color end
     local text = piece:sub(#color + 1)
     local width = width_of(text)
@@ -103,12 +173,16 @@ end
 ---@param head string[]
 ---@param rows string[][]
 function M.columns(head, rows)
-  local widths = {}
-  for _, row in ipairs { head, table.unpack(rows) } do
+  local widths, lines = {}, { head }
+  for i, row in ipairs(rows) do
+    lines[i + 1] = {}
+    for j, cell in ipairs(row) do lines[i + 1][j] = make_safe(cell, "line", MARK .. "%sm") end
+  end
+  for _, row in ipairs(lines) do
     for i, cell in ipairs(row) do widths[i] = math.max(widths[i] or 0, width_of(cell)) end
   end
   local limit = M.is_terminal(1) and M.width() or math.huge
-  for _, row in ipairs { head, table.unpack(rows) } do
+  for _, row in ipairs(lines) do
     local cells = {}
     for i, cell in ipairs(row) do cells[i] = i < #row and cell .. (" "):rep(widths[i] - width_of(cell)) or cell end
     M.result(cut(table.concat(cells, "  "):gsub("%s+$", ""), limit))

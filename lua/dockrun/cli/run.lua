@@ -8,26 +8,32 @@ local loglines = require "dockrun.cli.loglines"
 local output = require "dockrun.cli.output"
 local plans = require "dockrun.plan"
 local runtime = require "dockrun.core.runtime"
+local standard = require "dockrun.core.standard"
 
 local palette = { "32", "33", "34", "35", "36", "92", "93", "94", "95", "96" }
 
--- Shows a task's output, each line with the task's name before it.
-local function log_follower(agent)
+-- Shows a task's output, each line with the task's name before it. Waits while the reader is slow, but not any more once
+-- the container has ended: what it wrote is to be read before it is removed.
+local function log_follower(agent, plain)
   local color = 0
-  return function(task)
+  return function(task, is_reattached)
     color = color % #palette + 1
     local name = task.context.group.count > 1 and ("%s[%d]"):format(task.name, task.context.alloc.index) or task.name
     local prefix = output.paint(name .. " | ", palette[color])
-    local opts = { follow = true, tty = task.context.task.config.tty }
-    loglines.each(agent.engine, task.container_id, opts, function(text) output.result(prefix .. text) end)
+    local opts = { follow = true, tty = task.context.task.config.tty, tail = is_reattached and "0" or nil }
+    loglines.each(agent.engine, task.container_id, opts, function(bytes)
+      local ok = standard.write(1, output.lines(1, task, prefix, plain and output.plain(bytes) or bytes))
+      while ok and task:is_live() and standard.wait(1, 1) == false do end
+      return ok ~= nil
+    end)
   end
 end
 
 local function progress_bar(task, current, total)
   local width = 30
   local done = total > 0 and math.floor(width * current / total) or 0
-  io.stderr:write(("\r\27[K%s [%s%s] %5.1f of %.1f MB%s"):format(
-    task.context.task.config.image, ("#"):rep(done), ("-"):rep(width - done), current / 1e6, total / 1e6,
+  standard.write(2, ("\r\27[K%s [%s%s] %5.1f of %.1f MB%s"):format(
+    output.safe(task.context.task.config.image), ("#"):rep(done), ("-"):rep(width - done), current / 1e6, total / 1e6,
     current >= total and "\n" or ""))
 end
 
@@ -37,7 +43,7 @@ local function listen(agent, args)
     return
   end
   agent.emitter:listen(output.say_event)
-  agent.on_log = log_follower(agent)
+  if not args.detach then agent.on_log = log_follower(agent, args.plain) end
   if output.is_terminal(2) then agent.on_progress = progress_bar end
 end
 
@@ -115,6 +121,7 @@ return {
     command:argument("job", "Job file (.lua, .nomad, .hcl, .json).")
     command:flag("-d --detach", "Leave the containers running once they are started.")
     command:flag("--keep-on-hangup", "Leave the tasks running if the terminal goes (SIGHUP), for the agent to take over.")
+    command:flag("--plain", "Leave out control sequences of what the tasks write.")
     command:option("--hooks", "Lua file with the operator's hooks."):argname "FILE"
     command:option("--var", "Give the job a variable."):argname "K=V":count "*"
   end,

@@ -1,5 +1,6 @@
 -- dockrun as an interpreter: a file, -e CODE, - (stdin), or a prompt, as people know them from `lua`.
 local output = require "dockrun.cli.output"
+local standard = require "dockrun.core.standard"
 
 -- Sets the global `arg` as lua does: the script at 0, its arguments after it, what stands before it below.
 local function set_arg(argv, script)
@@ -8,6 +9,9 @@ local function set_arg(argv, script)
   _G.arg = arg
   return table.unpack(arg)
 end
+
+-- Lua for `load`, as `loadfile` takes a file: without a byte order mark and a first line that begins with "#".
+local function without_head(text) return (text:gsub("^\xEF\xBB\xBF", ""):gsub("^#[^\n]*", "")) end
 
 local function prepare(chunk, why, ...)
   if not chunk then
@@ -22,10 +26,11 @@ end
 ---@return integer|function exit_code  or the script, which the core calls
 ---@return string ...  the script's arguments
 return function(argv, at)
+  standard.end_with_reader "later"
   local word = argv[at]
   if word == nil and output.is_terminal(0) then return require "dockrun.cli.prompt"() end
   if word == nil or word == "-" then
-    local chunk, why = load(io.read "a", "=stdin")
+    local chunk, why = load(without_head(io.read "a"), "=stdin")
     return prepare(chunk, why, set_arg(argv, word and at or #argv + 1))
   end
   if word == "-e" then

@@ -2,6 +2,7 @@ local count = require "dockrun.cli.count"
 local dockrun = require "dockrun"
 local inventory = require "dockrun.driver.inventory"
 local output = require "dockrun.cli.output"
+local standard = require "dockrun.core.standard"
 local usage = require "dockrun.driver.usage"
 
 local INTERVAL = 1  -- seconds between the two readings that a share of the CPU needs
@@ -55,6 +56,7 @@ return {
     command:option("-n --count", "How many pictures, one a second.", "1"):convert(count("--count", 1))
   end,
   run = function(args)
+    standard.end_with_reader "at once"
     local engine, err = dockrun.connect()
     if not engine then return nil, err end
     if not engine:endpoint():find "^unix:" then

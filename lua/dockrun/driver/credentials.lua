@@ -102,7 +102,7 @@ local function from_file(path, registry, required)
     if required then return fail("docker.auth.config", why) end
     return nil
   end
-  local config, err = json.decode(file:read "a" or "")
+  local config, err = json.decode(((file:read "a" or ""):gsub("^\xEF\xBB\xBF", "")))
   file:close()
   if type(config) ~= "table" then return fail(path, "not JSON" .. (err and ": " .. tostring(err) or "")) end
   local host = host_of(registry)

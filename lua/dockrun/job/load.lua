@@ -55,6 +55,7 @@ function M.string(text, format, name, opts)
   assert(module, ("no job format is called '%s'"):format(tostring(format)))
   if #text > LONGEST then return fail(name, ("a job file has at most %d bytes"):format(LONGEST)) end
   local _ <close> = without_collector()
+  text = text:gsub("^\xEF\xBB\xBF", "")  -- the mark that some editors put before UTF-8
   local raw, again = require(module).read(text, name or "job", opts or {})
   local found = problems.new(name)
   if not raw then

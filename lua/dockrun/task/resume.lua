@@ -37,7 +37,7 @@ function resume.running(self)
     container_id = self.container_id, image_id = found and found.Image, ports = self.context.ports,
     message = found and driver.handle(found.Image, self.container_id) or "its container is gone",
   })
-  if self.agent.on_log and found then self.logs = runtime.spawn(self.agent.on_log, self) end
+  if self.agent.on_log and found then self.logs = runtime.spawn(self.agent.on_log, self, true) end
   self:watch_end()
 end
 

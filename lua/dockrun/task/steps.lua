@@ -300,6 +300,12 @@ local function find_container(task)
   return found.Config.Labels[driver.labels.alloc] == task.alloc_id and found.Id or nil
 end
 
+-- Waits until the last lines are read, before the container is removed. As long as that may take while the engine is away.
+local function await_logs(task)
+  if task.logs then pcall(task.logs.await, task.logs, task.killed and 5 or 60) end
+  task.logs = nil
+end
+
 --- Removes the container, if there is one: of an attempt that failed, or before the next. nil, err where it cannot.
 ---@param task Task
 ---@return true? ok
@@ -308,8 +314,7 @@ function M.discard(task)
   local id, unknown = find_container(task)
   if unknown then return nil, unknown end
   if not id then return true end
-  if task.logs then pcall(task.logs.await, task.logs, 5) end  -- the last lines, before the container goes
-  task.logs = nil
+  await_logs(task)
   task.agent.watch:remove(id)
   local ok, err = driver.remove(task.agent.engine, id, task.killed)
   if not ok then return nil, err end
@@ -324,8 +329,8 @@ function M.cleanup(task)
   if task.agent.options["docker.cleanup.container"] or not task.result then
     local ok, err = M.discard(task)
     if not ok then task:emit("failed", { message = "clean-up: " .. tostring(err), container_id = task.container_id }) end
-  elseif task.logs then
-    pcall(task.logs.await, task.logs, 5)
+  else
+    await_logs(task)
   end
   task.agent.watch:remove(task.container_id or "")
   release_ports(task)
