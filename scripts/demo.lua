@@ -6,7 +6,7 @@ local output = require "dockrun.cli.output"
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
 local IMAGE = "dockrun-demo:1"
 
-local function step(text) print("\n" .. output.paint("== " .. text, "1;36")) end
+local function step(text) output.result("\n" .. output.paint("== " .. text, "1;36")) end
 local function show(name, value) print(("   %-16s %s"):format(name, value)) end
 
 local engine = assert(dockrun.connect())

@@ -15,6 +15,7 @@ local option_table = require "dockrun.options"
 local process = require "dockrun.store.process"
 local record = require "dockrun.task.record"
 local runtime = require "dockrun.core.runtime"
+local standard = require "dockrun.core.standard"
 local store = require "dockrun.store"
 local tree = require "dockrun.job.tree"
 local uv = require "luv"
@@ -97,7 +98,7 @@ end
 --- Tells what concerns the person who runs this, and no task alone.
 ---@param message string
 function Agent:tell(message)
-  local tell = self.on_warning or function(text) io.stderr:write("dockrun: warn: ", text, "\n") end
+  local tell = self.on_warning or function(text) io.stderr:write("dockrun: warn: ", standard.safe(text, "text"), "\n") end
   tell(message)
 end
 

@@ -167,6 +167,30 @@ describe("text of strangers", function()
   end)
 end)
 
+describe("a byte order mark", function()
+  local jobs = require "spec.jobs"
+  for ending, text in pairs {
+    [".lua"] = "return job 'x' { task 't' { driver = 'docker', config = { image = 'b' } } }\r\n",
+    [".json"] = '{"job":{"x":{"task":{"t":{"driver":"docker","config":{"image":"b"}}}}}}\r\n',
+    [".hcl"] = 'job "x" {\r\n task "t" {\r\n driver = "docker"\r\n config { image = "b" }\r\n}\r\n}\r\n',
+  } do
+    it("is taken off a job file, and its lines may end with CRLF: " .. ending, function()
+      local path, file = jobs.write("\xEF\xBB\xBF" .. text, ending)
+      local _ <close> = file
+      local result = process.run { "validate", path }
+      assert.equal(0, result.code, result.stderr)
+    end)
+  end
+
+  for ending, text in pairs { [".lua"] = "return { state_dir = '/x' }", [".json"] = '{"state_dir":"/x"}' } do
+    it("is taken off a file of options: " .. ending, function()
+      local path, file = jobs.write("\xEF\xBB\xBF" .. text, ending)
+      local _ <close> = file
+      assert.equal(0, process.run({ "--config", path, "version" }).code)
+    end)
+  end
+end)
+
 describe("the interpreter on stdin", function()
   for what, head in pairs {
     ["a #! line"] = "#!/usr/bin/env dockrun\n", ["a byte order mark"] = "\xEF\xBB\xBF", both = "\xEF\xBB\xBF#!x\r\n",

@@ -1,5 +1,6 @@
 -- The prompt: a line of Lua at a time, on the runtime, with `dockrun` and `engine` at hand.
 local dockrun = require "dockrun"
+local standard = require "dockrun.core.standard"
 local uv = require "luv"
 
 -- Reads a line while tasks go on: readline is asked only when the terminal has something.
@@ -59,7 +60,7 @@ local function show(ok, ...)
   end
   local err = ...
   if type(err) == "table" and err.kind == "cancelled" and err.signal and not is_ctrl_c(err) then error(err, 0) end
-  io.stderr:write(tostring(err), "\n")
+  io.stderr:write(standard.safe(tostring(err), "text"), "\n")
 end
 
 ---@return integer exit_code
