@@ -60,8 +60,17 @@ describe("dockrun gc", function()
     return state.id
   end
 
-  it("removes a container of which the state knows nothing, once it is old enough; a dry run only says so", function()
+  -- A task of the state that has ended, and what is to be removed of it.
+  local function put_ended(id)
+    local state <close> = assert(store.open(states.dir))
+    states.put_alloc(state, "gone", "a-1")
+    assert(state:put_task { alloc = "a-1", task = "t", state = "dead", container_id = id, detail = {} })
+    return state:remove_job "gone"
+  end
+
+  it("removes a container that the state had recorded, once it is old enough; a dry run only says so", function()
     local id = container(labels(own_id()))
+    put_ended(id)
     assert.same({}, gc("--set", "gc.creation_grace=1h"))
     assert.same({ "container t-a-1: no job owns it" }, gc "--dry-run")
     assert.is_true(is_there(id))
@@ -70,10 +79,37 @@ describe("dockrun gc", function()
     assert.same({}, gc())
   end)
 
-  it("leaves alone what others made: another tool, another state, a dockrun before states had names", function()
-    local others = { container {}, container { ["dockrun.job"] = "mine" }, container(labels "ffff"), container(labels(nil)) }
-    own_id()
+  it("forgets the container that it was to remove if another removed it", function()
+    put_ended "c0ffee"
     assert.same({}, gc())
+    local state <close> = assert(store.open(states.dir, { readonly = true }))
+    assert.same({}, assert(state:intents()))
+  end)
+
+  it("removes the container of a task that has ended", function()
+    local id = container(labels(own_id()))
+    do
+      local state <close> = assert(store.open(states.dir))
+      states.put_alloc(state, "gone", "a-1")
+      assert(state:put_task { alloc = "a-1", task = "t", state = "failed", container_id = id, detail = {} })
+    end
+    assert.same({ "container t-a-1: its task has ended" }, gc())
+    assert.is_false(is_there(id))
+    assert.same({ "job gone: it has ended" }, gc())
+    local state <close> = assert(store.open(states.dir, { readonly = true }))
+    assert.same({}, assert(state:intents()))
+  end)
+
+  it("leaves alone what others made: another tool, another state, a dockrun before states had names", function()
+    local others = { container {}, container { ["dockrun.job"] = "mine" }, container(labels "ffff"), container(labels(nil)),
+      container(labels(own_id())), container { ["dockrun.runtime"] = "" } }
+    assert.same({}, gc())
+    local told = process.run({ "gc", "--dry-run", "-v", "--endpoint", endpoint, "--state-dir", states.dir }, { timeout = 60 }).stdout
+    for _, id in ipairs(others) do
+      local found = assert(engine:container_inspect(id))
+      local listed = told:find("ignores container " .. found.Name:sub(2) .. " (", 1, true) ~= nil
+      assert.equal(found.Config.Labels["dockrun.runtime"] ~= nil, listed, told)
+    end
     for _, id in ipairs(others) do assert.is_true(is_there(id)) end
   end)
 
@@ -98,17 +134,25 @@ describe("dockrun gc", function()
     for _, path in ipairs { states.dir .. "/alloc", root, root .. "/alloc" } do assert(uv.fs_mkdir(path, tonumber("755", 8))) end
     local kept = states.dir .. "/alloc/not an allocation"
     assert(uv.fs_mkdir(kept, tonumber("755", 8)))
+    do
+      local state <close> = assert(store.open(states.dir))
+      states.put_alloc(state, "gone", "0000-dead")
+      assert(state:put_task { alloc = "0000-dead", task = "t", state = "dead", detail = {} })
+    end
     local mine = assert(engine:network_create { body = { Name = jobs.unique "gc", Labels = labels(own_id(), "0000-dead") } })
     local other = assert(engine:network_create { body = { Name = jobs.unique "gc", Labels = labels "ffff" } })
-    networks = { mine.Id, other.Id }
+    local forged = assert(engine:network_create { body = { Name = jobs.unique "gc", Labels = labels(own_id(), "0000-beef") } })
+    networks = { mine.Id, other.Id, forged.Id }
     local list = gc()
-    assert.equal(2, #list)
+    assert.equal(3, #list)
     assert.equal(("directory %s: no job owns it"):format(root), list[1])
-    assert.matches("^network gc%-.*: no job owns it", list[2])
+    assert.equal("job gone: it has ended", list[2])
+    assert.matches("^network gc%-.*: no job owns it", list[3])
     assert.is_nil(uv.fs_stat(root))
     assert.truthy(uv.fs_stat(kept))
     assert.is_nil((engine:network_inspect(mine.Id)))
     assert.truthy(engine:network_inspect(other.Id))
+    assert.truthy(engine:network_inspect(forged.Id))
   end)
 
   it("removes an image that dockrun pulled and nothing uses, after a while, and no other", function()
@@ -139,18 +183,23 @@ describe("dockrun gc", function()
     assert.is_nil((engine:image_inspect(reference)))
   end)
 
-  it("takes back the ports of processes that have ended, but for those that a container has", function()
+  it("takes back the ports of processes that have ended, but for those that a task's container has", function()
+    container(labels("ffff", "a-1"))  -- as a copy of the task's container would be
+    local runs = assert(engine:container_create { body = {
+      Image = "busybox:1", Cmd = { "sleep", "600" }, Labels = labels("ffff", "a-2"),
+    } }).Id
+    made[#made + 1] = runs
+    assert(engine:container_start(runs))
     do
       local state = assert(store.open(states.dir, { owner = { pid = 1, start = 0, boot = "another" } }))
+      states.put_alloc(state, "mine", "a-1")
+      states.put_alloc(state, "mine", "a-2")
+      assert(state:put_task { alloc = "a-1", task = "t", state = "running", container_id = "c0ffee", detail = {} })
+      assert(state:put_task { alloc = "a-2", task = "t", state = "running", container_id = runs, detail = {} })
       assert(state:lease { ip = "0.0.0.0", port = 20001, alloc = "a-1", task = "t" })
       assert(state:lease { ip = "0.0.0.0", port = 20002, alloc = "a-2", task = "t" })
       state:close()
     end
-    local runs = assert(engine:container_create { body = {
-      Image = "busybox:1", Cmd = { "sleep", "600" }, Labels = labels("ffff", "a-2"),
-    } })
-    made[#made + 1] = runs.Id
-    assert(engine:container_start(runs.Id))
     gc()
     local state <close> = assert(store.open(states.dir, { readonly = true }))
     local left = assert(state:leases())

@@ -66,7 +66,7 @@ local function adopt(agent, planned, job, group)
     end
   end
   if not next(records) then
-    for _, why in ipairs(removal.directories(planned.records)) do
+    for _, why in ipairs(removal.directories(agent.options.state_dir, planned.records)) do
       agent.emitter:emit({ job = job.name, group = group.name, name = planned.records[1].task, alloc_id = planned.alloc }, "failed",
         { message = "clean-up: " .. tostring(why) })
     end
@@ -222,8 +222,12 @@ local function look(agent, name)
       name, known.endpoint))
   end
   local found
-  found, err = recovery.find(agent.engine, agent.state, name)
+  found, err = recovery.find(agent, name)
   if not found then return nil, err end
+  if #found.unowned > 0 then
+    agent:warn(("job '%s': %d of its containers are not in this state and are left alone; `dockrun adopt %s` takes them over"):format(
+      name, #found.unowned, name))
+  end
   local ok
   ok, err = recovery.finish(agent, found, name)
   if not ok then return nil, err end
@@ -297,14 +301,8 @@ end
 local function adopt_all(agent, name, records)
   local known, err = agent.state:job(name)
   if err then return nil, err end
-  local job = known and known.definition or { name = name, type = "service" }
-  if not known then
-    local ok
-    ok, err = agent:record(job)
-    if not ok then return nil, err end
-  end
   for _, planned in ipairs(by_alloc(records)) do
-    local old_job, old_group = former(job, planned.records)
+    local old_job, old_group = former(known.definition, planned.records)
     adopt(agent, planned, old_job, old_group)
   end
   return true

@@ -1,6 +1,6 @@
 --- What no job owns any more: containers, networks, directories, images, leases and records that a killed process left, or
---- whose time is over. Only what carries this state's name is ever looked at: what another tool made, or a dockrun with
---- another state directory, is none of ours.
+--- whose time is over. Only what this state recorded is removed: what another tool made, or a dockrun with another state
+--- directory, is none of ours, whatever its labels say.
 local attempt = require "dockrun.attempt"
 local dirs = require "dockrun.driver.dirs"
 local driver = require "dockrun.driver.docker"
@@ -26,43 +26,51 @@ local function removed(ok, err)
   return nil, err
 end
 
-local function why_dangling(agent, found, record)
-  if record.state_id ~= agent.state.id then return nil end
-  local alloc = found.allocs[record.alloc]
-  if not alloc then return "no job owns it" end
-  if record.row and recovery.has_ended(record.row) and agent.options["docker.cleanup.container"] then return "its task has ended" end
-end
+local function is_fresh(agent, seconds) return (runtime.clock()) - seconds < agent.options["gc.creation_grace"] end
 
 local function add_containers(agent, found, list)
-  local function add(record, reason)
-    if not reason or age_of(record.created) < agent.options["gc.creation_grace"] then return end
-    list[#list + 1] = {
-      kind = "container", name = ("%s-%s"):format(record.task, record.alloc), reason = reason,
-      remove = function() return driver.remove(agent.engine, record.container_id) end,
-    }
+  local function add(record, reason, remove)
+    if is_fresh(agent, timestamp.seconds(record.created)) then return end
+    list[#list + 1] = { kind = "container", name = driver.name(record.task, record.alloc), reason = reason, remove = remove }
     record.goes = true  -- and with it, what only it has
   end
   for _, record in ipairs(found.records) do
-    if record.container_id then add(record, why_dangling(agent, found, record)) end
+    if record.container_id and recovery.has_ended(record.row) and agent.options["docker.cleanup.container"] then
+      add(record, "its task has ended", function() return recovery.remove_ended(agent, record) end)
+    end
   end
-  for _, record in ipairs(found.surplus) do
-    if record.state_id == agent.state.id then add(record, "its task has another container") end
+  for _, one in ipairs(found.forgotten) do
+    if one.record then add(one.record, "no job owns it", function() return recovery.remove_forgotten(agent, one) end) end
   end
 end
 
--- Scripts and hooks may make networks for an allocation, labelled as its containers are.
-local function add_networks(agent, found, list)
+-- Intents to remove what is not there any more, or never came to be.
+local function settle_forgotten(agent, found)
+  for _, one in ipairs(found.forgotten) do
+    if not one.record and not is_fresh(agent, timestamp.seconds(one.intent.at)) then
+      local _, err = agent.state:done(one.intent.id)
+      if err then return nil, err end
+    end
+  end
+  return true
+end
+
+-- Scripts and hooks may make networks for an allocation, labelled as its containers are. One whose allocation the state
+-- does not know is left alone.
+local function add_networks(agent, found, list, ignored)
   local label = ("%s=%s"):format(driver.labels.state, agent.state.id)
   local networks, err = agent.engine:network_list { filters = { label = { label } } }
   if not networks then return nil, err end
   for _, network in ipairs(networks) do
     local alloc = found.allocs[network.Labels[driver.labels.alloc] or ""]
-    if not (alloc and alloc.live) and age_of(network.Created) >= agent.options["gc.creation_grace"] then
+    if not alloc then
+      ignored[#ignored + 1] = { kind = "network", name = network.Name, reason = "its allocation is not in this state" }
+    elseif not alloc.live and age_of(network.Created) >= agent.options["gc.creation_grace"] then
       list[#list + 1] = {
         kind = "network", name = network.Name, reason = "no job owns it",
         remove = function()
           local ok, why = agent.engine:network_remove(network.Id)
-          if not ok and why.status == 403 then return true end  -- a container of somebody else's is in it
+          if not ok and why.status == 403 then return true end  -- another tool's container is in it
           return removed(ok, why)
         end,
       }
@@ -76,11 +84,22 @@ local function add_directories(agent, found, list)
   for _, record in ipairs(found.records) do
     held[record.alloc] = held[record.alloc] or record.container_id ~= nil and not record.goes
   end
+  for _, one in ipairs(found.forgotten) do
+    if one.record and not one.record.goes then held[one.record.alloc] = true end
+  end
+  -- After the state was lost, containers that it does not know may use theirs. They are called <task>-<alloc id>.
+  local function has_name(id)
+    for _, stranger in ipairs(found.strangers) do
+      if stranger.name:find("-" .. id, 1, true) then return true end
+    end
+    return false
+  end
+  for _, record in ipairs(found.unowned) do held[record.alloc] = held[record.alloc] or not found.allocs[record.alloc] end
   for _, id in ipairs(dirs.list(agent.options.state_dir)) do
     local root = dirs.of(agent.options.state_dir, id, "").root
     local alloc, stat = found.allocs[id], uv.fs_stat(root)
     local fresh = stat and (runtime.clock()) - stat.mtime.sec < agent.options["gc.creation_grace"]
-    if stat and not held[id] and not (alloc and alloc.live) and not fresh then
+    if stat and not held[id] and not (alloc and alloc.live) and not fresh and (alloc or not has_name(id)) then
       list[#list + 1] = { kind = "directory", name = root, reason = "no job owns it", remove = function() return dirs.remove(root) end }
     end
   end
@@ -91,8 +110,9 @@ local function add_images(agent, found, list)
   local images, err = agent.state:images()
   if not images then return nil, err end
   local going = {}
-  for _, records in ipairs { found.records, found.surplus } do
-    for _, record in ipairs(records) do going[record.container_id or ""] = record.goes end
+  for _, record in ipairs(found.records) do going[record.container_id or ""] = record.goes end
+  for _, one in ipairs(found.forgotten) do
+    if one.record then going[one.record.container_id] = one.record.goes end
   end
   for _, image in ipairs(images) do
     local used, why = agent.images:is_used(image.reference, going)
@@ -134,24 +154,38 @@ local function add_jobs(agent, found, list)
   return true
 end
 
+-- Containers with labels of dockrun's that this state did not record.
+local function add_ignored(found, ignored)
+  for _, record in ipairs(found.unowned) do
+    ignored[#ignored + 1] = { kind = "container", name = driver.name(record.task, record.alloc),
+      reason = "it is not in this state; `dockrun adopt` takes it over" }
+  end
+  for _, stranger in ipairs(found.strangers) do
+    ignored[#ignored + 1] = { kind = "container", name = stranger.name, reason = stranger.reason }
+  end
+end
+
 --- All that is garbage now. Finishes, on the way, what a killed process left half done in the state itself.
 ---@param agent Agent
 ---@return Garbage[]? list
----@return table? err
+---@return table|{ kind: string, name: string, reason: string }[] err_or_ignored  what has labels of dockrun's, and is not ours
 function M.find(agent)
   local ok, err = agent.images:settle(agent.is_alive)
   if not ok then return nil, err end
   local found
-  found, err = recovery.find(agent.engine, agent.state)
+  found, err = recovery.find(agent)
   if not found then return nil, err end
-  local list = {}
+  local list, ignored = {}, {}
+  add_ignored(found, ignored)
   add_containers(agent, found, list)
   add_directories(agent, found, list)
   for _, add in ipairs { add_networks, add_jobs, add_images } do
-    ok, err = add(agent, found, list)
+    ok, err = add(agent, found, list, ignored)
     if not ok then return nil, err end
   end
-  return list
+  ok, err = settle_forgotten(agent, found)
+  if not ok then return nil, err end
+  return list, ignored
 end
 
 --- Removes what was found, and takes back the leases of processes that have ended.

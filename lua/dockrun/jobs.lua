@@ -164,7 +164,7 @@ function M.plan(agent, job, opts)
   ok, err = plans.check(job, agent:host())
   if not ok then return nil, err end
   local found
-  found, err = recovery.find(agent.engine, agent.state, job.name)
+  found, err = recovery.find(agent, job.name)
   if not found then return nil, err end
   local changes = json.array {}
   for _, alloc in ipairs(plans.make(job, recovery.standing(found)).allocs) do
@@ -272,7 +272,7 @@ end
 ---@return { jobs: table[] }? status  as `dockrun status --json` prints it
 ---@return table? err
 function M.status(agent, name)
-  local jobs, err = status.jobs(agent.engine, agent.state, name)
+  local jobs, err = status.jobs(agent, name)
   return jobs and { jobs = jobs }, err
 end
 

@@ -1,60 +1,92 @@
---- What is there of a job: its containers on the engine, and what the state knows of its tasks, put together. A process
---- may have been killed at any instant, so neither alone tells all.
+--- What is there of a job: what the state recorded of its tasks, and their containers on the engine, put together. A process
+--- may have been killed at any instant, so neither alone tells all. A container that the state did not record is not the
+--- job's, whatever its labels say.
 local dirs = require "dockrun.driver.dirs"
 local driver = require "dockrun.driver.docker"
 local inventory = require "dockrun.driver.inventory"
-local json = require "dockrun.core.json"
 
 local M = {}
-
-local public = { running = "running", healthy = "running", unhealthy = "running", stopping = "running", exited = "running",
-  dead = "dead", failed = "failed" }
 
 ---@param row table  a task's row of the state
 ---@return boolean
 function M.has_ended(row) return row.state == "dead" or row.state == "failed" end
 
--- A task of which there is no container, as driver/inventory.lua gives those that have one.
-local function without_container(row)
-  return {
-    job = row.job, group = row.group, task = row.task, alloc = row.alloc, index = row.index, state = public[row.state] or "pending",
-    image = row.image, ports = json.array(row.ports or {}), exit_code = row.exit_code, restarts = row.restarts or 0,
-    started_at = row.started_at, finished_at = row.finished_at, kill_timeout = 5, definition = row.definition, row = row,
-    created = "", tty = false,
-  }
-end
-
-local function key_of(record) return record.alloc .. " " .. record.task end
-
--- Several containers of one task cannot be but by a create whose answer nobody heard: the one that is known counts.
-local function better(a, b)
-  if not b then return true end
-  if a.row and (a.row.container_id == a.container_id) ~= (a.row.container_id == b.container_id) then
-    return a.row.container_id == a.container_id
-  end
-  return a.created > b.created
-end
+---@class Forgotten
+---@field intent Intent        to remove what the state does not have as a task any more
+---@field record? TaskRecord   its container; nil if it is not there
 
 ---@class Found
----@field records TaskRecord[]        those that there is something of: see driver/inventory.lua; `row` is the state's
----@field allocs table<string, table> the state's allocations, by id; `live` where a task of it has not ended
----@field surplus TaskRecord[]       containers whose task has another one
+---@field records TaskRecord[]         those of the state's tasks, each with its container if that is there
+---@field allocs table<string, table>  the state's allocations, by id; `live` if a task of it has not ended
+---@field forgotten Forgotten[]
+---@field unowned TaskRecord[]         containers that this state can have made and did not record: see cli/adopt.lua
+---@field strangers { name: string, reason: string }[]  other containers with a label of dockrun's
 
--- Puts rows to containers.
-local function join(containers, rows)
-  local by_key, found = {}, { records = {}, allocs = {}, surplus = {} }
-  for _, row in ipairs(rows) do by_key[row.alloc .. " " .. row.task] = { row = row } end
-  for _, record in ipairs(containers) do
-    local entry = by_key[key_of(record)] or {}
-    by_key[key_of(record)] = entry
-    record.row = entry.row
-    if record.row then record.restarts = record.row.restarts or 0 end
-    local other = entry.record
-    if better(record, other) then entry.record = record end
-    local worse = entry.record == record and other or other and record
-    if worse then found.surplus[#found.surplus + 1] = worse end
+-- Whether the state has recorded a container since its task's row was read: the row is then as it is now.
+local function is_recorded_now(state, row, container)
+  local now = not row.forgotten and state:task(row.alloc, row.task)
+  if not now or not inventory.is_recorded(now, container, state.id) then return false end
+  for key in pairs(row) do row[key] = nil end
+  for key, value in pairs(now) do row[key] = value end
+  return true
+end
+
+-- Which row recorded which container, as a function of that.
+local function finder(rows, state)
+  local ids, names = {}, {}
+  for _, row in ipairs(rows) do
+    ids[row.container_id or ""], names[driver.name(row.task, row.alloc)] = row, row
   end
-  for _, entry in pairs(by_key) do found.records[#found.records + 1] = entry.record or without_container(entry.row) end
+  return function(container)
+    local row = ids[container.id] or names[container.name]
+    if not row then return nil end
+    return (inventory.is_recorded(row, container, state.id) or is_recorded_now(state, row, container)) and row or nil
+  end
+end
+
+-- What the state does not have as a task any more, as rows of tasks.
+local function forgotten_rows(intents, job)
+  local rows = {}
+  for _, intent in ipairs(intents) do
+    local data = intent.data
+    if intent.action == "remove" and (not job or data.job == job) then
+      rows[#rows + 1] = { job = data.job, group = "", index = 0, alloc = intent.alloc, task = intent.task, state = "dead",
+        container_id = data.container_id, detail = { intent = data.intent }, forgotten = intent }
+    end
+  end
+  return rows
+end
+
+-- A container that is not recorded. Whatever is wrong with it is no error: it is none of ours.
+local function add_unrecorded(engine, container, state_dir, found)
+  local row, why = inventory.claim(container, state_dir)
+  local seen, err
+  if row then seen, err = engine:container_inspect(container.id) end
+  if seen then
+    table.insert(found.unowned, inventory.record(row, seen))
+  elseif not err or err.status ~= 404 then
+    table.insert(found.strangers, { name = container.name, reason = why or "it cannot be looked at: " .. tostring(err) })
+  end
+end
+
+-- Puts containers to rows.
+local function join(agent, containers, rows, forgotten)
+  local engine, found, seen = agent.engine, { records = {}, forgotten = {}, unowned = {}, strangers = {} }, {}
+  local row_of = finder(table.move(forgotten, 1, #forgotten, #rows + 1, { table.unpack(rows) }), agent.state)
+  for _, container in ipairs(containers) do
+    local row = row_of(container)
+    if row then
+      local inspected, err = engine:container_inspect(container.id)
+      if not inspected and err.status ~= 404 then return nil, err end
+      seen[row] = inspected
+    else
+      add_unrecorded(engine, container, agent.options.state_dir, found)
+    end
+  end
+  for i, row in ipairs(rows) do found.records[i] = inventory.record(row, seen[row]) end
+  for i, row in ipairs(forgotten) do
+    found.forgotten[i] = { intent = row.forgotten, record = seen[row] and inventory.record(row, seen[row]) }
+  end
   return found
 end
 
@@ -78,25 +110,34 @@ local function sort(found)
   end)
 end
 
+-- What the state has of a job, or of all.
+local function read(state, job)
+  if not state then return {}, {}, {} end
+  local rows, err = state:tasks { job = job }
+  if not rows then return nil, err end
+  local allocs, intents
+  allocs, err = state:allocs { job = job }
+  if not allocs then return nil, err end
+  intents, err = state:intents()
+  if not intents then return nil, err end
+  return rows, allocs, forgotten_rows(intents, job)
+end
+
 --- Everything of a job, or of all jobs.
----@param engine table
----@param state? Store
+---@param agent { engine: table, state?: Store, options: table<string, any> }
 ---@param job? string
 ---@return Found? found
 ---@return table? err
-function M.find(engine, state, job)
+function M.find(agent, job)
   -- The state first: what another process starts meanwhile has a row before it has a container.
-  local rows, allocs, err = {}, {}
-  if state then
-    rows, err = state:tasks { job = job }
-    if not rows then return nil, err end
-    allocs, err = state:allocs { job = job }
-    if not allocs then return nil, err end
-  end
-  local containers
-  containers, err = inventory.list(engine, job)
+  local rows, allocs, forgotten = read(agent.state, job)
+  if not rows then return nil, allocs end
+  local containers, err = inventory.list(agent.engine, job)
   if not containers then return nil, err end
-  local found = join(containers, rows)
+  local found
+  found, err = join(agent, containers, rows, forgotten)
+  if not found then return nil, err end
+  found.allocs = {}
   for _, alloc in ipairs(allocs) do found.allocs[alloc.id] = alloc end
   for _, row in ipairs(rows) do
     if not M.has_ended(row) then found.allocs[row.alloc].live = true end
@@ -124,14 +165,14 @@ end
 function M.is_over(found)
   local failed = false
   for _, record in ipairs(found.records) do
-    if not record.row or not M.has_ended(record.row) then return false, false end
+    if not M.has_ended(record.row) then return false, false end
     failed = failed or record.row.state == "failed"
   end
   return next(found.allocs) ~= nil, failed
 end
 
 --- Of what was found of a job, that which a run begins with: allocations that have not ended, those that have while
---- others of the same run have not, and containers. Each has `goes_on` where its task is taken over as it is, and `meta`
+--- others of the same run have not, and their containers. Each has `goes_on` if its task is taken over as it is, and `meta`
 --- of its allocation.
 ---@param found Found
 ---@return TaskRecord[]
@@ -139,11 +180,10 @@ function M.standing(found)
   local list, places = {}, live_places(found)
   local cut_off = next(places) ~= nil
   for _, record in ipairs(found.records) do
-    local alloc = found.allocs[record.alloc] or {}
+    local alloc = found.allocs[record.alloc]
     record.meta = alloc.meta or {}
     local ended_in_it = cut_off and not record.meta.stopping and not places[place_of(record)]
-    local goes_on = alloc.live or ended_in_it
-    if record.row then record.goes_on = goes_on or false else record.goes_on = record.state == "running" end
+    record.goes_on = alloc.live or ended_in_it
     if record.container_id or record.goes_on then list[#list + 1] = record end
   end
   return list
@@ -164,14 +204,46 @@ local function finish_ended(agent, found)
   return true
 end
 
--- A container whose task has ended: it could not be removed then.
-local function remove_ended(agent, found)
+--- Removes the container of a task that has ended, and notes that it is gone.
+---@param agent Agent
+---@param record TaskRecord
+---@return true? ok
+---@return table? err
+function M.remove_ended(agent, record)
+  local ok, err = driver.remove(agent.engine, record.container_id)
+  if not ok then return nil, err end
+  local _
+  _, err = agent.state:container_gone(record.alloc, record.task, record.container_id)
+  record.container_id = nil
+  return not err or nil, err
+end
+
+--- Removes what the state does not have as a task any more.
+---@param agent Agent
+---@param one Forgotten
+---@return true? ok
+---@return table? err
+function M.remove_forgotten(agent, one)
+  local ok, err = true, nil
+  if one.record then ok, err = driver.remove(agent.engine, one.record.container_id) end
+  local _
+  if ok then _, err = agent.state:done(one.intent.id) end
+  return not err or nil, err
+end
+
+-- Containers whose tasks have ended: they could not be removed then.
+local function remove_containers(agent, found)
   if not agent.options["docker.cleanup.container"] then return true end
   for _, record in ipairs(found.records) do
-    if record.container_id and record.row and M.has_ended(record.row) then
-      local ok, err = driver.remove(agent.engine, record.container_id)
+    if record.container_id and M.has_ended(record.row) then
+      local ok, err = M.remove_ended(agent, record)
       if not ok then return nil, err end
-      record.container_id = nil
+    end
+  end
+  for _, one in ipairs(found.forgotten) do
+    if one.record or one.intent.data.container_id then
+      local ok, err = M.remove_forgotten(agent, one)
+      if not ok then return nil, err end
     end
   end
   return true
@@ -187,11 +259,7 @@ end
 function M.finish(agent, found, job)
   local ok, err = agent.images:settle(agent.is_alive)
   if not ok then return nil, err end
-  for _, record in ipairs(found.surplus) do
-    ok, err = driver.remove(agent.engine, record.container_id)
-    if not ok then return nil, err end
-  end
-  ok, err = remove_ended(agent, found)
+  ok, err = remove_containers(agent, found)
   if not ok then return nil, err end
   ok, err = finish_ended(agent, found)
   if not ok then return nil, err end

@@ -5,7 +5,7 @@ local recovery = require "dockrun.recovery"
 local M = {}
 
 -- The state of a job from its tasks': the first of these that any of them is in.
-local order = { "failed", "running", "pending", "dead" }
+local order = { "failed", "running", "pending", "dead", "unowned" }
 
 local function status_of(tasks, known)
   local seen = {}
@@ -52,14 +52,19 @@ local function last_events(state, job)
 end
 
 --- Every job, or one, with its tasks.
----@param engine table
----@param state? Store  containers tell most
+--- Containers that the state should have and does not are unowned: `dockrun adopt` takes them over.
+---@param agent { engine: table, state?: Store, options: table<string, any> }
 ---@param job? string
 ---@return table[]? jobs  as `dockrun status --json` prints them
 ---@return table? err
-function M.jobs(engine, state, job)
-  local found, err = recovery.find(engine, state, job)
+function M.jobs(agent, job)
+  local state = agent.state
+  local found, err = recovery.find(agent, job)
   if not found then return nil, err end
+  for _, record in ipairs(found.unowned) do
+    record.state = "unowned"
+    table.insert(found.records, record)
+  end
   if not state then return by_job(found.records, {}, {}) end
   local jobs, last
   jobs, err = state:jobs()

@@ -40,7 +40,7 @@ local function recover(self, name)
     local known, err = agent.state:job(name)
     if not known or known.status ~= "running" then return not err or nil, err end
     local found
-    found, err = recovery.find(agent.engine, agent.state, name)
+    found, err = recovery.find(agent, name)
     if not found then return nil, err end
     if recovery.is_over(found) then return recovery.finish(agent, found, name) end  -- it was killed before it could say so
     if not known.source then return apply.take_over(agent, name) end

@@ -45,20 +45,22 @@ describe("a running task", function()
   end)
 
   it("gives the command our input with -i", function()
-    local shell = ("printf 'one\\ntwo' | '%s' --endpoint %s exec -i %s -- wc -c"):format(process.program, endpoint, name)
+    local shell = ("printf 'one\\ntwo' | '%s' --endpoint %s --state-dir %s exec -i %s -- wc -c"):format(
+      process.program, endpoint, jobs.state_dir, name)
     local result = process.run({ "-c", shell }, { program = "sh" })
     assert.same({ 0, "7\n" }, { result.code, result.stdout }, result.stderr)
   end)
 
   it("gives the command a file as input with -i", function()
-    local shell = ("'%s' --endpoint %s exec -i %s -- cat < LICENSE"):format(process.program, endpoint, name)
+    local shell = ("'%s' --endpoint %s --state-dir %s exec -i %s -- cat < LICENSE"):format(process.program, endpoint, jobs.state_dir, name)
     local result = process.run({ "-c", shell }, { program = "sh" })
     local file <close> = assert(io.open "LICENSE")
     assert.equal(file:read "a", result.stdout)
   end)
 
   it("gives the command a terminal with -t", function()
-    local shell = ("script -qec \"'%s' --endpoint %s exec -it %s -- tty\" /dev/null < /dev/null"):format(process.program, endpoint, name)
+    local shell = ("script -qec \"'%s' --endpoint %s --state-dir %s exec -it %s -- tty\" /dev/null < /dev/null"):format(
+      process.program, endpoint, jobs.state_dir, name)
     local result = process.run({ "-c", shell }, { program = "sh" })
     assert.matches("/dev/pts/0", result.stdout)
   end)
@@ -66,8 +68,8 @@ describe("a running task", function()
   it("leaves our terminal as it was", function()
     local path, file = jobs.write(([[
       before=$(stty -g)
-      '%s' --endpoint %s exec -it %s -- true
-      [ "$(stty -g)" = "$before" ] && echo the same]]):format(process.program, endpoint, name), ".sh")
+      '%s' --endpoint %s --state-dir %s exec -it %s -- true
+      [ "$(stty -g)" = "$before" ] && echo the same]]):format(process.program, endpoint, jobs.state_dir, name), ".sh")
     local _ <close> = file
     local result = process.run({ "-c", ("script -qec 'sh %s' /dev/null < /dev/null"):format(path) }, { program = "sh" })
     assert.matches("the same", result.stdout)
@@ -78,9 +80,9 @@ describe("a running task", function()
     local path, file = jobs.write(([[
       stty rows 33 cols 101
       (until grep -q '33 101' %s; do sleep 0.1; done; stty rows 20 cols 60 </dev/tty) &
-      '%s' --endpoint %s exec -it %s -- sh -c '
+      '%s' --endpoint %s --state-dir %s exec -it %s -- sh -c '
         await() { until [ "$(stty size)" = "$*" ]; do sleep 0.1; done; stty size; }
-        await 33 101; read line; await 20 60; echo got $line']]):format(seen, process.program, endpoint, name), ".sh")
+        await 33 101; read line; await 20 60; echo got $line']]):format(seen, process.program, endpoint, jobs.state_dir, name), ".sh")
     local _ <close> = file
     local _ <close> = seen_file
     local shell = ([[

@@ -34,7 +34,7 @@ return job %q { group "g" {
     local _ <close> = file
     local result = jobs.dockrun(endpoint, { "run", "-d", path })
     assert(result.code == 0, result.stderr)
-    local child <close> = process.start { "--endpoint", endpoint, "logs", "-f", name .. "/talks" }
+    local child <close> = process.start { "--endpoint", endpoint, "--state-dir", jobs.state_dir, "logs", "-f", name .. "/talks" }
     child:wait_for "late"
   end)
 
@@ -83,7 +83,9 @@ return job %q { group "g" {
   end)
 
   it("follows what is written, until it is interrupted", function()
-    local child <close> = process.start { "--endpoint", endpoint, "logs", "-f", "--tail", "0", name .. "/talks" }
+    local child <close> = process.start {
+      "--endpoint", endpoint, "--state-dir", jobs.state_dir, "logs", "-f", "--tail", "0", name .. "/talks",
+    }
     for _ = 1, 100 do  -- it follows from a moment that cannot be seen from here
       jobs.dockrun(endpoint, { "exec", name .. "/talks", "--", "kill", "-USR1", "1" })
       if child.stdout:find "again" then break end
@@ -110,7 +112,7 @@ return job %q { group "g" {
     local _ <close> = run.file
     local job = run:event("started").job
     local proxy <close> = proxies.start(endpoint)
-    local child <close> = process.start { "--endpoint", proxy.endpoint, "logs", "-f", job }
+    local child <close> = process.start { "--endpoint", proxy.endpoint, "--state-dir", jobs.state_dir, "logs", "-f", job }
     for at = 40, 240, 50 do
       child:wait_for(("\n%d\n"):format(at))
       proxy:drop()

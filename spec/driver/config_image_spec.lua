@@ -185,7 +185,7 @@ describe("a leftover container", function()
 
   before_each(function()
     name = jobs.unique "left"
-    body = { Image = "busybox:1", Cmd = { "true" }, Labels = { [driver.labels.alloc] = "a110c" } }
+    body = { Image = "busybox:1", Cmd = { "true" }, Labels = { [driver.labels.intent] = "a110c" } }
   end)
 
   after_each(function() engine:container_remove(name, { force = true }) end)
@@ -212,11 +212,17 @@ describe("a leftover container", function()
     assert.same({ 409, 3 }, { err.status, removals })
   end)
 
-  it("that dockrun did not make stays, and its name is taken", function()
-    local theirs = assert(engine:container_create { name = name, body = { Image = "busybox:1", Cmd = { "true" } } }).Id
-    local id, err = driver.create(engine, name, body)
-    assert.is_nil(id)
-    assert.equal("taken", err.kind)
-    assert(engine:container_inspect(theirs))
+  it("that came of no intent, or of another, stays, and its name is taken", function()
+    for _, labels in ipairs { {}, { [driver.labels.alloc] = "a110c" }, { [driver.labels.intent] = "a110d" } } do
+      local theirs = assert(engine:container_create { name = name, body = { Image = "busybox:1", Cmd = { "true" }, Labels = labels } }).Id
+      for _, own in ipairs { body, { Image = "busybox:1", Cmd = { "true" } } } do
+        local id, err = driver.create(engine, name, own)
+        assert.is_nil(id)
+        assert.equal("taken", err.kind)
+        assert.truthy(err.message:find(theirs:sub(1, 12), 1, true), err.message)
+      end
+      assert(engine:container_inspect(theirs))
+      engine:container_remove(name, { force = true })
+    end
   end)
 end)

@@ -167,7 +167,7 @@ describe("a task that cannot be as asked", function()
   it("is not hurt by a leftover of its name, and never takes another's container away", function()
     local driver = require "dockrun.driver.docker"
     local name = jobs.unique "leftover"
-    local body = { Image = "busybox:1", Cmd = { "true" }, Labels = { ["dockrun.alloc"] = "x" } }
+    local body = { Image = "busybox:1", Cmd = { "true" }, Labels = { ["dockrun.intent"] = "x" } }
     local first = assert(driver.create(engine, name, body))
     local second = assert(driver.create(engine, name, body))
     local _ <close> = setmetatable({}, { __close = function() engine:container_remove(name, { force = true }) end })
@@ -176,7 +176,7 @@ describe("a task that cannot be as asked", function()
     local foreign = assert(engine:container_create { name = name, body = { Image = "busybox:1", Cmd = { "true" } } })
     local created, err = driver.create(engine, name, body)
     assert.is_nil(created)
-    assert.truthy(err.message:find "dockrun did not make")
+    assert.truthy(err.message:find "this state did not record")
     assert(engine:container_inspect(foreign.Id))
   end)
 

@@ -64,7 +64,7 @@ local function of_state(world)
   for _, lease in ipairs(assert(state:leases())) do leased[lease.port] = lease.alloc .. " " .. lease.task end
   for _, container in ipairs(world.engine.order) do
     local labels = container.Config.Labels
-    if labels["dockrun.task"] and container.State.Running and is_watched(world, labels["dockrun.job"]) then
+    if not world.before.containers[container.Id] and container.State.Running and is_watched(world, labels["dockrun.job"]) then
       local row = rows[container.Id]
       if not row then return ("%s runs, and the state knows nothing of it"):format(container.Name) end
       if not lives[row.state] then return ("%s runs, and the state says that it is %s"):format(container.Name, row.state) end

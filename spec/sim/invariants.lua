@@ -35,7 +35,7 @@ local function check_containers(self)
   local world, tasks, places, ports = self.world, {}, {}, {}
   for _, container in ipairs(world.engine.order) do
     local labels = container.Config.Labels
-    if labels["dockrun.task"] then
+    if not world.before.containers[container.Id] then
       local task = key_of(labels, "alloc", "task")
       if tasks[task] then world:violate("two containers for one task of an allocation: %s", task) end
       tasks[task] = true
@@ -181,7 +181,8 @@ function Invariants:main_ended(process)
   local ran = process.command == "run" and not process.args.detach and process.code ~= nil
   if not stops and not ran or has_company(world, process) then return end
   for _, container in ipairs(world.engine.order) do
-    if container.Config.Labels["dockrun.job"] == process.job and container.State.Running then
+    local own = not world.before.containers[container.Id]
+    if own and container.Config.Labels["dockrun.job"] == process.job and container.State.Running then
       world:violate("%s ended with %d, and %s runs", process, process.code, container.Name)
     end
   end

@@ -161,7 +161,8 @@ end
 local function some_container(world)
   local count = #world.engine.order
   local container = count > 0 and world.engine.order[world.random(count)]
-  return container and container.Config.Labels["dockrun.task"] and not container.removing and container or nil
+  if not container or world.before.containers[container.Id] or container.removing then return nil end
+  return container
 end
 
 function accidents.removal(world)
@@ -253,6 +254,21 @@ local function inventory(engine)
   return found
 end
 
+-- A container with the labels of one of dockrun's, or with some of them changed, as `docker commit` and `docker run` make them. It
+-- is none of dockrun's.
+function accidents.copy(world)
+  local container, dice = some_container(world), world.dice
+  if not container then return end
+  local labels = {}
+  for name, value in pairs(container.Config.Labels) do
+    labels[name] = dice:chance(0.8) and value or dice:chance(0.5) and dice:pick { "", "5", "[]", "{}", "../x", "a-1", value .. "0" } or nil
+  end
+  labels["dockrun.runtime"] = container.Config.Labels["dockrun.runtime"]
+  local copy = world.engine:create(nil, { Image = jobs.here, Cmd = { "sh", "-c", "", "sim" }, Labels = labels })
+  world.before.containers[copy.Id] = copy.Name
+  if dice:chance(0.7) then world.engine:begin(copy) end
+end
+
 -- ---- the whole ----------------------------------------------------------------------------------
 
 -- Containers that dockrun has nothing to do with.
@@ -274,7 +290,7 @@ function M.tell(world, opts)
   if dice:chance(0.1) then world.options["docker.cleanup.container"] = false end
   if dice:chance(0.1) then world.options["docker.cleanup.image"] = false end
   others(world)
-  local before = inventory(world.engine)
+  world.before = inventory(world.engine)
   for i = 1, dice:chance(0.2) and 2 or 1 do
     local name = "job" .. i
     world.names[i] = name
@@ -285,7 +301,7 @@ function M.tell(world, opts)
   world.keeps_agent = dice:chance(0.25)
   if world.keeps_agent then world.sched:spawn(nil, keep_agent, world) end
   local kinds = {}
-  for _, kind in ipairs { "engine", "reset", "registry", "port", "removal", "killing", "garbage" } do
+  for _, kind in ipairs { "engine", "reset", "registry", "port", "removal", "killing", "garbage", "copy" } do
     if dice:chance(0.35) then kinds[#kinds + 1] = kind end
   end
   if #kinds > 0 and not opts.gentle then world.sched:spawn(nil, fate, world, kinds, dice:between(2, 30)) end
@@ -300,7 +316,7 @@ function M.tell(world, opts)
   end)
   local how = world.sched:run(function() return done or #world.violations > 5 end, ENOUGH)
   if not done and #world.violations == 0 then world:violate("the story does not end: %s", how) end
-  if done then world.invariants:finish(before) end
+  if done then world.invariants:finish(world.before) end
 end
 
 return M

@@ -78,6 +78,7 @@ function M.new(seed, opts)
   local self = setmetatable({
     seed = seed, random = random, sched = schedulers.new(random), dir = BASE .. "/world", trace = opts.trace,
     processes = {}, sockets = {}, port_claims = {}, jobs = {}, violations = {}, arrows = {}, made_at = {}, pids = 100,
+    before = { containers = {}, images = {} },  -- what is none of dockrun's
   }, World)
   if uv.fs_stat(self.dir) then tidy(self.dir) else make(self.dir) end
   self.engine = engines.new(self.sched)

@@ -1,5 +1,5 @@
+local containers = require "dockrun.cli.containers"
 local dockrun = require "dockrun"
-local inventory = require "dockrun.driver.inventory"
 local output = require "dockrun.cli.output"
 local standard = require "dockrun.core.standard"
 local uv = require "luv"
@@ -8,7 +8,7 @@ local uv = require "luv"
 local function find(engine, target)
   local job, task = target:match "^([^/]+)/(.+)$"
   job = job or target
-  local records, err = inventory.list(engine, job, task)
+  local records, err = containers(engine, job, task)
   if not records then return nil, err end
   local running, names, named = {}, {}, {}
   for _, record in ipairs(records) do

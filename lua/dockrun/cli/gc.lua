@@ -11,19 +11,19 @@ end
 
 return {
   summary = "Remove what no job owns any more.",
-  define = function(command) command:flag("--dry-run", "Only say what would go.") end,
+  define = function(command) command:flag("--dry-run", "Only say what would go; with -v, what is left alone as well.") end,
   run = function(args)
     local agent, err = agents.new(dockrun.options)
     if not agent then return nil, err end
-    local list
-    list, err = gc.find(agent)
-    if not list then return nil, err end
+    local list, ignored = gc.find(agent)
+    if not list then return nil, ignored end
     local told, ok = dockrun.json.array {}, true
     if args.dry_run then
       for i, one in ipairs(list) do
         told[i] = describe(one)
         show(args, one, "would remove")
       end
+      for _, one in ipairs(args.verbose and ignored or {}) do show(args, one, "ignores") end
     else
       ok, err = gc.collect(agent, list, function(one, why)
         local row = describe(one)
@@ -32,7 +32,9 @@ return {
         if why then output.say("error", ("cannot remove %s %s: %s"):format(one.kind, one.name, why)) else show(args, one, "removed") end
       end)
     end
-    if args.json then output.json { garbage = told, dry_run = args.dry_run or false } end
+    if args.json then
+      output.json { garbage = told, ignored = args.verbose and dockrun.json.array(ignored) or nil, dry_run = args.dry_run or false }
+    end
     agent:close()
     if not ok then return nil, err end
     return 0

@@ -6,8 +6,8 @@ local options = require "dockrun.options"
 local output = require "dockrun.cli.output"
 
 -- In the order of the help.
-local commands = { "run", "plan", "validate", "status", "logs", "exec", "stop", "stats", "events", "fingerprint", "gc", "agent", "version",
-  "help" }
+local commands = { "run", "plan", "validate", "status", "logs", "exec", "stop", "stats", "events", "fingerprint", "gc", "adopt", "agent",
+  "version", "help" }
 
 -- Global options: they stand before or after the command's name. `option` is what they set in dockrun.options. Each that
 -- stands alone has an environment variable as well: DOCKRUN_STATE_DIR for --state-dir.

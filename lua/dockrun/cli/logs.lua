@@ -1,6 +1,6 @@
+local containers = require "dockrun.cli.containers"
 local dockrun = require "dockrun"
 local duration = require "dockrun.job.duration"
-local inventory = require "dockrun.driver.inventory"
 local loglines = require "dockrun.cli.loglines"
 local output = require "dockrun.cli.output"
 local standard = require "dockrun.core.standard"
@@ -68,7 +68,7 @@ return {
     local engine, err = dockrun.connect()
     if not engine then return nil, err end
     local records
-    records, err = inventory.list(engine, job, task)
+    records, err = containers(engine, job, task)
     if not records then return nil, err end
     if #records == 0 then return nil, dockrun.error("failed", ("nothing runs as '%s' on this engine"):format(args.target)) end
     standard.end_with_reader "at once"

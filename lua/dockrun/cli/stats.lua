@@ -1,6 +1,6 @@
+local containers = require "dockrun.cli.containers"
 local count = require "dockrun.cli.count"
 local dockrun = require "dockrun"
-local inventory = require "dockrun.driver.inventory"
 local output = require "dockrun.cli.output"
 local standard = require "dockrun.core.standard"
 local usage = require "dockrun.driver.usage"
@@ -8,7 +8,7 @@ local usage = require "dockrun.driver.usage"
 local INTERVAL = 1  -- seconds between the two readings that a share of the CPU needs
 
 local function running(engine, job)
-  local records, err = inventory.list(engine, job)
+  local records, err = containers(engine, job)
   if not records then return nil, err end
   local list = {}
   for _, record in ipairs(records) do

@@ -4,13 +4,13 @@ local status = require "dockrun.status"
 local store = require "dockrun.store"
 local timestamp = require "dockrun.timestamp"
 
--- All that is to be shown. The state may be missing.
+-- All that is to be shown. Without a state, that is what `dockrun adopt` could take over.
 local function gather(job)
   local engine, err = dockrun.connect()
   if not engine then return nil, err end
   local state <close>, problem = store.open(dockrun.options.state_dir, { readonly = true })
   if problem and problem.kind ~= "missing" then output.say("warn", ("%s; only containers are shown"):format(problem)) end
-  return status.jobs(engine, state, job)
+  return status.jobs({ engine = engine, state = state, options = dockrun.options }, job)
 end
 
 local function since(moment) return output.duration((dockrun.clock()) - (timestamp.seconds(moment) or dockrun.clock())) end
@@ -20,7 +20,7 @@ local function uptime(task)
   return task.exit_code and "exit " .. task.exit_code or "-"
 end
 
-local state_colors = { running = "32", pending = "33", failed = "31", dead = "90" }
+local state_colors = { running = "32", pending = "33", failed = "31", dead = "90", unowned = "33" }
 
 local function rows_of(jobs)
   local rows = {}

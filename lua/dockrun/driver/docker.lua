@@ -13,6 +13,7 @@ M.labels = {
   job = "dockrun.job", group = "dockrun.group", task = "dockrun.task", alloc = "dockrun.alloc", index = "dockrun.index",
   spec = "dockrun.spec", runtime = "dockrun.runtime", ports = "dockrun.ports",
   kill_timeout = "dockrun.kill_timeout", state = "dockrun.state", definition = "dockrun.definition", alloc_dir = "dockrun.alloc_dir",
+  intent = "dockrun.intent", type = "dockrun.type",
 }
 
 --- Network modes in which the container has no ports of its own to publish.
@@ -25,6 +26,7 @@ M.unpublished = { host = true, none = true }
 ---@field alloc { id: string, index: integer }
 ---@field ip string      the node's address (NOMAD_IP)
 ---@field state_id? string  the state that knows the container
+---@field intent? string    names this very creation: the state has it before the engine is asked
 ---@field bind_ip string address that ports are bound on, "" for all
 ---@field ports { label: string, ip: string, host_port: integer, container_port: integer, protocols: string[] }[]
 ---@field env table<string, string>
@@ -33,9 +35,15 @@ M.unpublished = { host = true, none = true }
 ---@field dirs? AllocDirs  nil where the engine is on another host
 ---@field image? { id: string, reference: table, pulled: boolean, stop_signal?: string }
 
+--- What the container of a task is called.
+---@param task string
+---@param alloc_id string
+---@return string
+function M.name(task, alloc_id) return task .. "-" .. alloc_id end
+
 ---@param context TaskContext
 ---@return string
-function M.container_name(context) return context.task.name .. "-" .. context.alloc.id end
+function M.container_name(context) return M.name(context.task.name, context.alloc.id) end
 
 local function sorted_env(env)
   local list = {}
@@ -133,6 +141,7 @@ local function labels_of(context)
   labels[M.labels.state] = context.state_id
   labels[M.labels.definition] = M.definition(context.spec or task, context.meta)
   labels[M.labels.alloc_dir] = context.dirs and context.dirs.root
+  labels[M.labels.intent], labels[M.labels.type] = context.intent, context.job.type
   return labels
 end
 
@@ -195,14 +204,21 @@ function M.remove(engine, id, once)
   return nil, err
 end
 
--- A container of this name is there already. Ours is a leftover and goes; another's stays, and the name is taken.
-local function purge(engine, name)
+--- Whether a container came of the intent to make it.
+---@param found table   Engine API, ContainerInspect
+---@param intent? string
+---@return boolean
+function M.is_intended(found, intent)
+  return intent ~= nil and (found.Config.Labels or {})[M.labels.intent] == intent
+end
+
+-- A container of this name is there already. One that came of the same intent is a leftover, and is removed; any other stays.
+local function purge(engine, name, intent)
   local found, err = again.again(function() return engine:container_inspect(name) end)
   if not found then return err.status == 404, err end
-  if not (found.Config.Labels or {})[M.labels.alloc] then
-    return nil, runtime.error("taken", ("the name '%s' belongs to a container that dockrun did not make"):format(name))
-  end
-  return M.remove(engine, found.Id)
+  if M.is_intended(found, intent) then return M.remove(engine, found.Id) end
+  return nil, runtime.error("taken", ("the name '%s' belongs to container %s, which this state did not record; rename or remove it"):format(
+    name, found.Id:sub(1, 12)))
 end
 
 -- Before API 1.44 the MAC address stood at the top of the body.
@@ -220,10 +236,10 @@ function M.limitations(answer)
   return #list > 0 and table.concat(list, "; ") or nil
 end
 
---- Creates a container, purging a leftover of the same name.
+--- Creates a container, purging a leftover of the same name and the same intent.
 ---@param engine table
 ---@param name string
----@param body table
+---@param body table  of M.body
 ---@param attempts? integer  how often a leftover is removed: container_exists_attempts of `config`, 5 if left out
 ---@return string? id
 ---@return table? err
@@ -235,7 +251,7 @@ function M.create(engine, name, body, attempts)
     created, err = again.again(function() return engine:container_create { name = name, body = body } end, again.is_unheard)
     if created then return created.Id, nil, M.limitations(created) end
     if err.status ~= 409 or attempt > (attempts or 5) then return nil, err end
-    local ok, why = purge(engine, name)
+    local ok, why = purge(engine, name, (body.Labels or {})[M.labels.intent])
     if not ok then return nil, why end
     runtime.sleep(0.05 * 2 ^ attempt)
   end

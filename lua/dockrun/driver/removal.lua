@@ -33,14 +33,15 @@ function M.stop(engine, emitter, record, opts)
 end
 
 --- Removes the directories of allocations of which no container is left.
+---@param state_dir string
 ---@param records TaskRecord[]  all of the allocations
 ---@return table[] errors
-function M.directories(records)
+function M.directories(state_dir, records)
   local kept, errors = {}, {}
   for _, record in ipairs(records) do kept[record.alloc] = kept[record.alloc] or not record.removed end
   for _, record in ipairs(records) do
-    if record.alloc_dir and not kept[record.alloc] then
-      local ok, err = dirs.remove(record.alloc_dir)
+    if not kept[record.alloc] then
+      local ok, err = dirs.remove(dirs.of(state_dir, record.alloc, "").root)
       if not ok then errors[#errors + 1] = err end
     end
   end

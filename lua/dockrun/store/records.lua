@@ -49,11 +49,30 @@ function M:jobs() return rows.list(self.db, "SELECT * FROM jobs ORDER BY name") 
 ---@return table? err
 function M:job(name) return rows.one(self.db, "SELECT * FROM jobs WHERE name = ?", name) end
 
+local TASKS = [[SELECT tasks.*, job, "group", "index" FROM tasks JOIN allocations ON allocations.id = alloc ]]
+
+-- Removes allocations, or the job that has them. A container that may be there still is not forgotten: an intent to remove
+-- it stays.
+local function remove(self, statement, which, ...)
+  local values = table.pack(...)
+  return self.db:transaction(function()
+    local tasks, err = rows.list(self.db, TASKS .. [[WHERE (container_id IS NOT NULL OR detail LIKE '%"intent":%')
+      AND alloc IN (SELECT id FROM allocations WHERE ]] .. which .. ")", table.unpack(values, 1, values.n))
+    if not tasks then return nil, err end
+    for _, task in ipairs(tasks) do
+      self:intend(task.alloc, task.task, "remove", {
+        job = task.job, container_id = task.container_id, intent = (task.detail or {}).intent,
+      })
+    end
+    return rows.affect(self.db, statement, table.unpack(values, 1, values.n))
+  end)
+end
+
 --- Removes a job with its allocations and their tasks. Leases, images and events stay: they have ends of their own.
 ---@param name string
 ---@return boolean? removed  false where there was none
 ---@return table? err
-function M:remove_job(name) return rows.affect(self.db, "DELETE FROM jobs WHERE name = ?", name) end
+function M:remove_job(name) return remove(self, "DELETE FROM jobs WHERE name = ?", "job = ?", name) end
 
 --- Notes how a job fares.
 ---@param name string
@@ -102,16 +121,16 @@ function M:alloc(id) return rows.one(self.db, "SELECT * FROM allocations WHERE i
 ---@return boolean? removed
 ---@return table? err
 function M:remove_ended(place)
-  return rows.affect(self.db, [[DELETE FROM allocations WHERE id != ? AND job = ? AND "group" = ? AND "index" = ?
-    AND NOT EXISTS (SELECT 1 FROM tasks WHERE alloc = allocations.id AND state NOT IN ('dead', 'failed'))]],
-    place.id, place.job, place.group, place.index)
+  local which = [[id != ? AND job = ? AND "group" = ? AND "index" = ?
+    AND NOT EXISTS (SELECT 1 FROM tasks WHERE alloc = allocations.id AND state NOT IN ('dead', 'failed'))]]
+  return remove(self, "DELETE FROM allocations WHERE " .. which, which, place.id, place.job, place.group, place.index)
 end
 
 --- Removes an allocation with its tasks.
 ---@param id string
 ---@return boolean? removed
 ---@return table? err
-function M:remove_alloc(id) return rows.affect(self.db, "DELETE FROM allocations WHERE id = ?", id) end
+function M:remove_alloc(id) return remove(self, "DELETE FROM allocations WHERE id = ?", "id = ?", id) end
 
 -- ---- tasks ------------------------------------------------------------------------------------
 
@@ -143,8 +162,6 @@ function M:remove_alloc(id) return rows.affect(self.db, "DELETE FROM allocations
 ---@return table? err  kind "constraint" where its allocation is not there
 function M:put_task(task) return rows.put(self.db, task_shape, task) end
 
-local TASKS = [[SELECT tasks.*, job, "group", "index" FROM tasks JOIN allocations ON allocations.id = alloc ]]
-
 ---@param filter? { job?: string, alloc?: string }
 ---@return TaskRecord[]? tasks  by job, group, index and name
 ---@return table? err
@@ -159,6 +176,17 @@ end
 ---@return TaskRecord? task  nil, nil where there is none
 ---@return table? err
 function M:task(alloc, task) return rows.one(self.db, TASKS .. "WHERE alloc = ? AND task = ?", alloc, task) end
+
+--- The container of a task is gone.
+---@param alloc string
+---@param task string
+---@param id string
+---@return boolean? found  false if the task has another one, or is not there
+---@return table? err
+function M:container_gone(alloc, task, id)
+  return rows.affect(self.db, [[UPDATE tasks SET container_id = NULL, detail = json_remove(detail, '$.intent')
+    WHERE alloc = ? AND task = ? AND coalesce(container_id, ?3) = ?3]], alloc, task, id)
+end
 
 ---@param alloc string
 ---@param task string
@@ -182,7 +210,7 @@ end
 --- Notes what is about to be done, before it is: whoever starts after a crash finds it, and can finish or undo it.
 ---@param alloc string
 ---@param task string
----@param action string  "create", "start", …
+---@param action string  "pull": see driver/image.lua; "remove": a container, of { job, container_id, intent }
 ---@param data? any      what finishing it takes; goes through JSON
 ---@return integer? id
 ---@return table? err

@@ -1,15 +1,21 @@
 --- Ports among all dockrun processes of the host, those that have ended too: each is leased in the state before it is
 --- used.
-local driver = require "dockrun.driver.docker"
+local inventory = require "dockrun.driver.inventory"
 
 local M = {}
 
--- Whether a container of the lease's allocation is there that has the port, or would have it again once it starts. An
--- engine that cannot be asked may have one.
-local function holder(engine)
+-- Whether the container of the lease's task runs, and so has the port. An engine that cannot be asked may have one.
+local function holder(agent)
+  local listed
   return function(lease)
-    local found = engine:container_list { filters = { label = { driver.labels.alloc .. "=" .. lease.alloc } } }
-    return not found or #found > 0
+    local row, err = agent.state:task(lease.alloc, lease.task)
+    if not row then return err ~= nil end
+    if listed == nil then listed = inventory.list(agent.engine, nil, true) or false end
+    if not listed then return true end
+    for _, container in ipairs(listed) do
+      if inventory.is_recorded(row, container, agent.state.id) then return true end
+    end
+    return false
   end
 end
 
@@ -17,7 +23,7 @@ end
 ---@param agent Agent
 ---@return Lease[]? released
 ---@return table? err
-function M.reclaim(agent) return agent.state:reclaim_leases(holder(agent.engine), agent.is_alive) end
+function M.reclaim(agent) return agent.state:reclaim_leases(holder(agent), agent.is_alive) end
 
 --- What `ports.allocate` asks for every port that the kernel would let it have.
 ---@param agent Agent

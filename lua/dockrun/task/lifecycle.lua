@@ -103,6 +103,7 @@ local START_ATTEMPTS = 5
 ---@field result? TaskResult of the last run
 ---@field error? table       why it failed before it ran
 ---@field container_id? string
+---@field intent? string     a container may be there that came of it, see driver/docker.lua
 ---@field part? table       the coroutine of what it is at, where a stop may break that off
 ---@field late table         the coroutines of hooks that only a kill breaks off
 ---@field stopping? table    the error that a stop raises, from the moment it was asked for
@@ -189,8 +190,8 @@ end
 local function launch(self)
   for attempt = 1, START_ATTEMPTS do
     if self.stopping then error(self.stopping, 0) end
+    self.intent = self.intent or steps.new_intent()
     self:become("creating", "task")
-    self.may_exist = true
     steps.create(self)
     if self.stopping then error(self.stopping, 0) end
     self:become("starting", "task")

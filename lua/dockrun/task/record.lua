@@ -36,7 +36,7 @@ function M.of(task)
     started_at = task.started_at, finished_at = task.result and task.finished_at,
     definition = task.definition,
     detail = {
-      started = task.started, succeeded = task.succeeded, result_error = result.error,
+      intent = task.intent, started = task.started, succeeded = task.succeeded, result_error = result.error,
       wanted = task.changed, stopping = task.stopping and tostring(task.stopping), restart_wanted = task.restart_wanted,
       wake_at = task.wake_at and M.to_wall(task.wake_at), error = task.error and tostring(task.error),
     },

@@ -17,7 +17,7 @@ local resume = {}
 local function inspect(self)
   local pause = 0.2
   while not self.killed do
-    local found, err = self.agent.engine:container_inspect(self.container_id or driver.container_name(self.context))
+    local found, err = self.agent.engine:container_inspect(self.container_id)
     if found or err.status == 404 then return found end
     runtime.sleep(pause)
     pause = math.min(pause * 2, 5)
@@ -59,9 +59,9 @@ local has_run = { running = true, healthy = true, unhealthy = true, stopping = t
 
 -- Which of these it is; nil where it begins anew, because it had not come far enough.
 local function entry(found)
-  local state = found.row and found.row.state
+  local state = found.row.state
   if state == "cleanup" then return "cleanup" end
-  if found.state == "running" then return "running" end
+  if found.state == "running" and (found.container_id or found.row.container_id) then return "running" end
   if state == "exited" or state == "waiting" then return state end
   if found.container_id and (found.started_at or has_run[state]) then return "running" end
 end
@@ -73,9 +73,9 @@ function M:recover(found)
   self.entry = entry(found)
   self.resume = resume[self.entry]
   local row = found.row
-  if not row then return end
   if self.entry == "running" then self.container_id = self.container_id or row.container_id end  -- gone: which is seen then
   local detail = row.detail
+  self.intent = detail.intent
   self.context.wanted = detail.wanted and reread.restore(detail.wanted, self.context.spec)
   if self.context.wanted then self.restarts.policy = self.context.wanted.restart end
   self.restarts:restore(row, record.from_wall(row.restart_since))

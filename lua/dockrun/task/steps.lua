@@ -1,6 +1,6 @@
 --- What is done in each state of a task: see lifecycle.lua for when. A step raises what went wrong, and leaves what it
 --- made where `discard` and `cleanup` find it.
-local again = require("dockrun.driver.again").again
+local again = require "dockrun.driver.again"
 local dirs = require "dockrun.driver.dirs"
 local driver = require "dockrun.driver.docker"
 local env = require "dockrun.task.env"
@@ -10,6 +10,7 @@ local policy = require "dockrun.driver.policy"
 local ports = require "dockrun.task.ports"
 local reread = require "dockrun.job.reread"
 local runtime = require "dockrun.core.runtime"
+local uv = require "luv"
 
 local M = {}
 
@@ -25,7 +26,7 @@ end
 local function describe(container)
   local labels = container.Labels or {}
   local job, task = labels[driver.labels.job], labels[driver.labels.task]
-  return job and ("task '%s' of job '%s'"):format(task, job)
+  return job and task and ("task '%s' of job '%s'"):format(task, job)
     or ("container '%s'"):format(((container.Names[1] or container.Id):gsub("^/", "")))
 end
 
@@ -79,12 +80,16 @@ local function keep_ports(task)
   return true
 end
 
--- On another host's engine there is nothing to make here.
-local function make_dirs(task)
+-- On another host's engine there are none here.
+local function name_dirs(task)
   local context = task.context
   if not task.agent.engine:endpoint():find "^unix:" then return end
   context.dirs = dirs.of(task.agent.options.state_dir, context.alloc.id, task.name)
-  must(dirs.make(context.dirs))
+end
+
+local function make_dirs(task)
+  name_dirs(task)
+  if task.context.dirs then must(dirs.make(task.context.dirs)) end
 end
 
 --- The environment, and the task's strings with everything filled in.
@@ -164,8 +169,7 @@ end
 ---@param container? table  Engine API, ContainerInspect; nil where there is none
 function M.restore(task, container)
   local agent, context = task.agent, task.context
-  local root = container and container.Config.Labels[driver.labels.alloc_dir]
-  if root then context.dirs = dirs.of(root:match "^(.*)/alloc/[^/]+$", context.alloc.id, task.name) else make_dirs(task) end
+  if container then name_dirs(task) else make_dirs(task) end
   local kept, err = keep_ports(task)
   local runs = container and container.State.Running
   if not kept and err.kind == "taken" and not runs then
@@ -215,10 +219,15 @@ local function explain(err, what)
   return err
 end
 
+--- The name of a creation that is about to be asked for. No other creation has it, and no copy of a container.
+---@return string
+function M.new_intent() return ("%02x"):rep(16):format(uv.random(16):byte(1, 16)) end
+
 --- The container. Nothing but its hooks can be broken off: whether the engine made it must be known.
 ---@param task Task
 function M.create(task)
   local context = task.context
+  context.intent = task.intent
   local body = must(driver.body(context, task.agent.options))
   local labels = reread.copy(body.Labels)
   task:hook("create", body)
@@ -234,6 +243,7 @@ function M.create(task)
   local id, err, warnings = create()
   local gone = err and err.status == 404 and err.message:lower():find("no such image", 1, true)
   if gone and task:breakable(obtain_image, task) then id, err, warnings = create() end
+  if err and not again.may_pass(err) then task.intent = nil end  -- the engine said no
   explain(err, "create")
   if err and err.status == 404 then err.kind, err.final = "pull", false end  -- what is missing may be there at the next attempt
   task.container_id = must(id, err)
@@ -290,14 +300,14 @@ end
 -- ---- the end ----------------------------------------------------------------------------------
 
 -- Of a task that is killed, nothing is tried twice.
-local function patiently(task, call) return (task.killed and call or again)(call) end
+local function patiently(task, call) return (task.killed and call or again.again)(call) end
 
 -- What the engine has, although we were cut off before it could say so.
 local function find_container(task)
-  if task.container_id or not task.context.task or not task.may_exist then return task.container_id end
+  if task.container_id or not task.context.task or not task.intent then return task.container_id end
   local found, err = patiently(task, function() return task.agent.engine:container_inspect(driver.container_name(task.context)) end)
   if not found then return nil, err.status ~= 404 and err or nil end
-  return found.Config.Labels[driver.labels.alloc] == task.alloc_id and found.Id or nil
+  return driver.is_intended(found, task.intent) and found.Id or nil
 end
 
 -- Waits until the last lines are read, before the container is removed. As long as that may take while the engine is away.
@@ -318,7 +328,7 @@ function M.discard(task)
   task.agent.watch:remove(id)
   local ok, err = driver.remove(task.agent.engine, id, task.killed)
   if not ok then return nil, err end
-  task.container_id, task.may_exist = nil, false
+  task.container_id, task.intent = nil, nil
   task:emit("removed", { container_id = id })
   return true
 end
