@@ -22,7 +22,7 @@ return job %q {
     task "t" {
       config = { image = "busybox:1", command = "sh", args = { "-c", var.command or "exec sleep 600" } },
       kill_timeout = "1s", shutdown_delay = var.delay or "0s",
-      env = { LEVEL = var.level or "info" },
+      env = { LEVEL = var.level or "info" }, kill_signal = var.signal,
       resources = { cpu = tonumber(var.cpu or "100"), memory = tonumber(var.memory or "32"),
         network = { dynamic_ports = { "web" }, reserved_ports = { var.fixed } } },
     },
@@ -85,6 +85,14 @@ return job %q {
     assert.same({ "g[0].t none" }, (plan()))
     run()
     assert.equal(before.Id, container().Id)
+  end)
+
+  it("is replaced if its job names a signal, or names none any more", function()
+    run()
+    assert.same({ "g[0].t replace" }, (plan { signal = "SIGTERM" }))
+    run { signal = "SIGTERM" }
+    assert.same({ "g[0].t none" }, (plan { signal = "SIGTERM" }))
+    assert.same({ "g[0].t replace" }, (plan()))
   end)
 
   it("is updated in place where only resources differ: the same process, other limits in the kernel", function()
