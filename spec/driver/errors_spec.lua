@@ -104,7 +104,7 @@ describe("a task that cannot be as asked", function()
     fails(jobs.text {
       name = jobs.unique "taken", image = "busybox:1", command = "true",
       resources = ("memory = 32, network = { reserved_ports = { %d } }"):format(started.ports[1].host_port),
-    }, "task-" .. started.alloc)
+    }, ("task 'task' of job '%s'"):format(holder))
     child:kill "SIGINT"
     child:wait()
   end)
