@@ -238,7 +238,7 @@ end
 local function change(agent, job, source, records)
   local ok, err = agent:record(job, source)
   if not ok then return nil, err end
-  return carry_out(agent, job, plans.make(job, records))
+  return carry_out(agent, job, plans.make(job, records, function() return update.is_possible(agent.engine) end))
 end
 
 -- The whole job as it was, by its text or by what was there of it.

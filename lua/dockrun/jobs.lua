@@ -10,6 +10,7 @@ local queue = require "dockrun.core.queue"
 local recovery = require "dockrun.recovery"
 local runtime = require "dockrun.core.runtime"
 local status = require "dockrun.status"
+local update = require "dockrun.driver.update"
 
 local M = {}
 
@@ -167,7 +168,8 @@ function M.plan(agent, job, opts)
   found, err = recovery.find(agent, job.name)
   if not found then return nil, err end
   local changes = json.array {}
-  for _, alloc in ipairs(plans.make(job, recovery.standing(found)).allocs) do
+  local plan = plans.make(job, recovery.standing(found), function() return update.is_possible(agent.engine) end)
+  for _, alloc in ipairs(plan.allocs) do
     table.move(alloc.tasks, 1, #alloc.tasks, #changes + 1, changes)
   end
   return { job = job.name, changes = changes }

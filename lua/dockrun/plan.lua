@@ -199,7 +199,7 @@ end
 -- A task that is done once it has done its work: that it is not there says nothing.
 local function comes_and_goes(task) return task.lifecycle and not task.lifecycle.sidecar end
 
-local function plan_task(job, group, index, task, record)
+local function plan_task(job, group, index, task, record, can_update)
   local change = { group = group.name, index = index, task = task.name, fields = json.array {}, action = "none" }
   if not record then
     change.action = comes_and_goes(task) and "none" or "create"
@@ -211,11 +211,15 @@ local function plan_task(job, group, index, task, record)
   for _, field in ipairs(change.fields) do
     if change.action ~= "replace" then change.action = field.forces end
   end
+  if change.action == "in_place" and not can_update() then
+    change.action, change.reason = "replace", "this engine cannot change the limits of a running container"
+    for _, field in ipairs(change.fields) do field.forces = "replace" end
+  end
   return change
 end
 
 -- An allocation is one thing: it is replaced with all its tasks, or not at all.
-local function plan_alloc(job, group, index, records)
+local function plan_alloc(job, group, index, records, can_update)
   local by_task, alloc = {}, { group = group.name, index = index, tasks = {}, records = records, action = "keep" }
   for _, record in ipairs(records) do
     by_task[record.task], alloc.alloc = record, record.alloc
@@ -223,7 +227,7 @@ local function plan_alloc(job, group, index, records)
   local known = {}
   for _, task in ipairs(group.tasks) do
     known[task.name] = true
-    local change = plan_task(job, group, index, task, by_task[task.name])
+    local change = plan_task(job, group, index, task, by_task[task.name], can_update)
     table.insert(alloc.tasks, change)
     if #records > 0 and (change.action == "replace" or change.action == "create") then alloc.action = "replace" end
   end
@@ -277,14 +281,21 @@ end
 --- The plan for a job, given what of it is on the engine.
 ---@param job table            normalised
 ---@param records TaskRecord[] of this job, see recovery.standing
+---@param can_update? fun(): boolean  whether the engine changes limits in place: asked once, and only if that matters; yes
+---  if left out
 ---@return Plan
-function M.make(job, records)
+function M.make(job, records, can_update)
+  local possible
+  local function once()
+    if possible == nil then possible = not can_update or can_update() end
+    return possible
+  end
   local plan = { job = job.name, allocs = {} }
   local places, going = by_place(records)
   for _, group in ipairs(job.groups) do
     for index = 0, group.count - 1 do
       local key = group.name .. " " .. index
-      table.insert(plan.allocs, plan_alloc(job, group, index, places[key] and places[key].records or {}))
+      table.insert(plan.allocs, plan_alloc(job, group, index, places[key] and places[key].records or {}, once))
       places[key] = nil
     end
   end

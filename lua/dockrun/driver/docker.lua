@@ -330,6 +330,17 @@ local function vanished(died)
   return result
 end
 
+-- States in which a container does not run and has not ended either. Podman's `stopping` lasts as long as the grace period.
+local before_the_end = { created = true, configured = true, initialized = true, stopping = true }
+
+--- Whether a container has run and has ended.
+---@param state table  Engine API, ContainerState
+---@return boolean
+function M.has_ended(state) return not (state.Running or state.Restarting or before_the_end[state.Status]) end
+
+-- Events after which a container may have ended. `remove` is Podman's `destroy`.
+local ends = { die = true, destroy = true, remove = true, resync = true }
+
 -- Seconds between two looks at a container that could not be looked at.
 local SHORTEST_PAUSE, LONGEST_PAUSE = 0.2, 5
 
@@ -346,13 +357,12 @@ function M.wait(engine, id, queue, seen)
     if event and seen then seen(event) end
     event = event or { action = "resync" }
     if event.action == "die" then died = event end
-    if event.action == "die" or event.action == "destroy" or event.action == "resync" then
+    if ends[event.action] then
       local found, err = engine:container_inspect(id)
-      if found and not found.State.Running and not found.State.Restarting and found.State.Status ~= "created" then
-        return M.result(found.State)
-      end
+      if found and M.has_ended(found.State) then return M.result(found.State) end
       if not found and err.status == 404 then return vanished(died) end
-      pause = not found and math.min((pause or SHORTEST_PAUSE / 2) * 2, LONGEST_PAUSE) or nil
+      -- Of a container that is stopping, not every engine tells the end.
+      pause = (not found or found.State.Status == "stopping") and math.min((pause or SHORTEST_PAUSE / 2) * 2, LONGEST_PAUSE) or nil
     end
   end
 end

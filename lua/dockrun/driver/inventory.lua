@@ -78,7 +78,8 @@ end
 
 -- ---- what a container is ----------------------------------------------------------------------
 
-local states = { created = "pending", running = "running", paused = "running", restarting = "running" }
+local states = { created = "pending", running = "running", paused = "running", restarting = "running", stopping = "running",
+  configured = "pending", initialized = "pending" }
 local without_container = { running = "running", healthy = "running", unhealthy = "running", stopping = "running",
   exited = "running", dead = "dead", failed = "failed" }
 

@@ -6,6 +6,18 @@ local runtime = require "dockrun.core.runtime"
 
 local M = {}
 
+-- A name that no container has.
+local NOBODY = "dockrun-asks-for-update"
+
+--- Whether an engine changes limits of a container that runs. Podman (4.3) has no such call: its 404 is its router's, and not
+--- of a container that is missing.
+---@param engine table
+---@return boolean
+function M.is_possible(engine)
+  local _, err = engine:container_update(NOBODY)
+  return not (err and err.status == 404 and err.kind == "protocol")
+end
+
 --- Gives a container the limits of a task (POST /containers/{id}/update). Memory and swap go together, so that either
 --- may rise or fall past the other's old limit.
 ---@param engine table

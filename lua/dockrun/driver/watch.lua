@@ -31,8 +31,9 @@ function M.new(engine, opts)
   return setmetatable({ engine = engine, interval = opts.interval or 30, patience = opts.patience or 60, containers = {} }, Watch)
 end
 
--- Events that tell how a container fares; the rest (exec_create and so on) is of no use here.
-local actions = { "start", "die", "oom", "kill", "stop", "pause", "unpause", "destroy", "health_status" }
+-- Events that tell how a container fares; the rest (exec_create and so on) is of no use here. Podman's filter knows `died`
+-- and `remove`, which its events call `die` and `remove`.
+local actions = { "start", "die", "died", "oom", "kill", "stop", "pause", "unpause", "destroy", "remove", "health_status" }
 
 local function deliver(self, event, text)
   -- timeNano is past what a double holds exactly: taken from the text.

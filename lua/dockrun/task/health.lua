@@ -63,11 +63,14 @@ end
 
 local ENGINE = "HEALTHCHECK"
 
+-- How engines say that an image has none: Docker, and Podman.
+local no_check = { none = true, [""] = true }
+
 -- What the engine says of the image's own check, where there is one (Engine API, Health).
 local function look_at_engine(self)
   local found = self.task.agent.engine:container_inspect(self.task.container_id)
   local told = found and found.State.Health
-  if not told or told.Status == "none" then return end
+  if not told or no_check[told.Status or ""] then return end
   if not self.sources[ENGINE] then add_source(self, ENGINE) end
   if told.Status ~= "starting" then set(self, ENGINE, told.Status) end
 end

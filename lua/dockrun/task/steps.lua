@@ -171,7 +171,7 @@ function M.restore(task, container)
   local agent, context = task.agent, task.context
   if container then name_dirs(task) else make_dirs(task) end
   local kept, err = keep_ports(task)
-  local runs = container and container.State.Running
+  local runs = container and not driver.has_ended(container.State)
   if not kept and err.kind == "taken" and not runs then
     release_ports(task)
   elseif not kept then
@@ -371,7 +371,7 @@ function M.end_container(task, how)
     if ok or err.status == 409 or err.status == 304 then return true end
     if err.status == 404 then  -- of this container, or of what became of its name on the way?
       local found = engine:container_inspect(id)
-      if not (found and found.State.Running) then return true end
+      if not (found and not driver.has_ended(found.State)) then return true end
     elseif err.status and err.status < 500 then
       return nil, err
     end
