@@ -254,7 +254,7 @@ local function bring(agent, job, source, dockrun)
   local ok, err = change(agent, job, source, records)
   if ok or not err.reverts then return ok, err end
   local text = known and known.source
-  local before = text and load.source(text, dockrun) or former(job, records)
+  local before = text and load.source(text, dockrun, true) or former(job, records)
   local reverted, why = revert(agent, before, text)
   err.message = ("%s; %s"):format(err.message, reverted and "the job is again what it was" or "it cannot be reverted: " .. tostring(why))
   return nil, err

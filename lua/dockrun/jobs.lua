@@ -145,7 +145,7 @@ end
 
 local function read(job, vars)
   if type(job) ~= "string" then return job end
-  local source, err = load.read(job)
+  local source, err = load.read(job, { runtime = require "dockrun" })
   if not source then return nil, err end
   source.vars = vars
   job, err = load.source(source, require "dockrun")

@@ -117,6 +117,13 @@ M.rows = {
       local base = os.getenv "XDG_STATE_HOME"
       return (base and base ~= "" and base or (os.getenv "HOME" or "") .. "/.local/state") .. "/dockrun"
     end },
+  { name = "limits.job_bytes", type = "integer", default = 8 << 20, check = range(1, 64 << 20), doc = "bytes of a job file" },
+  { name = "limits.job_seconds", type = "number", default = 10, check = above_zero,
+    doc = "seconds of the processor that reading a job file may take" },
+  { name = "limits.problems", type = "integer", default = 100, check = range(1, 100000),
+    doc = "problems of a job file that are told" },
+  { name = "limits.allocs_per_job", type = "integer", default = 1000, check = range(1, 1000000),
+    doc = "allocations of a job: the counts of its groups together" },
   { name = "answer_timeout", type = "duration", default = 30, check = above_zero,
     doc = "how long another dockrun process may show no sign of life before a command that asked it gives up" },
   { name = "socket_group", type = "string", default = "", doc = "group whose members may use the sockets in the state directory" },

@@ -23,7 +23,8 @@ local function raise_unless(ok, err)
   return ok
 end
 
-local function read(self, source) return raise_unless(load.source(source, self.dockrun)) end
+-- recorded: it runs already, perhaps by a version without limits.
+local function read(self, source, recorded) return raise_unless(load.source(source, self.dockrun, recorded)) end
 
 -- What `dockrun run -d` asks for.
 local function submit(self, source)
@@ -44,7 +45,7 @@ local function recover(self, name)
     if not found then return nil, err end
     if recovery.is_over(found) then return recovery.finish(agent, found, name) end  -- it was killed before it could say so
     if not known.source then return apply.take_over(agent, name) end
-    return apply.run(agent, read(self, known.source), known.source, self.dockrun)
+    return apply.run(agent, read(self, known.source, true), known.source, self.dockrun)
   end)
 end
 

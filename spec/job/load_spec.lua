@@ -266,7 +266,7 @@ describe("load", function()
 
   it("refuses a file that is too long", function()
     local _, err = load.string((" "):rep((8 << 20) + 1), "json", "long.json")
-    assert.equal("long.json: a job file has at most 8388608 bytes", err.message)
+    assert.equal("long.json: a job file has at most 8388608 bytes (limits.job_bytes)", err.message)
   end)
 
   it("takes Nomad's keys that mean nothing on one host, keeps them, and says so once", function()

@@ -129,7 +129,7 @@ return {
     local vars, err = require "dockrun.cli.vars"(args.var)
     if not vars then return nil, err end
     local source, job
-    source, err = load.read(args.job)
+    source, err = load.read(args.job, { runtime = dockrun })
     if not source then return nil, err end
     source.vars = vars
     job, err = load.source(source, dockrun)

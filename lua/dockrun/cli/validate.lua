@@ -1,3 +1,4 @@
+local dockrun = require "dockrun"
 local load = require "dockrun.job.load"
 local output = require "dockrun.cli.output"
 
@@ -21,7 +22,7 @@ return {
     if not vars then return nil, why end
     local code = 0
     for _, file in ipairs(args.files) do
-      local job, err = load.file(file, { vars = vars })
+      local job, err = load.file(file, { vars = vars, options = dockrun.options })
       for _, warning in ipairs(job and job.warnings or {}) do output.say("warn", ("%s: %s"):format(file, warning)) end
       if not job then
         output.say("error", tostring(err))

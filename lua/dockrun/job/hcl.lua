@@ -301,13 +301,17 @@ local function parse(text, class)
   return root, parser
 end
 
+-- As pcall, but for what a signal or a limit raises: only a problem of the text is caught.
+local function try_to_parse(text, class)
+  local ok, root, parser = pcall(parse, text, class)
+  if not ok and (type(root) ~= "table" or root.kind) then error(root, 0) end
+  return ok, root, parser
+end
+
 -- The same tree, with all places, or all problems.
 local function parse_carefully(text)
-  local ok, root, parser = pcall(parse, text, Careful)
-  if not ok then
-    if type(root) ~= "table" then error(root, 0) end
-    return nil, { root }
-  end
+  local ok, root, parser = try_to_parse(text, Careful)
+  if not ok then return nil, { root } end
   if #parser.problems > 0 then return nil, parser.problems end
   return root, function(holder, key) return parser:locate(holder, key) end
 end
@@ -322,7 +326,7 @@ end
 function M.read(text)
   text = text:gsub("^\xef\xbb\xbf", "")
   if text:find("\r\n", 1, true) then text = text:gsub("\r\n", "\n") end
-  local ok, root, parser = pcall(parse, text, Parser)
+  local ok, root, parser = try_to_parse(text, Parser)
   if not ok or parser.twice then return parse_carefully(text) end
   return root, function() return parse_carefully(text) end
 end

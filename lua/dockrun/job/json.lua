@@ -9,6 +9,8 @@ local tree = require "dockrun.job.tree"
 
 local M = {}
 
+local MOST_TWICE = 1000  -- keys that are there twice, of which places are looked for
+
 local function problem(places, offset, message)
   local line, column = places:of(offset)
   return { message = message, line = line, column = column }
@@ -26,6 +28,7 @@ local function read_again(text, places)
   local value, reader = careful.read(text)
   local problems = {}
   for i, one in ipairs(reader.twice) do
+    if i > MOST_TWICE then break end
     problems[i] = problem(places, one.at, ("'%s' is set twice; the first time at line %d, column %d"):format(one.key,
       places:of(one.first)))
   end

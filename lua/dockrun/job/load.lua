@@ -3,6 +3,7 @@
 --- A reader gives a raw tree of plain tables (and, where it knows them, the places of its values); normalise.lua and
 --- schema.lua do the rest, the same for every format.
 
+local guards = require "dockrun.core.guard"
 local normalise = require "dockrun.job.normalise"
 local problems = require "dockrun.job.problems"
 local textfile = require "dockrun.util.textfile"
@@ -15,9 +16,9 @@ local readers = {
   lua = "dockrun.job.lua", json = "dockrun.job.json", hcl = "dockrun.job.hcl", nomad = "dockrun.job.hcl",
 }
 
-local LONGEST = 8 << 20  -- bytes of a job file
-
 ---@class LoadOptions
+---@field options? table<string, any>  `limits.…`, see options.lua; those of the runtime, or the defaults
+---@field recorded? boolean         it runs already: no limit of its allocations
 ---@field vars? table<string, any>  `var.NAME` in a .lua file
 ---@field runtime? table            what hooks find as `dockrun`
 ---@field instructions? integer     limits for a .lua file, see sandbox.lua: 10 million
@@ -36,11 +37,52 @@ local function formats()
   return table.concat(names, ", ")
 end
 
+local default_limits
+
+-- The limit of this name.
+local function limit(opts, name)
+  local options = opts.options or opts.runtime and opts.runtime.options
+  if options and options["limits." .. name] then return options["limits." .. name] end
+  default_limits = default_limits or require("dockrun.options").new()
+  return default_limits["limits." .. name]
+end
+
+local function too_long(file, opts)
+  return fail(file, ("a job file has at most %d bytes (limits.job_bytes)"):format(limit(opts, "job_bytes")))
+end
+
+-- Calls fn under the limit of time. What it raises goes on; nil, "seconds" if it took too long.
+local function in_time(seconds, fn)
+  local guard <close> = guards.new(1 << 50, 1 << 60, seconds)
+  local co = coroutine.create(fn)
+  guard:watch(co)
+  local results = table.pack(coroutine.resume(co))
+  if not results[1] and guard:passed() == "seconds" and type(results[2]) == "string" then return nil, "seconds" end
+  if not results[1] then error(results[2], 0) end
+  return table.unpack(results, 2, results.n)
+end
+
 -- Nearly all that normalising makes is kept: looking for garbage meanwhile would be half of the time.
 local function without_collector()
   local running = collectgarbage "isrunning"
   collectgarbage "stop"
   return setmetatable({}, { __close = function() if running then collectgarbage "restart" end end })
+end
+
+-- The job of what a reader gave, or all that is wrong with it.
+local function normalised(raw, again, name, limits)
+  local found = problems.new(name, limits)
+  if not raw then
+    for _, problem in ipairs(again) do found:add(problem.path, problem.message, problem.line, problem.column) end
+    return nil, found:error()
+  end
+  local job = normalise.job(raw, found)
+  if job or not again then return job, found:error() end
+  found = problems.new(name, limits)
+  local locate
+  raw, locate = again()
+  normalise.job(raw, found, locate)
+  return nil, found:error()
 end
 
 --- Reads a job from text.
@@ -53,22 +95,22 @@ end
 function M.string(text, format, name, opts)
   local module = readers[format]
   assert(module, ("no job format is called '%s'"):format(tostring(format)))
-  if #text > LONGEST then return fail(name, ("a job file has at most %d bytes"):format(LONGEST)) end
+  opts = opts or {}
+  if #text > limit(opts, "job_bytes") then return too_long(name, opts) end
   local _ <close> = without_collector()
   text = text:gsub("^\xEF\xBB\xBF", "")  -- the mark that some editors put before UTF-8
-  local raw, again = require(module).read(text, name or "job", opts or {})
-  local found = problems.new(name)
-  if not raw then
-    for _, problem in ipairs(again) do found:add(problem.path, problem.message, problem.line, problem.column) end
-    return nil, found:error()
+  local reader, seconds = require(module), limit(opts, "job_seconds")
+  local function read() return reader.read(text, name or "job", opts) end
+  local raw, again
+  if reader.has_limits then raw, again = read() else raw, again = in_time(seconds, read) end
+  local job, err
+  if again ~= "seconds" then
+    job, err = in_time(seconds, function() return normalised(raw, again, name, {
+      problems = limit(opts, "problems"), allocs = not opts.recorded and limit(opts, "allocs_per_job") or nil,
+    }) end)
   end
-  local job = normalise.job(raw, found)
-  if job or not again then return job, found:error() end
-  found = problems.new(name)
-  local locate
-  raw, locate = again()
-  normalise.job(raw, found, locate)
-  return nil, found:error()
+  if again ~= "seconds" and err ~= "seconds" then return job, err end
+  return fail(name, ("reading it took more than %g s of the processor (limits.job_seconds)"):format(seconds))
 end
 
 ---@class JobSource
@@ -79,12 +121,14 @@ end
 
 --- The text of a job file. Its ending tells the format.
 ---@param path string
+---@param opts? LoadOptions
 ---@return JobSource? source
 ---@return SpecError? err
-function M.read(path)
+function M.read(path, opts)
+  opts = opts or {}
   local format = path:match "%.(%w+)$"
   if not readers[format] then return fail(path, "not a job file by its ending; known: " .. formats()) end
-  local text, why = textfile.read(path, LONGEST)
+  local text, why = textfile.read(path, limit(opts, "job_bytes"))
   if not text then return fail(nil, "cannot read the job: " .. why) end
   return { format = format, name = path, text = text }
 end
@@ -102,12 +146,13 @@ end
 
 --- Reads a job from what was read of its file.
 ---@param source JobSource
----@param runtime? table  see LoadOptions
+---@param runtime? table      see LoadOptions
+---@param recorded? boolean
 ---@return table? job
 ---@return SpecError? err
-function M.source(source, runtime)
+function M.source(source, runtime, recorded)
   if not is_source(source) then return fail(nil, "this is no job: expected the format, the name and the text of a file") end
-  return M.string(source.text, source.format, source.name, { vars = source.vars, runtime = runtime })
+  return M.string(source.text, source.format, source.name, { vars = source.vars, runtime = runtime, recorded = recorded })
 end
 
 --- Reads a job file.
@@ -116,7 +161,7 @@ end
 ---@return table? job
 ---@return SpecError? err
 function M.file(path, opts)
-  local source, err = M.read(path)
+  local source, err = M.read(path, opts)
   if not source then return nil, err end
   return M.string(source.text, source.format, path, opts)
 end

@@ -4,7 +4,7 @@
 local sandbox = require "dockrun.job.sandbox"
 local tree = require "dockrun.job.tree"
 
-local M = {}
+local M = { has_limits = true }  -- of its own, see sandbox.lua
 
 local MOST_VALUES = 1000000
 
@@ -99,6 +99,7 @@ function M.read(text, name, opts)
     return nil, { { path = ("%s.%s"):format(made.kind, made.name), message = ("the file returns a %s, not a job"):format(made.kind) } }
   end
   local done, raw = pcall(plain, result, built, { left = MOST_VALUES, lists = {} }, 1)
+  if not done and type(raw) ~= "string" then error(raw, 0) end  -- a signal's
   if not done then return nil, { { path = "job", message = raw } } end
   -- `{ job = { cache = { … } } }` is there already; everything else is the job itself.
   if not made and type(raw.job) == "table" then return raw end

@@ -77,6 +77,7 @@ local function index_of(rows)
 end
 
 function Reading:place(path, holder, key)
+  if self.problems:is_full() then self.locate = nil end  -- no place is told any more
   if self.locate and holder then self.problems:place(path, self.locate(holder, key)) end
 end
 
@@ -332,6 +333,8 @@ function Reading:unknown_keys(index, raw, path)
     local at = sub(path, key)
     if type(key) == "number" then
       self.problems:add(at, ("%s stands here without a key"):format(types.show(raw[key])))
+    elseif not index.known[key] and self.problems:is_full() then
+      self.problems:add(at, "unknown key")  -- the nearest one is not looked for
     elseif not index.known[key] then
       self:place(at, raw, key)
       hints[key] = hints[key] or nearest.hint(key, index.used, index.unused)

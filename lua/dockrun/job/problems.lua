@@ -20,14 +20,28 @@ local M = {}
 ---@class Problems
 ---@field file? string
 ---@field list Problem[]
+---@field count integer     of all that were found; `most` of them are in the list
+---@field most number
+---@field most_allocs number  allocations that the job may have
 ---@field warnings string[]  "path: message"
 ---@field places table<string, { [1]: integer, [2]: integer }>  path -> line, column; where a reader knows them
 local Problems = {}
 Problems.__index = Problems
 
 ---@param file? string
+---@param limits? { problems?: number, allocs?: number }  without, there is none
 ---@return Problems
-function M.new(file) return setmetatable({ file = file, list = {}, warnings = json.array {}, places = {} }, Problems) end
+function M.new(file, limits)
+  limits = limits or {}
+  return setmetatable({
+    file = file, list = {}, count = 0, most = limits.problems or math.huge, most_allocs = limits.allocs or math.huge,
+    warnings = json.array {}, places = {},
+  }, Problems)
+end
+
+--- Whether what is found from here on is counted only.
+---@return boolean
+function Problems:is_full() return #self.list >= self.most end
 
 --- Notes where the value of a path stands in the file.
 function Problems:place(path, line, column) self.places[path] = line and { line, column } end
@@ -70,6 +84,8 @@ end
 ---@param line? integer
 ---@param column? integer
 function Problems:add(path, message, line, column)
+  self.count = self.count + 1
+  if self:is_full() then return end
   if not line then line, column = place_of(self, path) end
   table.insert(self.list, { path = readable(path), file = self.file, line = line, column = column, message = readable(message) })
 end
@@ -77,7 +93,9 @@ end
 --- Something is worth a word, and does not stop the job.
 ---@param path string
 ---@param message string
-function Problems:warn(path, message) table.insert(self.warnings, ("%s: %s"):format(path, message)) end
+function Problems:warn(path, message)
+  if #self.warnings < self.most then table.insert(self.warnings, ("%s: %s"):format(path, message)) end
+end
 
 local function text(problem)
   local place = problem.file
@@ -95,6 +113,9 @@ function Problems:error()
   if #self.list == 0 then return nil end
   local lines = {}
   for i, problem in ipairs(self.list) do lines[i] = text(problem) end
+  if self.count > #self.list then
+    lines[#lines + 1] = ("and %d more problems; limits.problems says how many are told"):format(self.count - #self.list)
+  end
   return runtime.error("spec", table.concat(lines, "\n"), { list = self.list })
 end
 

@@ -90,11 +90,25 @@ local function command(reading, config)
   end
 end
 
+-- How many allocations it has: what costs memory, containers and time from here on.
+local function allocations(reading, job)
+  local total, most = 0, reading.problems.most_allocs
+  for _, group in ipairs(job.groups) do
+    total = total + (group.count or 0) + 0.0  -- a sum of integers would wrap
+    if total > most then
+      reading.problems:add((reading.paths[group] or reading.paths[job]) .. ".count",
+        ("makes %.0f allocations of the job, and limits.allocs_per_job is %d"):format(total, most))
+      return
+    end
+  end
+end
+
 --- Applies them all to a job.
 ---@param reading Reading
 ---@param job table
 function M.job(reading, job)
   adopt(job)
+  allocations(reading, job)
   job_type(reading, job)
   unique(reading, job.groups, "group", function(group) return reading.paths[group] or reading.paths[group.tasks[1]] end)
   local levels = { job }

@@ -1,0 +1,106 @@
+-- How much a job file may cost, in all three languages: bytes, seconds, problems, allocations.
+local process = require "spec.process"
+local uv = require "luv"
+
+local TASK = 'task "t" { driver = "docker"\n config { image = "x" } }'
+
+-- One job of `count` allocations with more keys, as text of each language.
+local writers = {
+  nomad = function(count, keys)
+    local lines = {}
+    for i, key in ipairs(keys) do lines[i] = ("%s = 1\n"):format(key) end
+    return ('job "x" { %s group "g" { count = %s\n %s } }'):format(table.concat(lines), count, TASK)
+  end,
+  json = function(count, keys)
+    local lines = {}
+    for i, key in ipairs(keys) do lines[i] = ('"%s":1,'):format(key) end
+    return ('{"job":{"x":{%s "group":{"g":{"count":%s,"task":{"t":{"config":{"image":"x"}}}}}}}}'):format(table.concat(lines), count)
+  end,
+  lua = function(count, keys)
+    local lines = {}
+    for i, key in ipairs(keys) do lines[i] = ("%s = 1,"):format(key) end
+    return ('return job "x" { %s group "g" { count = %s, task "t" { config = { image = "x" } } } }'):format(table.concat(lines), count)
+  end,
+}
+
+local function unknown(count)
+  local keys = {}
+  for i = 1, count do keys[i] = ("unkey%d"):format(i) end
+  return keys
+end
+
+-- Ports that no task can tell apart quickly.
+local function costly(count)
+  local ports, labels = {}, {}
+  for i = 1, count do
+    ports[i], labels[i] = ('port "p%d" { }\n'):format(i), ('"p%d"'):format(i)
+  end
+  return ('job "x" { group "g" { network {\n%s}\n task "t" { config { image = "x"\n ports = [%s] } } } }'):format(table.concat(ports),
+    table.concat(labels, ","))
+end
+
+describe("a job file", function()
+  local path
+  after_each(function() os.remove(path) end)
+
+  local function write(text, ending)
+    path = ("%s/dockrun-limits-%d.%s"):format(uv.os_tmpdir(), uv.os_getpid(), ending)
+    local file <close> = assert(io.open(path, "w"))
+    file:write(text)
+    return path
+  end
+
+  local function validate(text, ending, options)
+    local words = { "validate" }
+    for _, option in ipairs(options or {}) do table.move({ "--set", option }, 1, 2, #words + 1, words) end
+    words[#words + 1] = write(text, ending)
+    return process.run(words, { timeout = 120 })
+  end
+
+  for ending, writer in pairs(writers) do
+    it(("has at most limits.allocs_per_job allocations, in .%s"):format(ending), function()
+      for _, count in ipairs { "1001", "1000000000", "9223372036854775807" } do
+        local result = validate(writer(count, {}), ending)
+        assert.equal(2, result.code)
+        assert.matches("job.x.group.g.count: makes %d+ allocations of the job, and limits.allocs_per_job is 1000", result.stderr)
+      end
+      assert.equal(0, validate(writer("1000", {}), ending).code)
+      assert.equal(0, validate(writer("1001", {}), ending, { "limits.allocs_per_job=1001" }).code)
+    end)
+
+    it(("tells at most limits.problems problems, and how many more there are, in .%s"):format(ending), function()
+      local result = validate(writer("1", unknown(3000)), ending, { "limits.problems=3" })
+      assert.equal(2, result.code)
+      assert.equal(3, select(2, result.stderr:gsub("unknown key", "")))
+      assert.matches("and 2997 more problems; limits.problems says how many are told", result.stderr, 1, true)
+    end)
+
+    it(("has at most limits.job_bytes bytes, in .%s"):format(ending), function()
+      local result = validate(writer("1", {}) .. (" "):rep(2000), ending, { "limits.job_bytes=1000" })
+      assert.equal(2, result.code)
+      assert.matches("a job file has at most 1000 bytes (limits.job_bytes)", result.stderr, 1, true)
+    end)
+
+    it(("takes at most limits.job_seconds, in .%s"):format(ending), function()
+      local result = validate(writer("1", unknown(2000)), ending, { "limits.job_seconds=0.01", "limits.problems=2000" })
+      assert.equal(2, result.code)
+      assert.matches("reading it took more than 0.01 s of the processor (limits.job_seconds)", result.stderr, 1, true)
+    end)
+  end
+
+  it("counts the allocations of all groups together", function()
+    local groups = {}
+    for i = 1, 3 do groups[i] = ('group "g%d" { count = 400\n %s }'):format(i, TASK) end
+    local result = validate(('job "x" { %s }'):format(table.concat(groups, "\n")), "nomad")
+    assert.equal(2, result.code)
+    assert.matches("job.x.group.g3.count: makes 1200 allocations", result.stderr, 1, true)
+  end)
+
+  it("is given up by SIGINT while it is read", function()
+    local child <close> = process.start({ "validate", "--set", "limits.job_seconds=1000", write(costly(60000), "nomad") }, { timeout = 60 })
+    pcall(child.wait, child, 2)  -- it says nothing until it is done
+    child:kill "SIGINT"
+    local result = child:wait()
+    assert.truthy(result.code == 130 or result.signal == "SIGINT", result.stderr)  -- the latter if it had not begun
+  end)
+end)
