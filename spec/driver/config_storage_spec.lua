@@ -284,4 +284,22 @@ return job %q { type = "batch", group "g" { restart = { attempts = 0 },
       "volumes = { '../alloc/link:/host' }", "exit $(cat /host/n)"))
     assert.equal(7, result.by.exited.exit_code, result.stdout)
   end)
+
+  it("shares what no other task could know of from the other's next start on, and says so", function()
+    local result = jobs.run(endpoint, ([[
+local function one(name, command, more)
+  more.driver, more.kill_timeout, more.resources = "docker", 1, { memory = 32 }
+  more.config = more.config or {}
+  more.config.image, more.config.command, more.config.args = "busybox:1", "sh", { "-c", command }
+  return task(name)(more)
+end
+return job %q { type = "batch", group "g" { restart = { attempts = 0 },
+  one("first", "sleep 600", { lifecycle = { hook = "prestart", sidecar = true } }),
+  one("second", "touch /x/n && ls /alloc/data/0/n",
+    { config = { volumes = { "../alloc/data/${NOMAD_ALLOC_INDEX}:/x" } } }),
+} }]]):format(jobs.unique "moved"))
+    assert.equal(0, result.code)
+    assert.truthy(result.stderr:find("task 'g.second': /alloc/data/0 is shared with task 'first' once that starts again", 1, true),
+      result.stderr)
+  end)
 end)

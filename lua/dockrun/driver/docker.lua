@@ -33,6 +33,7 @@ M.unpublished = { host = true, none = true }
 ---@field stop_signal? string  of the container that is there
 ---@field image_asked? string   the image as the job names it, before `pull` hooks
 ---@field dirs? AllocDirs  nil where the engine is on another host
+---@field moved? string[]  paths of the allocation that other tasks see from their next start on, see places.lua
 ---@field image? { id: string, reference: table, pulled: boolean, stop_signal?: string }
 
 --- What the container of a task is called.

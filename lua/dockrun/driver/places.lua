@@ -35,6 +35,7 @@ local STEPS = 1000000
 ---@field real string  the root, without links
 ---@field root table   core/beneath.h
 ---@field known table<string, true>
+---@field moved string[]  what all tasks share and had without a place until now
 local Places = {}
 Places.__index = Places
 
@@ -67,7 +68,7 @@ function M.open(of)
   local root, err = beneath.open(of.root)
   if not root then return nil, err end
   local self = setmetatable({
-    of = of, home = files.home(of):match "[^/]+$", real = uv.fs_realpath(of.root) or of.root, root = root, known = {},
+    of = of, home = files.home(of):match "[^/]+$", real = uv.fs_realpath(of.root) or of.root, root = root, known = {}, moved = {},
   }, Places)
   for _, depth in ipairs(root:list(STORE) or {}) do self:learn(STORE .. "/" .. depth, "", math.tointeger(tonumber(depth))) end
   return self
@@ -161,6 +162,7 @@ function Places:make_one(place, kind)
     local ok, err = self:begin(entry, store, kind)
     if not ok then return nil, err end
     self.known[place] = true
+    if within(place, "alloc") then table.insert(self.moved, place) end
   end
   return self:make_mountpoint(entry, store)
 end

@@ -142,6 +142,7 @@ function M.apply(host, context, options)
   if ok then ok, err = add_mounts(wanted, host, context, options, places) end
   if ok and places then ok, err = places:make_mountpoints(mounts_of(context.task)) end
   if ok then put_all(wanted, places) end
+  context.moved = places and places.moved
   return ok, err
 end
 

@@ -223,12 +223,26 @@ end
 ---@return string
 function M.new_intent() return ("%02x"):rep(16):format(uv.random(16):byte(1, 16)) end
 
+-- A container that is there already cannot be given what this one shares. That is so if a hook names it or a variable
+-- does, or if an older dockrun made the other one.
+local function tell_moved(task)
+  for _, path in ipairs(task.context.moved or {}) do
+    for _, other in ipairs(task.alloc.tasks) do
+      if other ~= task and other:is_live() then
+        task.agent:warn(("task '%s.%s': /%s is shared with task '%s' once that starts again")
+          :format(task.group, task.name, path, other.name))
+      end
+    end
+  end
+end
+
 --- The container. Nothing but its hooks can be broken off: whether the engine made it must be known.
 ---@param task Task
 function M.create(task)
   local context = task.context
   context.intent = task.intent
   local body = must(driver.body(context, task.agent.options))
+  tell_moved(task)
   local labels = reread.copy(body.Labels)
   task:hook("create", body)
   task:hook("prestart", body)
