@@ -5,8 +5,8 @@ local engines = require "spec.engine"
 local files = require "dockrun.driver.files"
 local jobs = require "spec.jobs"
 local options = require "dockrun.options"
-local pl_dir = require "pl.dir"
 local places = require "dockrun.driver.places"
+local process = require "spec.process"
 local uv = require "luv"
 
 describe("a path of a job", function()
@@ -20,7 +20,7 @@ describe("a path of a job", function()
     assert(uv.fs_mkdir(base .. "/host", 511))
   end)
 
-  after_each(function() pl_dir.rmtree(base) end)
+  after_each(function() process.run({ "-rf", base }, { program = "rm" }) end)
 
   local function link(target, path) assert(uv.fs_symlink(target, path)) end
 

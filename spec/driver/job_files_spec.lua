@@ -5,7 +5,6 @@ local engines = require "spec.engine"
 local job_files = require "dockrun.driver.job_files"
 local jobs = require "spec.jobs"
 local options = require "dockrun.options"
-local pl_dir = require "pl.dir"
 local places = require "dockrun.driver.places"
 local policy = require "dockrun.driver.policy"
 local process = require "spec.process"
@@ -29,7 +28,7 @@ describe("a file that a job names", function()
     assert(options.set(set, "job_files", { base .. "/allowed" }))
   end)
 
-  after_each(function() pl_dir.rmtree(base) end)
+  after_each(function() process.run({ "-rf", base }, { program = "rm" }) end)
 
   for path, there in pairs {
     ["f"] = "web/local/f", ["/local/f"] = "web/local/f", ["/alloc/f"] = "alloc/f", ["/alloc/data/../f"] = "alloc/f",
