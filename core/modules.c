@@ -10,6 +10,7 @@ int luaopen_dockrun_core_http(lua_State *L);
 int luaopen_dockrun_core_json(lua_State *L);
 int luaopen_dockrun_core_peer(lua_State *L);
 int luaopen_dockrun_core_ports(lua_State *L);
+int luaopen_dockrun_core_process(lua_State *L);
 int luaopen_dockrun_core_queue(lua_State *L);
 int luaopen_dockrun_core_runtime(lua_State *L);
 int luaopen_dockrun_core_sqlite(lua_State *L);
@@ -27,6 +28,7 @@ const luaL_Reg dr_modules[] = {
     {"dockrun.core.json", luaopen_dockrun_core_json},
     {"dockrun.core.peer", luaopen_dockrun_core_peer},
     {"dockrun.core.ports", luaopen_dockrun_core_ports},
+    {"dockrun.core.process", luaopen_dockrun_core_process},
     {"dockrun.core.queue", luaopen_dockrun_core_queue},
     {"dockrun.core.runtime", luaopen_dockrun_core_runtime},
     {"dockrun.core.sqlite", luaopen_dockrun_core_sqlite},

@@ -1,5 +1,6 @@
 -- A host program's calls do not meddle with each other.
 local hosts = require "spec.host"
+local uv = require "luv"
 
 -- What every program here begins with: call(d, CODE) prints its results or its error.
 local HEAD = [[
@@ -48,8 +49,8 @@ describe("a host program", function()
   setup(function() installed = hosts.install() end)
   teardown(function() installed:close() end)
 
-  local function output_of(main, args)
-    local result = installed:run_c(HEAD .. main, args)
+  local function output_of(main, args, env)
+    local result = installed:run_c(HEAD .. main, args, env)
     assert.equal(0, result.code, result.stdout .. result.stderr)
     return result.stdout
   end
@@ -167,5 +168,84 @@ the parent hears
         dockrun_close(d);
       }
     ]==])
+  end)
+
+  -- The programs are told apart by what they do: a credential helper, and an ssh that ends.
+  it("keeps its SIGCHLD handler, or blocks or ignores the signal, while dockrun runs programs", function()
+    local dir = installed.dir
+    for name, text in pairs {
+      ["docker-credential-spec"] = [[read -r server; echo '{"Username":"helper","Secret":"'"$server"'"}']],
+      ["ssh-that-ends"] = "exit 7",
+      ["docker-credential-broken"] = "exit 3",
+    } do
+      local file <close> = assert(io.open(dir .. "/" .. name, "w"))
+      file:write("#!/bin/sh\n", text, "\n")
+      assert(uv.fs_chmod(dir .. "/" .. name, tonumber("755", 8)))
+    end
+    -- Either the handler or dockrun is first to collect what has ended.
+    local function without_codes(text)
+      return (text:gsub("it gave no secret", "it FAILED"):gsub("it ended with 3", "it FAILED"):gsub("exit code %w+", "exit code CODE"))
+    end
+    local output = output_of([==[
+      #include <errno.h>
+      #include <signal.h>
+      #include <sys/wait.h>
+      static volatile sig_atomic_t handled, reaps;
+      static void on_child(int signal) {
+        int saved = errno;
+        handled = signal;
+        while (reaps && waitpid(-1, NULL, WNOHANG) > 0) {}
+        errno = saved;
+      }
+      static void run_programs(const char *how) {
+        printf("%s: ", how);
+        call("local set = require 'dockrun.options'.new() set['docker.auth.helper'] = 'spec' "
+             "local find = require 'dockrun.driver.credentials'.find "
+             "local found, err = find('x.example/y', nil, set) "
+             "print(found and found.username .. ' ' .. found.password or err) "
+             "set['docker.auth.helper'] = 'broken' print(select(2, find('x.example/y', nil, set))) "
+             "local options = require 'dockrun'.options options['docker.ssh'] = { arg1 } "
+             "print(select(2, require 'dockrun'.connect { endpoint = 'ssh://host' }))");
+      }
+      int main(int argc, char **argv) {
+        open();
+        lua_pushstring(dockrun_lua(d), argv[1]);
+        lua_setglobal(dockrun_lua(d), "arg1");
+        struct sigaction action = {.sa_handler = on_child}, found;
+        sigset_t child;
+        sigemptyset(&child);
+        sigaddset(&child, SIGCHLD);
+        sigaction(SIGCHLD, &action, NULL);
+        run_programs("handled");
+        sigaction(SIGCHLD, NULL, &found);
+        if (handled && found.sa_handler == on_child) puts("the handler was called and is in place");
+        reaps = 1;
+        run_programs("reaped");
+        sigprocmask(SIG_BLOCK, &child, NULL);
+        run_programs("blocked");
+        sigprocmask(SIG_UNBLOCK, &child, NULL);
+        signal(SIGCHLD, SIG_IGN);
+        run_programs("ignored");
+        if (waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD) puts("no child is left");
+        dockrun_close(d);
+      }
+    ]==], { dir .. "/ssh-that-ends" }, { PATH = dir .. ":" .. os.getenv "PATH", DOCKER_CONFIG = dir })
+    output = output:gsub("reaped: .-\nblocked", without_codes)
+    assert.equal([==[
+handled: helper x.example
+credentials: docker-credential-broken: it ended with 3 for x.example
+cannot reach the Docker engine at ssh://host: ssh ended with exit code 7
+the handler was called and is in place
+reaped: helper x.example
+credentials: docker-credential-broken: it FAILED for x.example
+cannot reach the Docker engine at ssh://host: ssh ended with exit code CODE
+blocked: helper x.example
+credentials: docker-credential-broken: it ended with 3 for x.example
+cannot reach the Docker engine at ssh://host: ssh ended with exit code 7
+ignored: helper x.example
+credentials: docker-credential-broken: it gave no secret for x.example
+cannot reach the Docker engine at ssh://host: ssh ended with exit code unknown
+no child is left
+]==], output)
   end)
 end)

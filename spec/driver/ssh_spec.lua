@@ -126,6 +126,16 @@ describe("an engine behind ssh", function()
     none_left()
   end)
 
+  for _, how in ipairs { "ignore", "block" } do
+    it(("is reached by a process that was started to %s SIGCHLD"):format(how), function()
+      local words = words_for(endpoint, { "fingerprint" })
+      local result = process.run({ ("--%s-signal=CHLD"):format(how), process.program, table.unpack(words) },
+        { program = "env", env = { TMPDIR = directory } })
+      assert.matches("driver%.docker +1\n", result.stdout, result.stderr)
+      none_left()
+    end)
+  end
+
   it("is named by a host of ssh's configuration", function()
     local result = run({ "fingerprint" }, "ssh://engine-host" .. socket)
     assert.matches("driver%.docker +1\n", result.stdout, result.stderr)

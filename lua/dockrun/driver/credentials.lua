@@ -4,9 +4,8 @@
 --- Formats: https://docs.docker.com/reference/cli/docker/login/ (config.json), and the protocol of
 --- github.com/docker/docker-credential-helpers.
 local json = require "dockrun.core.json"
-local queue = require "dockrun.core.queue"
+local process = require "dockrun.util.process"
 local runtime = require "dockrun.core.runtime"
-local uv = require "luv"
 
 local M = {}
 
@@ -55,34 +54,12 @@ local function fail(what, why) return nil, runtime.error("auth", ("credentials: 
 -- Asks a helper. nil without an error where it knows of none.
 local function ask_helper(name, registry)
   local program = "docker-credential-" .. name
-  local input, output, ended, text = uv.new_pipe(), uv.new_pipe(), queue.new(), ""
-  local process, why = uv.spawn(program, { args = { "get" }, stdio = { input, output, nil } }, function(code) ended:push(code) end)
-  if not process then
-    input:close()
-    output:close()
-    return fail(program, why)
-  end
-  output:read_start(function(_, data)
-    if data then text = text .. data else ended:push "read" end
-  end)
-  input:write(registry, function() input:close() end)
-  local code
-  for _ = 1, 2 do
-    local told = ended:pop(PATIENCE)
-    if told == nil then
-      process:kill "sigkill"
-      code = "no answer in time"
-      break
-    end
-    if told ~= "read" then code = told end
-  end
-  output:close()
-  process:close()
-  if code ~= 0 then
-    if text:find "credentials not found" then return nil end
-    return fail(program, type(code) == "string" and code or ("it ended with %d for %s"):format(code, registry))
-  end
-  local answer = json.decode(text)
+  local result, err = process.run({ program, "get" }, registry, PATIENCE)
+  if not result then return fail(program, err.message) end
+  if result.output:find "credentials not found" then return nil end
+  local code = result.code or 0  -- unknown: its output tells
+  if code ~= 0 then return fail(program, ("it ended with %d for %s"):format(code, registry)) end
+  local answer = json.decode(result.output)
   if type(answer) ~= "table" or type(answer.Secret) ~= "string" then return fail(program, "it gave no secret for " .. registry) end
   if answer.Username == "<token>" then return { identitytoken = answer.Secret, serveraddress = registry } end
   return { username = answer.Username, password = answer.Secret, serveraddress = registry }

@@ -1,6 +1,7 @@
 -- Engines behind SSH: OpenSSH forwards a unix socket of this host to the engine's on the other, and everything that it
 -- knows of hosts, keys and agents is in its own configuration.
 local http = require "dockrun.core.http"
+local process = require "dockrun.util.process"
 local runtime = require "dockrun.core.runtime"
 local uv = require "luv"
 
@@ -35,7 +36,8 @@ exit $code]]
 ---@field command string[]
 ---@field said string      ssh's last words
 ---@field input? integer   the file that keeps ssh running while it is open
----@field code? integer    how ssh ended
+---@field ended? boolean   ssh has
+---@field code? integer    how it ended, if that is known
 ---@field opened? boolean  the engine answered once
 ---@field closed? boolean  it ends, or has ended
 
@@ -70,7 +72,7 @@ end
 
 local function close(link)
   if link.input then uv.fs_close(link.input) end
-  if link.code then remove(link) end
+  if link.ended then remove(link) end
   link.input, link.closed = nil, true
 end
 
@@ -91,7 +93,7 @@ end
 
 local function ended(link, code)
   if link.input then uv.fs_close(link.input) end
-  link.input, link.code = nil, code
+  link.input, link.ended, link.code = nil, true, code
   if link.closed then
     remove(link)
   elseif link.opened then
@@ -101,28 +103,31 @@ end
 
 -- Starts ssh in a session of its own, so that a Ctrl-C does not end the way to a job that has to be stopped.
 function start(link)
-  link.code, link.said = nil, ""
+  link.ended, link.code, link.said = nil, nil, ""
   local input, why = uv.pipe()
-  local words, process = uv.new_pipe(), nil
+  local output, shell
   if input then
     link.input = input.write
-    process, why = uv.spawn("sh", {
-      args = { "-c", KEEPER, "sh", link.directory, table.unpack(link.command) }, stdio = { input.read, nil, words }, detached = true,
-    }, function(code)
-      process:close()
-      ended(link, code)
-    end)
-    uv.fs_close(input.read)
+    output, why = uv.pipe()
   end
-  if not process then
-    words:close()
-    link.said = "cannot start sh: " .. why
+  if output then
+    local command = { "sh", "-c", KEEPER, "sh", link.directory, table.unpack(link.command) }
+    shell, why = process.start(command, { stdin = input.read, stderr = output.write, session = true },
+      function(code) ended(link, code) end)
+    uv.fs_close(output.write)
+  end
+  if input then uv.fs_close(input.read) end
+  if not shell then
+    if output then uv.fs_close(output.read) end
+    link.said = tostring(why)
     return ended(link, 127)
   end
+  local words = uv.new_pipe()
+  words:open(output.read)
   words:read_start(function(_, data)
     if data then link.said = (link.said .. data):sub(-LAST_WORDS) else words:close() end
   end)
-  process:unref()
+  shell:unref()
   words:unref()
 end
 
@@ -142,7 +147,7 @@ end
 local function await(link)
   local answer, err
   wait(PATIENCE, function()
-    if link.code or not uv.fs_stat(link.path) then return link.code end
+    if link.ended or not uv.fs_stat(link.path) then return link.ended end
     answer, err = http.request { url = "http://docker/_ping", unix_socket = link.path, timeout = PATIENCE }
     return answer or not tostring(err):find "Connection refused"  -- bound, and not listening yet
   end)
@@ -151,7 +156,7 @@ local function await(link)
     return true
   end
   wait(1, function() return link.said ~= "" end)  -- it tells why a moment after it hung up
-  if link.code then return unreachable(link, "", ("ssh ended with exit code %d"):format(link.code)) end
+  if link.ended then return unreachable(link, "", "ssh ended with exit code " .. (link.code or "unknown")) end
   if err then return unreachable(link, ("nothing answers at %s there: "):format(link.remote), tostring(err)) end
   return unreachable(link, ("ssh is not there after %d s: "):format(PATIENCE), "it says nothing")
 end
