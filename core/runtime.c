@@ -134,6 +134,18 @@ void dr_signal(struct dr_runtime *rt, int signal) {
   if (rt->running) lua_sethook(rt->running, on_signal_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
 }
 
+static void restore_signals(struct dr_runtime *rt);
+
+// Whether an earlier signal has waited too long: the process is inside of one call of C, which may take for ever, and a
+// second signal then does what it does without us.
+static bool is_deaf(struct dr_runtime *rt) {
+  enum { PATIENCE = 3 };  // seconds
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  if (!rt->signal) rt->signalled = now.tv_sec;
+  return now.tv_sec - rt->signalled >= PATIENCE;
+}
+
 static void on_signal(int signal) {
   int saved = errno;
   struct dr_runtime *rt = interrupted;
@@ -145,7 +157,10 @@ static void on_signal(int signal) {
   // A terminal that goes sends more than one, and a service manager sends one after SIGTERM: only the first signal
   // counts.
   bool repeats = rt && signal == SIGHUP && (rt->ignores_hangup || rt->signal);
-  if (rt && !repeats) {
+  if (rt && !repeats && is_deaf(rt)) {
+    restore_signals(rt);
+    raise(signal);
+  } else if (rt && !repeats) {
     rt->ignores_hangup = rt->ignores_hangup || signal == SIGHUP;
     dr_signal(rt, signal);
   }
@@ -166,6 +181,12 @@ static const struct {
     {SIGUSR2, on_other_signal, false},
 };
 
+static void restore_signals(struct dr_runtime *rt) {
+  if (interrupted != rt) return;
+  for (size_t i = 0; i < DR_SIGNALS; i++) sigaction(caught[i].signal, &rt->handlers[i], NULL);
+  interrupted = NULL;
+}
+
 int dr_catch_signals(struct dr_runtime *rt) {
   if (interrupted) return interrupted == rt ? 0 : -EBUSY;
   for (size_t i = 0; i < DR_SIGNALS; i++) {
@@ -177,12 +198,6 @@ int dr_catch_signals(struct dr_runtime *rt) {
   }
   interrupted = rt;
   return 0;
-}
-
-static void restore_signals(struct dr_runtime *rt) {
-  if (interrupted != rt) return;
-  for (size_t i = 0; i < DR_SIGNALS; i++) sigaction(caught[i].signal, &rt->handlers[i], NULL);
-  interrupted = NULL;
 }
 
 // ---- after fork() ------------------------------------------------------------------------------

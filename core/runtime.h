@@ -6,6 +6,7 @@
 #include <lua.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <time.h>
 #include <uv.h>
 
 struct dr_budget;
@@ -51,7 +52,8 @@ struct dr_runtime {
   struct dr_task *tasks;
   struct dr_task *ready_first, *ready_last;
   uv_async_t signal_async;
-  volatile sig_atomic_t signal;
+  volatile sig_atomic_t signal;  // that nothing has heard yet, or 0
+  time_t signalled;              // when it came, by CLOCK_MONOTONIC
   volatile sig_atomic_t ignores_hangup;
   struct sigaction handlers[DR_SIGNALS];  // those that were in place of ours
   unsigned long rounds, signal_round;     // of the loop: all, and the one in which a signal met a task that ran

@@ -207,6 +207,24 @@ describe("dockrun as an interpreter", function()
       end
     end
 
+    -- One call of C, during which no instruction of Lua runs: such as a match that backtracks for years.
+    for _, signal in ipairs { "SIGINT", "SIGTERM" } do
+      it(signal .. " inside of a call that takes for ever: it ends by another one, seconds later", function()
+        local child <close> = process.start { "-e", [[
+          while true do  -- the first signal may come before the call
+            pcall(function() print 'ready' io.stdout:flush() table.move({}, 1, math.maxinteger - 1, 2) end)
+          end]] }
+        child:wait_for "ready\n"
+        local started = dockrun.now()
+        while not child.exit and dockrun.now() < started + 60 do
+          child:kill(signal)
+          dockrun.sleep(0.05)
+        end
+        assert.is_true(dockrun.now() - started >= 2)  -- a second Ctrl-C has a meaning of its own
+        assert.equal(signal, child:wait().signal)
+      end)
+    end
+
     it("a signal while it reads JSON", function()
       local result = interrupted([[
         local text = dockrun.json.encode { id = ("0123456789"):rep(20000) }
