@@ -104,6 +104,7 @@ local START_ATTEMPTS = 5
 ---@field error? table       why it failed before it ran
 ---@field container_id? string
 ---@field intent? string     a container may be there that came of it, see driver/docker.lua
+---@field answered? boolean   the engine answered the last request to create
 ---@field part? table       the coroutine of what it is at, where a stop may break that off
 ---@field late table         the coroutines of hooks that only a kill breaks off
 ---@field stopping? table    the error that a stop raises, from the moment it was asked for

@@ -251,13 +251,15 @@ function M.create(task)
   end
   context.stop_signal = nil
   context.stop_signal = body.StopSignal or driver.stop_signal(context)
+  task.answered = false
   local function create()
     return driver.create(task.agent.engine, driver.container_name(context), body, context.task.config.container_exists_attempts)
   end
   local id, err, warnings = create()
   local gone = err and err.status == 404 and err.message:lower():find("no such image", 1, true)
   if gone and task:breakable(obtain_image, task) then id, err, warnings = create() end
-  if err and not again.may_pass(err) then task.intent = nil end  -- the engine said no
+  task.answered = not again.is_unheard(err)
+  if err and not again.may_pass(err) then task.intent = nil end  -- the engine refused
   explain(err, "create")
   if err and err.status == 404 then err.kind, err.final = "pull", false end  -- what is missing may be there at the next attempt
   task.container_id = must(id, err)
@@ -337,7 +339,10 @@ end
 function M.discard(task)
   local id, unknown = find_container(task)
   if unknown then return nil, unknown end
-  if not id then return true end
+  if not id then
+    if task.answered then task.intent = nil end  -- else the engine may be at it still
+    return true
+  end
   await_logs(task)
   task.agent.watch:remove(id)
   local ok, err = driver.remove(task.agent.engine, id, task.killed)
