@@ -236,9 +236,11 @@ end
 
 -- Makes it what it should be, from what is there.
 local function change(agent, job, source, records)
-  local ok, err = agent:record(job, source)
+  local plan = plans.make(job, records, function() return update.is_possible(agent.engine) end)
+  local ok, err = plans.check_room(plan, agent.state, agent.options["limits.allocs"])
+  if ok then ok, err = agent:record(job, source) end
   if not ok then return nil, err end
-  return carry_out(agent, job, plans.make(job, records, function() return update.is_possible(agent.engine) end))
+  return carry_out(agent, job, plan)
 end
 
 -- The whole job as it was, by its text or by what was there of it.

@@ -169,6 +169,8 @@ function M.plan(agent, job, opts)
   if not found then return nil, err end
   local changes = json.array {}
   local plan = plans.make(job, recovery.standing(found), function() return update.is_possible(agent.engine) end)
+  ok, err = plans.check_room(plan, agent.state, agent.options["limits.allocs"])
+  if not ok then return nil, err end
   for _, alloc in ipairs(plan.allocs) do
     table.move(alloc.tasks, 1, #alloc.tasks, #changes + 1, changes)
   end

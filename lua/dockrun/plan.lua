@@ -10,6 +10,7 @@ local policy = require "dockrun.driver.policy"
 local problems = require "dockrun.job.problems"
 local recheck = require "dockrun.job.recheck"
 local shares_from_mhz = require("dockrun.core.cgroup").shares_from_mhz
+local runtime = require "dockrun.core.runtime"
 local tree = require "dockrun.job.tree"
 
 local M = {}
@@ -305,6 +306,31 @@ function M.make(job, records, can_update)
   for _, key in ipairs(keys) do table.insert(plan.allocs, stop_all(places[key].records, "the job no longer has it")) end
   for _, list in ipairs(going) do table.insert(plan.allocs, stop_all(list, list.reason)) end
   return plan
+end
+
+-- By how many allocations the state grows.
+local function growth(plan)
+  local count = 0
+  for _, alloc in ipairs(plan.allocs) do
+    count = count + (alloc.action == "create" and 1 or alloc.action == "stop" and -1 or 0)
+  end
+  return count
+end
+
+--- Whether a state takes the allocations that a plan adds. A plan that adds none is taken, whatever runs already.
+---@param plan Plan
+---@param state? Store   nil: it is not there yet
+---@param most integer   limits.allocs
+---@return true? ok
+---@return table? err  kind "invalid"; those of the state
+function M.check_room(plan, state, most)
+  local more, count, err = growth(plan), 0, nil
+  if more <= 0 then return true end
+  if state then count, err = state:count_allocs() end
+  if not count then return nil, err end
+  if count + more <= most then return true end
+  local message = "job '%s': with %d more allocations there are %d, and limits.allocs is %d; stop a job, or set more"
+  return nil, runtime.error("invalid", message:format(plan.job, more, count + more, most))
 end
 
 --- Whether there is anything to do.

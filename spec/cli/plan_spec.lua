@@ -3,6 +3,7 @@ local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"
 local process = require "spec.process"
+local store = require "dockrun.store"
 
 describe("a job that is there already", function()
   local engine, endpoint, name, path
@@ -51,6 +52,28 @@ return job %q {
     assert.equal(0, result.code, result.stderr)
     return result
   end
+
+  it("is not refused by limits.allocs, but what adds to it is, before anything begins", function()
+    run { count = "2" }
+    local state = assert(store.open(jobs.state_dir))
+    local _ <close> = setmetatable({}, { __close = function() state:close() end })
+    local live = assert(state:count_allocs())
+    local words = { "--set", "limits.allocs=" .. live }
+    local function limited(command, count)
+      return dockrun_with({ words[1], words[2], table.unpack(command) }, { count = count })
+    end
+    local refusal = ("with 1 more allocations there are %d, and limits.allocs is %d"):format(live + 1, live)
+    for _, command in ipairs { { "run", "-d", path }, { "plan", path } } do
+      local refused = limited(command, "3")
+      assert.equal(2, refused.code)
+      assert.matches(refusal, refused.stderr, 1, true)
+    end
+    assert.equal(2, #jobs.containers(engine, name))
+    for _, count in ipairs { "2", "1" } do assert.equal(0, limited({ "run", "-d", path }, count).code) end
+    words[2] = "limits.allocs=1"
+    assert.equal(0, limited({ "run", "-d", path }, "1").code)
+    assert.equal(1, #jobs.containers(engine, name))
+  end)
 
   -- What is planned: "task action", and the fields as "path: old -> new".
   local function plan(vars)

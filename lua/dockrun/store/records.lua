@@ -111,6 +111,15 @@ function M:allocs(filter)
     filter and filter.job)
 end
 
+--- How many allocations of all jobs have not ended.
+---@return integer? count
+---@return table? err
+function M:count_allocs()
+  return self.db:value [[SELECT count(*) FROM allocations WHERE
+    EXISTS (SELECT 1 FROM tasks WHERE alloc = allocations.id AND state NOT IN ('dead', 'failed'))
+    OR NOT EXISTS (SELECT 1 FROM tasks WHERE alloc = allocations.id)]]
+end
+
 ---@param id string
 ---@return AllocRecord? alloc  nil, nil where there is none
 ---@return table? err
