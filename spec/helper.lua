@@ -1,11 +1,14 @@
 -- Loaded by busted before any spec. Each spec file gets modules of its own, but for those loaded here:
 -- there is one runtime, and one engine and one registry serve the whole run.
 local busted = require "busted"
-require "dockrun"
+local dockrun = require "dockrun"
 local engine = require "spec.engine"
 local jobs = require "spec.jobs"
 local rmtree = require("pl.dir").rmtree
 local uv = require "luv"
+
+-- What the host's config files say counts in no spec.
+for name, value in pairs(require("dockrun.options").new()) do dockrun.options[name] = value end
 
 -- The states of this process, and of those that were killed.
 local function remove_states()

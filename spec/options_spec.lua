@@ -2,6 +2,8 @@
 local agents = require "dockrun.agent"
 local options = require "dockrun.options"
 local process = require "spec.process"
+local rmtree = require("pl.dir").rmtree
+local uv = require "luv"
 
 -- { option, value, what the error says of it }
 local wrong = {
@@ -121,6 +123,99 @@ describe("an option", function()
       'local o = require("dockrun").options print(o.state_dir, o["docker.bind_ip"], o["docker.endpoint"], o.dev)',
     }, { env = { DOCKRUN_CONFIG = path, DOCKRUN_STATE_DIR = "/env", DOCKRUN_BIND_IP = "2.2.2.2", DOCKRUN_DEV = "1" } })
     assert.equal("/env\t3.3.3.3\tunix:///file\ttrue\n", result.stdout)
+  end)
+
+  describe("of the system's or the user's file", function()
+    local dir, etc, user
+
+    before_each(function()
+      dir = assert(uv.fs_mkdtemp "/tmp/dockrun-options-XXXXXX")
+      etc, user = dir .. "/etc", dir .. "/home/.config/dockrun"
+      for _, path in ipairs { etc, dir .. "/home", dir .. "/home/.config", user } do assert(uv.fs_mkdir(path, 448)) end
+    end)
+    after_each(function() rmtree(dir) end)
+
+    local function put(place, text)
+      local file <close> = assert(io.open(place .. "/config.lua", "w"))
+      file:write(text)
+    end
+
+    local UNSHARED = [[mount -t tmpfs none /mnt && mkdir /mnt/dockrun && mount --bind "$0" /mnt/dockrun && mount --rbind /mnt /etc &&
+      exec "$@"]]
+
+    -- Runs dockrun where the host's /etc has nothing but this spec's dockrun directory.
+    local function run(words, env)
+      local all = { HOME = dir .. "/home", XDG_CONFIG_HOME = false, DOCKRUN_CONFIG = false }
+      for name, value in pairs(env or {}) do all[name] = value end
+      return process.run({ "--mount", "sh", "-c", UNSHARED, etc, process.program, table.unpack(words) }, { program = "unshare", env = all })
+    end
+
+    local SHOW = { "-e", 'local o = require("dockrun").options print(o["docker.bind_ip"], o["docker.endpoint"], o["ports.from"], o.hooks)' }
+
+    it("counts after the command line and the environment, and the user's before the system's", function()
+      assert.equal("\tunix:///var/run/docker.sock\t20000\t\n", run(SHOW).stdout)  -- neither is there
+      put(etc, [[return {
+        docker = { bind_ip = "1.1.1.1", endpoint = "unix:///system" }, ports = { from = 111 }, hooks = "/system",
+      }]])
+      assert.equal("1.1.1.1\tunix:///system\t111\t/system\n", run(SHOW).stdout)
+      put(user, 'return { docker = { bind_ip = "2.2.2.2", endpoint = "unix:///user" }, ports = { from = 222 } }')
+      local result = run({ "--set", "ports.from=444", table.unpack(SHOW) }, { DOCKRUN_BIND_IP = "3.3.3.3" })
+      assert.equal("3.3.3.3\tunix:///user\t444\t/system\n", result.stdout, result.stderr)
+      local there = { XDG_CONFIG_HOME = dir .. "/home/.config", HOME = "/nowhere" }
+      assert.equal("2.2.2.2\tunix:///user\t222\t/system\n", run(SHOW, there).stdout)
+      for _, elsewhere in ipairs { dir, "home/.config" } do
+        assert.equal("1.1.1.1\tunix:///system\t111\t/system\n", run(SHOW, { XDG_CONFIG_HOME = elsewhere }).stdout)
+      end
+    end)
+
+    it("does not count if another file is named", function()
+      put(etc, "return { ports = 5 }")
+      put(user, "not Lua")
+      local result = run(SHOW, { DOCKRUN_CONFIG = uv.cwd() .. "/spec/no_config.lua" })
+      assert.equal("\tunix:///var/run/docker.sock\t20000\t\n", result.stdout)
+    end)
+
+    it("ends the command with 2 if it is wrong, and the error names the file and the option", function()
+      for _, place in ipairs { etc, user } do
+        local path = place == etc and "/etc/dockrun/config.lua" or user .. "/config.lua"
+        for text, message in pairs {
+          ["return { ports = { from = 0 } }"] = path .. ": option 'ports.from' must be at least 1",
+          ["return { colour = 1 }"] = path .. ": no option 'colour'",
+          ["return 5"] = path .. ": not a table of options",
+          ["return {"] = path .. ": not a table of options",
+        } do
+          put(place, text)
+          local result = run { "status" }
+          assert.equal(2, result.code)
+          assert.matches(message, result.stderr, 1, true)
+        end
+        os.remove(place .. "/config.lua")
+      end
+    end)
+
+    it("is refused by root if another user can write to the file, or if it is none", function()
+      for _, place in ipairs { etc, user } do
+        local path = place .. "/config.lua"
+        put(place, "return {}")
+        for mode, code in pairs { ["600"] = 0, ["644"] = 0, ["664"] = 2, ["646"] = 2 } do
+          assert(uv.fs_chmod(path, tonumber(mode, 8)))
+          local result = run { "-e", "" }
+          assert.equal(code, result.code, mode)
+          assert.matches(code == 2 and "config.lua: others than its owner may write to it" or "", result.stderr, 1, true)
+        end
+        assert(uv.fs_chmod(path, 384))
+        assert(uv.fs_chown(path, 12345, 0))
+        local result = run { "-e", "" }
+        assert.equal(2, result.code)
+        assert.matches("config.lua: its owner is user 12345", result.stderr, 1, true)
+        os.remove(path)
+        assert(uv.fs_mkdir(path, 448))
+        result = run { "-e", "" }
+        assert.equal(2, result.code)
+        assert.matches("config.lua: expected a regular file, got a directory", result.stderr, 1, true)
+        assert(uv.fs_rmdir(path))
+      end
+    end)
   end)
 
   it("that is a relative state directory is below the current one", function()

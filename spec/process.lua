@@ -48,9 +48,13 @@ Child.__index = Child
 
 local running = {} ---@type table<Child, true>
 
+-- A config without options: what the host's files say counts in no spec.
+local NO_CONFIG = uv.cwd() .. "/spec/no_config.lua"
+
 local function environment(changes)
   local env = uv.os_environ()
   for _, name in ipairs(NOT_INHERITED) do env[name] = nil end
+  env.DOCKRUN_CONFIG = NO_CONFIG
   for name, value in pairs(changes or {}) do env[name] = value or nil end
   local list = {}
   for name, value in pairs(env) do list[#list + 1] = name .. "=" .. value end

@@ -124,6 +124,8 @@ M.rows = {
     doc = "problems of a job file that are told" },
   { name = "limits.allocs_per_job", type = "integer", default = 1000, check = range(1, 1000000),
     doc = "allocations of a job: the counts of its groups together" },
+  { name = "limits.allocs", type = "integer", default = 20000, check = range(1, 10000000),
+    doc = "allocations of all jobs of a state directory that have not ended" },
   { name = "answer_timeout", type = "duration", default = 30, check = above_zero,
     doc = "how long another dockrun process may show no sign of life before a command that asked it gives up" },
   { name = "socket_group", type = "string", default = "", doc = "group whose members may use the sockets in the state directory" },
@@ -265,10 +267,11 @@ local LONGEST = 8 << 20  -- bytes of a config file
 --- Sets options from a file: Lua that returns a table, or JSON; nested tables make dotted names.
 ---@param options table<string, any>
 ---@param path string
+---@param accept? fun(stat: table): string?  why such a file (as of uv.fs_fstat) is not read
 ---@return true? ok
 ---@return table? err  kind "invalid", names the file
-function M.read_file(options, path)
-  local source, why = textfile.read(path, LONGEST)
+function M.read_file(options, path, accept)
+  local source, why = textfile.read(path, LONGEST, accept)
   if not source then return nil, runtime.error("invalid", ("cannot read the config: %s"):format(why)) end
   source = source:gsub("^\xEF\xBB\xBF", "")  -- without a byte order mark
   local values, err

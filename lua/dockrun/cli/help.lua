@@ -150,10 +150,19 @@ They decide about a cluster, or about what a single host does not have. They are
 
 ## Limits of the agent
 
-Options of whoever runs dockrun (`--set NAME=VALUE`, or `--config FILE`). A task that asks for more is refused before
+Options of the user who runs dockrun (`--set NAME=VALUE`, or a file). A task that asks for more is refused before
 anything is pulled or made, with the option's name. A list is given with commas. A value that an option cannot have ends
-the command with 2. Global options are read from the environment as well: `DOCKRUN_STATE_DIR` is `--state-dir`. The
-command line counts before the environment, and the environment before a file.
+the command with 2. Global options are read from the environment as well: `DOCKRUN_STATE_DIR` is `--state-dir`.
+
+The command reads `/etc/dockrun/config.lua` and then `$XDG_CONFIG_HOME/dockrun/config.lua` (`~/.config/dockrun/config.lua`)
+if they exist; with `--config FILE` or `DOCKRUN_CONFIG` it reads that file, and neither of the two. The command line counts
+before the environment, the environment before a file, and the user's file before the system's. Root refuses a file in
+these two places that is not root's, or that others may write to. A host program reads none of them. A config is a table in
+Lua, or in JSON if its name ends with `.json`:
+
+```lua
+return { docker = { volumes = { enabled = true } }, limits = { allocs = 500 } }
+```
 
 | option | type | default | meaning |
 | --- | --- | --- | --- |]]

@@ -1,4 +1,5 @@
 -- The command: which word, which options, which exit code. What a word does is in a file of its own beside this one.
+local config = require "dockrun.cli.config"
 local dockrun = require "dockrun"
 local endpoint = require "dockrun.driver.endpoint"
 local internal = require "dockrun.util.internal"
@@ -16,7 +17,7 @@ local globals = {
   { flags = "--context", option = "context", argument = "NAME", doc = "Docker context to take the endpoint from." },
   { flags = "--bind-ip", option = "docker.bind_ip", argument = "IP", doc = "Address that ports are bound on." },
   { flags = "--state-dir", option = "state_dir", argument = "DIR", doc = "Directory for state." },
-  { flags = "--config", argument = "FILE", doc = "Options from a Lua or JSON file." },
+  { flags = "--config", argument = "FILE", doc = "Options from this Lua or JSON file, and not from those of the system and the user." },
   { flags = "--set", argument = "NAME=VALUE", many = true, doc = "Set one option (dockrun help options)." },
   { flags = "--dev", option = "dev", doc = "Read DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH." },
   { flags = "--json", doc = "Results as JSON." },
@@ -101,16 +102,14 @@ local function read_environment(args)
   return settings
 end
 
--- Puts the global options into dockrun.options: those of a file, of the environment, of the command line; the last counts.
+-- Puts the global options into dockrun.options: those of files, of the environment, of the command line; the last counts.
 -- nil, err if one is wrong.
 local function apply_globals(args)
   local settings, err = read_environment(args)
   if not settings then return nil, err end
   local ok
-  if args.config then
-    ok, err = options.read_file(dockrun.options, args.config)
-    if not ok then return nil, err end
-  end
+  ok, err = config.read(dockrun.options, args.config)
+  if not ok then return nil, err end
   for _, setting in ipairs(settings) do
     ok, err = set_option(setting.variable, setting.name, setting.value)
     if not ok then return nil, err end

@@ -30,9 +30,10 @@ end
 --- The text of a file, waiting for it if it is no regular one.
 ---@param path string
 ---@param most integer  bytes; no more than one more is returned
+---@param accept? fun(stat: table): string?  why such a file (as of uv.fs_fstat) is not read
 ---@return string? text
 ---@return string? why
-function M.read(path, most)
+function M.read(path, most, accept)
   local fd, problem = uv.fs_open(path, FLAGS, 0)
   if not fd then
     local file, why = io.open(path)  -- for the words that Lua has for it
@@ -40,7 +41,9 @@ function M.read(path, most)
     return nil, why or problem
   end
   local _ <close> = closing(function() uv.fs_close(fd) end)
-  local kind = uv.fs_fstat(fd).type
+  local stat = uv.fs_fstat(fd)
+  local refusal, kind = accept and accept(stat), stat.type
+  if refusal then return nil, ("%s: %s"):format(path, refusal) end
   if kind == "directory" then return nil, path .. ": is a directory" end
   if kind == "fifo" then await(fd) end  -- without a writer, its end would be now
   local pieces, size = {}, 0

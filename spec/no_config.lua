@@ -1,0 +1,2 @@
+-- The config of a dockrun that a spec starts, if the spec gives it none.
+return {}
