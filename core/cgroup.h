@@ -91,8 +91,8 @@ struct dr_cgroup_stat {
   struct dr_pressure pressure[DR_PRESSURES][2];  // some, full
 };
 
-// Reads what there is. A file that the kernel does not have leaves its values absent. Fails where the cgroup is gone or
-// a file holds what it should not ("protocol"). dr_cgroup_stat_free is due in either case.
+// Reads what there is. A file that the kernel does not have leaves its values absent. Fails if a directory of the
+// cgroup is gone or a file holds what it should not ("protocol"). dr_cgroup_stat_free is due in either case.
 int dr_cgroup_read(struct dr_cgroup_stat *s, const struct dr_cgroup *g, struct dr_error *e);
 void dr_cgroup_stat_free(struct dr_cgroup_stat *s);
 

@@ -174,20 +174,28 @@ static int read_pressure(struct dr_cgroup_stat *s, const struct dr_cgroup *g, ch
   return 0;
 }
 
+// Fails if a directory of the group is gone.
+static int check_there(const struct dr_cgroup *g, struct dr_error *e) {
+  bool found = false;
+  for (int c = 0; c < DR_CONTROLLERS; c++) {
+    if (!*g->path[c]) continue;
+    found = true;
+    if (access(g->path[c], F_OK) != 0)
+      return dr_fail(e, "system", ENOENT, "the cgroup %s is gone; its last process has ended", g->path[c]);
+  }
+  return found ? 0 : dr_fail(e, "system", ENOENT, "this cgroup has no directory on this host");
+}
+
 int dr_cgroup_read(struct dr_cgroup_stat *s, const struct dr_cgroup *g, struct dr_error *e) {
   memset(s, 0, sizeof *s);
-  const char *last = "(nowhere)";
-  bool there = false;
-  for (int c = 0; c < DR_CONTROLLERS; c++)
-    if (*g->path[c]) there = there || access(last = g->path[c], F_OK) == 0;
-  if (!there) return dr_fail(e, "system", ENOENT, "the cgroup %s is gone; its last process has ended", last);
   char *text = malloc(DR_CGROUP_TEXT);
-  if (!text) return dr_fail_errno(e, ENOMEM, "cannot read the cgroup %s", last);
+  if (!text) return dr_fail_errno(e, ENOMEM, "cannot read the cgroup");
   int rc = read_values(s, g, text, e);
   if (rc == 0) rc = read_io(s, g, text, e);
   if (rc == 0) rc = read_pressure(s, g, text, e);
   free(text);
-  return rc;
+  // Last, because a file of a group that went meanwhile passes for one that the kernel does not have.
+  return rc < 0 ? rc : check_there(g, e);
 }
 
 void dr_cgroup_stat_free(struct dr_cgroup_stat *s) {

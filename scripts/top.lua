@@ -4,12 +4,15 @@
 --   dockrun scripts/top.lua [-d TIME] [-n COUNT] [--json]
 --
 -- CPU% is of one core. Memory is without the page cache that the kernel takes back first, as `docker stats` counts it.
+-- PRESSURE is the percentage of the last 10 seconds in which a process waited for CPU, memory and I/O. "-" is what the
+-- kernel does not count for the container.
 local argparse = require "argparse"
 local count = require "dockrun.cli.count"
 local dockrun = require "dockrun"
 local duration = require "dockrun.job.duration"
 local output = require "dockrun.cli.output"
 local usage = require "dockrun.driver.usage"
+local usage_table = require "dockrun.cli.usage_table"
 
 local parser = argparse("top.lua", "Live statistics of all containers.")
 parser:option("-d --delay", "Time between two pictures.", "2"):convert(function(text)
@@ -46,14 +49,9 @@ local function show(rows)
     return
   end
   if output.is_terminal(1) then io.write "\27[H\27[2J" end
-  local cells = {}
-  for i, row in ipairs(rows) do
-    cells[i] = {
-      row.name, row.cpu_percent and ("%.1f"):format(row.cpu_percent) or "-", output.size(row.memory), output.size(row.memory_limit),
-      tostring(row.pids or "-"), tostring(row.oom_kills or "-"), ("%.1fs"):format(row.throttled_seconds or 0),
-    }
-  end
-  output.columns({ "NAME", "CPU%", "MEMORY", "LIMIT", "PIDS", "OOM", "THROTTLED" }, cells)
+  local names = {}
+  for i, row in ipairs(rows) do names[i] = row.name end
+  usage_table.print("NAME", names, rows)
 end
 
 local before = read_all()

@@ -4,6 +4,7 @@ local dockrun = require "dockrun"
 local output = require "dockrun.cli.output"
 local standard = require "dockrun.core.standard"
 local usage = require "dockrun.driver.usage"
+local usage_table = require "dockrun.cli.usage_table"
 
 local INTERVAL = 1  -- seconds between the two readings that a share of the CPU needs
 
@@ -38,15 +39,9 @@ local function show(args, records, readings, before)
     output.json { tasks = rows }
     return
   end
-  local cells = {}
-  for i, row in ipairs(rows) do
-    cells[i] = {
-      ("%s.%s[%d].%s"):format(row.job, row.group, row.index, row.task),
-      row.cpu_percent and ("%.1f"):format(row.cpu_percent) or "-", output.size(row.memory), output.size(row.memory_limit),
-      tostring(row.pids or "-"), tostring(row.oom_kills or "-"), ("%.1fs"):format(row.throttled_seconds or 0),
-    }
-  end
-  output.columns({ "TASK", "CPU%", "MEMORY", "LIMIT", "PIDS", "OOM", "THROTTLED" }, cells)
+  local names = {}
+  for i, row in ipairs(rows) do names[i] = ("%s.%s[%d].%s"):format(row.job, row.group, row.index, row.task) end
+  usage_table.print("TASK", names, rows)
 end
 
 return {

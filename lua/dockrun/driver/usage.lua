@@ -1,45 +1,58 @@
 --- What containers use, read from their cgroup files: no load on the engine, however many there are.
 local cgroup = require "dockrun.core.cgroup"
+local container_cgroup = require "dockrun.driver.cgroup"
 local runtime = require "dockrun.core.runtime"
 
 local M = {}
 
+local NOTHING = { memory = {}, cpu = {}, pids = {} }  -- as cgroup.read() of a group without any file
+
 ---@class Reader
 ---@field engine table
+---@field root? table                  where the cgroup trees are, as for cgroup.find()
 ---@field groups table<string, table>  where a container's cgroup is, by container id: asked for once
 local Reader = {}
 Reader.__index = Reader
 
 --- A reader for the containers of an engine on this host.
 ---@param engine table
+---@param root? { cgroup?: string, proc?: string }  as for cgroup.find()
 ---@return Reader
-function M.new(engine) return setmetatable({ engine = engine, groups = {} }, Reader) end
+function M.new(engine, root) return setmetatable({ engine = engine, root = root, groups = {} }, Reader) end
 
 ---@class Reading
 ---@field at number   runtime.now()
 ---@field stat table  core/cgroup.h
 
---- A container's figures at this moment; nil where it does not run, or is just going.
+--- A container's figures at this moment; nil if it does not run, or is just going. A figure that this kernel does not
+--- count for the container is absent: so are all of them if it has no cgroup of its own.
 ---@param id string
 ---@return Reading?
 function Reader:read(id)
-  if not self.groups[id] then
-    local found = self.engine:container_inspect(id)
-    local pid = found and found.State.Pid or 0
-    self.groups[id] = pid > 0 and cgroup.find(pid) or nil
-  end
-  local stat = self.groups[id] and cgroup.read(self.groups[id])
-  if stat and stat.cpu.usage and stat.memory.usage then return { at = runtime.now(), stat = stat } end
-  self.groups[id] = nil
+  local group, running = self.groups[id], true
+  if not group then group, running = container_cgroup.of(self.engine, id, self.root) end
+  if not running then return end
+  local stat = NOTHING
+  if group then stat = cgroup.read(group) end
+  self.groups[id] = stat and group
+  return stat and { at = runtime.now(), stat = stat }
 end
 
 ---@class Usage
----@field memory integer          bytes, without the page cache that the kernel takes back first, as `docker stats` counts
+---@field memory? integer         bytes, without the page cache that the kernel takes back first, as `docker stats` counts
 ---@field memory_limit? integer   bytes
 ---@field oom_kills? integer
 ---@field pids? integer
 ---@field throttled_seconds? number
 ---@field cpu_percent? number     of one core, between two readings
+---@field pressure? table<"cpu"|"memory"|"io", table<"some"|"full", Pressure>>
+
+--- The share of time in which a process (some) or all processes (full) of the container waited for the resource.
+---@class Pressure
+---@field avg10 number   percent of the last 10 seconds
+---@field avg60 number   percent
+---@field avg300 number  percent
+---@field total number   seconds
 
 ---@param now Reading
 ---@param before? Reading
@@ -47,10 +60,10 @@ end
 function M.summarise(now, before)
   local cpu, memory = now.stat.cpu, now.stat.memory
   local usage = {
-    memory = memory.usage - (memory.inactive_file or 0), memory_limit = memory.limit, oom_kills = memory.oom_kills,
-    pids = now.stat.pids.current, throttled_seconds = cpu.throttled,
+    memory = memory.usage and memory.usage - (memory.inactive_file or 0), memory_limit = memory.limit,
+    oom_kills = memory.oom_kills, pids = now.stat.pids.current, throttled_seconds = cpu.throttled, pressure = now.stat.pressure,
   }
-  local used = before and cpu.usage - before.stat.cpu.usage
+  local used = before and cpu.usage and before.stat.cpu.usage and cpu.usage - before.stat.cpu.usage
   if used and used >= 0 then usage.cpu_percent = used / (now.at - before.at) * 100 end  -- below 0: restarted meanwhile
   return usage
 end

@@ -223,9 +223,9 @@ local function on_health(self, state, why)
 end
 
 --- From running to exited.
-function Task:watch_end()
+---@param kernel OomWatch
+function Task:watch_end(kernel)
   local ended <close> = health.watch(self, function(state, why) on_health(self, state, why) end)
-  local kernel <close> = oom.watch(self)
   self.health = ended
   self.alloc:changed(self)  -- where nothing tells of its health, it is healthy now
   if self.stopping then runtime.spawn(self.halt, self, "user") end  -- it came while the engine was starting it
@@ -264,13 +264,14 @@ function Task:run_once()
   self:emit("started", {
     container_id = self.container_id, image_id = self.context.image.id, ports = self.context.ports, message = handle,
   })
+  local kernel <close> = oom.watch(self)  -- at once: a short task may run out of memory while its hook runs
   if self.agent.on_log then self.logs = runtime.spawn(self.agent.on_log, self) end
   local ok, err = pcall(self.breakable, self, function()
     local address = driver.advertised(self.agent.engine, self.container_id, self.context.task.config)
     self:late_hook("started", { id = self.container_id, handle = handle, address = address })
   end)
   if not ok and not self.stopping then error(err, 0) end
-  self:watch_end()
+  self:watch_end(kernel)
 end
 
 --- Counts as having done its work already: nothing of it begins.

@@ -1,15 +1,20 @@
 --- Out of memory, told apart from any other SIGKILL: by the engine's event, and by the kernel's own count in the
---- container's cgroup (memory.oom_control of v1, memory.events of v2), which goes with the container and is therefore
---- looked at while it runs.
-local cgroup = require "dockrun.core.cgroup"
+--- container's cgroup. The count goes with the container, so its file is kept open from the start on: version 2 tells of
+--- each change of it at once (poll for POLLPRI, Documentation/admin-guide/cgroup-v2.rst), version 1 is looked at each second.
+local container_cgroup = require "dockrun.driver.cgroup"
+local queue = require "dockrun.core.queue"
 local runtime = require "dockrun.core.runtime"
+local uv = require "luv"
 
 local M = {}
 
 local INTERVAL = 1  -- seconds
+local SIZE = 4096   -- bytes: more than the file has
 
 ---@class OomWatch
 ---@field kills integer
+---@field file? integer  descriptor of the kernel's count
+---@field closed? boolean
 local OomWatch = {}
 OomWatch.__index = OomWatch
 
@@ -20,24 +25,39 @@ local function told(self, kills)
   self.task:late_hook("oom", { id = self.task.container_id, kills = kills })
 end
 
+-- Reads the count. False if there is none, or none any more.
 local function look(self)
-  local found = self.task.agent.engine:container_inspect(self.task.container_id)
-  local pid = found and found.State.Pid or 0
-  local group = pid > 0 and cgroup.find(pid)  -- once: the number may be another process's later
-  while group do
-    local stat = cgroup.read(group)
-    if not stat then return end
-    told(self, stat.memory.oom_kills or 0)
-    runtime.sleep(INTERVAL)
-  end
+  local text = self.file and uv.fs_read(self.file, SIZE, 0)
+  local kills = text and text:match "oom_kill (%d+)"
+  if kills then told(self, math.tointeger(kills)) end
+  return kills ~= nil
+end
+
+local function forget(self)
+  if self.poll then self.poll:close() end
+  if self.file then uv.fs_close(self.file) end
+  self.poll, self.file = nil, nil
+end
+
+local function follow(self, root)
+  local group = container_cgroup.of(self.task.agent.engine, self.task.container_id, root)
+  local path = group and not self.closed and container_cgroup.memory_events(group)
+  self.file = path and uv.fs_open(path, "r", 0)
+  if not self.file then return end
+  local changed = queue.new()
+  self.poll = uv.new_poll(self.file)
+  if self.poll then self.poll:start("p", function() changed:push(true) end) end
+  while look(self) do changed:pop(INTERVAL) end
+  forget(self)
 end
 
 --- Watches a task's container until it is closed.
 ---@param task Task
+---@param root? { cgroup?: string, proc?: string }  as for cgroup.find()
 ---@return OomWatch
-function M.watch(task)
+function M.watch(task, root)
   local self = setmetatable({ task = task, kills = 0 }, OomWatch)
-  if task.agent.engine:endpoint():find "^unix:" then self.looking = runtime.spawn(look, self) end
+  if task.agent.engine:endpoint():find "^unix:" then self.following = runtime.spawn(follow, self, root) end
   return self
 end
 
@@ -47,10 +67,15 @@ function OomWatch:seen()
 end
 
 ---@return integer kills
-function OomWatch:count() return self.kills end
+function OomWatch:count()
+  look(self)
+  return self.kills
+end
 
 function OomWatch:__close()
-  if self.looking then self.looking:cancel() end
+  self.closed = true
+  if self.following then self.following:cancel() end
+  forget(self)
 end
 
 return M

@@ -1,5 +1,6 @@
 --- How a task goes on where another process left it: methods of a task, see lifecycle.lua.
 local driver = require "dockrun.driver.docker"
+local oom = require "dockrun.task.oom"
 local record = require "dockrun.task.record"
 local reread = require "dockrun.job.reread"
 local runtime = require "dockrun.core.runtime"
@@ -38,7 +39,8 @@ function resume.running(self)
     message = found and driver.handle(found.Image, self.container_id) or "its container is gone",
   })
   if self.agent.on_log and found then self.logs = runtime.spawn(self.agent.on_log, self, true) end
-  self:watch_end()
+  local kernel <close> = oom.watch(self)
+  self:watch_end(kernel)
 end
 
 -- Its end was seen, but nothing was decided yet.
