@@ -48,18 +48,24 @@ local function cgroups(world)
     version = function() return 1 end,
     find = function(pid)
       for _, container in ipairs(world.engine.order) do
-        if container.State.Pid == pid then return { version = 1, container = container, pid = pid } end
+        if container.State.Pid == pid then return { version = 1, paths = { memory = ("/cgroup/%d/%s"):format(pid, container.Id) } } end
       end
       return nil, runtime.error("system", "no such process")
     end,
-    read = function(group)
-      if group.container.State.Pid ~= group.pid then return nil, runtime.error("system", "the cgroup is gone") end
-      return {
-        version = 1, memory = { usage = 1 << 20, oom_kills = group.container.oom_kills or 0 }, cpu = { usage = 0 },
-        pids = { current = 1 },
-      }
-    end,
   }, { __index = cgroup })
+end
+
+-- The open count of what was killed in a container's cgroup; nil if the path is of no cgroup, or it is gone.
+local function open_count(world, path)
+  local pid, id = path:match "^/cgroup/(%d+)/(%x+)/memory%.oom_control$"
+  for _, container in ipairs(pid and world.engine.order or {}) do
+    if container.Id == id and container.State.Pid == tonumber(pid) then return { container = container, pid = tonumber(pid) } end
+  end
+end
+
+local function read_count(count)
+  if count.container.State.Pid ~= count.pid then return nil, "ENODEV: no such device" end
+  return ("oom_kill_disable 0\nunder_oom 0\noom_kill %d\n"):format(count.container.oom_kills or 0)
 end
 
 -- ---- files --------------------------------------------------------------------------------------
@@ -137,6 +143,13 @@ local function libuv(world, process)
     get_total_memory = function() return 4 << 30 end,
     interface_addresses = function() return { eth0 = { { family = "inet", internal = false, ip = "192.0.2.1" } } } end,
     guess_handle = function() return "file" end,
+    fs_open = function(path, ...)
+      if path:find "^/cgroup/" then return open_count(world, path) end
+      return uv.fs_open(path, ...)
+    end,
+    fs_read = function(file, ...) return (type(file) == "table" and read_count or uv.fs_read)(file, ...) end,
+    fs_close = function(file) return type(file) == "table" or uv.fs_close(file) end,
+    new_poll = function() return nil, "EPERM: operation not permitted" end,
     getaddrinfo = function(ip) return { { addr = ip, family = "inet" } } end,
     kill = function() return nil, "ESRCH: no such process", "ESRCH" end,
     spawn = function() return nil, "ENOENT: no such file or directory", "ENOENT" end,
