@@ -171,6 +171,36 @@ describe("dockrun gc", function()
     assert.truthy(engine:image_inspect "busybox:1")
   end)
 
+  it("leaves an image alone that another tool has put in the place of the one that dockrun pulled", function()
+    local reference = jobs.unique "gc-image" .. ":1"
+    assert(engine:image_tag("busybox:1", { repo = reference:match "^[^:]+", tag = "1" }))
+    do
+      local state <close> = assert(store.open(states.dir, { owner = { pid = 1, start = 0, boot = "another" } }))
+      assert(state:put_image { reference = reference, id = "sha256:" .. ("0"):rep(64) })
+      assert(state:intend("a-1", "t", "pull", { reference = "busybox:1", endpoint = "unix:///var/empty/other.sock" }))
+    end
+    assert.same({}, gc())
+    assert.truthy(engine:image_inspect(reference))
+    local state <close> = assert(store.open(states.dir, { readonly = true }))
+    assert.same({}, assert(state:images()))
+    assert(engine:image_remove(reference))
+  end)
+
+  it("leaves the ports alone of a job that runs on another engine", function()
+    do
+      local state <close> = assert(store.open(states.dir, { owner = { pid = 1, start = 0, boot = "another" } }))
+      states.put_alloc(state, "elsewhere", "a-1")
+      local job = assert(state:job "elsewhere")
+      job.endpoint, job.status = "unix:///var/empty/other.sock", "running"
+      assert(state:put_job(job))
+      assert(state:put_task { alloc = "a-1", task = "t", state = "running", container_id = "beef", detail = {} })
+      assert(state:lease { ip = "0.0.0.0", port = 20001, alloc = "a-1", task = "t" })
+    end
+    assert.same({}, gc())
+    local state <close> = assert(store.open(states.dir, { readonly = true }))
+    assert.equal(1, #assert(state:leases()))
+  end)
+
   it("knows whose an image is that a killed process was pulling", function()
     local reference = jobs.unique "gc-pull" .. ":1"
     do

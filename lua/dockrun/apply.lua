@@ -216,10 +216,12 @@ end
 local function look(agent, name)
   local known, err = agent.state:job(name)
   if err then return nil, err end
-  local endpoint = agent.engine:endpoint()
-  if known and known.endpoint and known.endpoint ~= endpoint and known.status == "running" then
+  local other
+  other, err = agent.state:runs_elsewhere(name, agent.engine:endpoint())
+  if err then return nil, err end
+  if other then
     return nil, runtime.error("taken", ("job '%s' runs on another engine, %s; stop it there first, or use another --state-dir"):format(
-      name, known.endpoint))
+      name, other))
   end
   local found
   found, err = recovery.find(agent, name)

@@ -115,9 +115,11 @@ local function add_images(agent, found, list)
     if one.record then going[one.record.container_id] = one.record.goes end
   end
   for _, image in ipairs(images) do
-    local used, why = agent.images:is_used(image.reference, going)
-    if why then return nil, why end
-    if not used and age_of(image.last_used_at) >= agent.options["docker.cleanup.image_delay"] then
+    local used, _
+    local is_ours, why = agent.images:is_ours(image.reference)
+    if not why then used, why = agent.images:is_used(image.reference, going) end
+    local goes = not why and not used and age_of(image.last_used_at) >= agent.options["docker.cleanup.image_delay"]
+    if goes and is_ours then
       list[#list + 1] = {
         kind = "image", name = image.reference, reason = "dockrun pulled it, and nothing uses it",
         remove = function()
@@ -125,7 +127,10 @@ local function add_images(agent, found, list)
           return not problem or nil, problem
         end,
       }
+    elseif goes then
+      _, why = agent.state:forget_image(image.reference)
     end
+    if why then return nil, why end
   end
   return true
 end

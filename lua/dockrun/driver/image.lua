@@ -50,7 +50,9 @@ end
 ---@return table err_or_scope  to be closed
 local function begin_to_bring(self, reference, owner)
   owner = owner or { alloc = "", task = "" }
-  local intent, err = self.state:intend(owner.alloc, owner.task, "pull", { reference = reference.full })
+  local intent, err = self.state:intend(owner.alloc, owner.task, "pull", {
+    reference = reference.full, endpoint = self.engine:endpoint(),
+  })
   if not intent then return nil, err end
   self.unsure[intent] = false
   return intent, setmetatable({}, { __close = function()
@@ -97,7 +99,9 @@ function Puller:settle(is_alive)
   local intents, err = self.state:intents()
   if not intents then return nil, err end
   for _, intent in ipairs(intents) do
-    if intent.action == "pull" and (self.unsure[intent.id] or not is_alive(intent.owner)) then
+    local endpoint = intent.data and intent.data.endpoint  -- nil: of an older dockrun
+    local here = intent.action == "pull" and (not endpoint or endpoint == self.engine:endpoint())
+    if here and (self.unsure[intent.id] or not is_alive(intent.owner)) then
       local ok
       ok, err = settle(self, intent)
       if not ok then return nil, err end
@@ -316,26 +320,36 @@ function Puller:load(text, read, owner)
   return result(self, reference, image)
 end
 
---- Whether dockrun brought the image that a reference names.
+--- Whether the image that a reference names now is the one that dockrun brought: another tool, or an engine that the state
+--- has been used with as well, may have one of the same name.
 ---@param reference string
----@return boolean
+---@return boolean? is_ours
+---@return table? err
 function Puller:is_ours(reference)
-  local row = self.state:image(reference)
-  local here = row and self.engine:image_inspect(reference)
-  return here ~= nil and row.id == here.Id
+  local row, err = self.state:image(reference)
+  if err then return nil, err end
+  local here
+  here, err = self.engine:image_inspect(reference)
+  if not here and err.status ~= 404 then return nil, err end
+  return here ~= nil and row ~= nil and row.id == here.Id
 end
 
---- Removes an image, unless somebody uses it. (The engine refuses only where the last name of the image would go.)
+--- Removes an image that dockrun brought, unless somebody uses it. (The engine refuses only where the last name of the image
+--- would go.) If the reference is another image's by now, that stays, and is not dockrun's any more.
 ---@param reference string
 ---@return boolean removed
 ---@return table? err  why not, where it is neither in use nor gone already
 function Puller:remove(reference)
   local used, err = self:is_used(reference)
   if err or used then return false, err end
-  local ok
-  ok, err = self.engine:image_remove(reference)
-  if not ok and err.status == 409 then return false end
-  if not ok and err.status ~= 404 then return false, err end
+  local ok, is_ours
+  is_ours, err = self:is_ours(reference)
+  if err then return false, err end
+  if is_ours then
+    ok, err = self.engine:image_remove(reference)
+    if not ok and err.status == 409 then return false end
+    if not ok and err.status ~= 404 then return false, err end
+  end
   self.pulled[reference] = nil
   local _, why = self.state:forget_image(reference)
   return ok and true or false, why

@@ -49,6 +49,17 @@ function M:jobs() return rows.list(self.db, "SELECT * FROM jobs ORDER BY name") 
 ---@return table? err
 function M:job(name) return rows.one(self.db, "SELECT * FROM jobs WHERE name = ?", name) end
 
+--- Whether a job runs on another engine than this one.
+---@param name string
+---@param endpoint string  this engine's
+---@return string? other  its endpoint; nil if the job does not run, or runs here
+---@return table? err
+function M:runs_elsewhere(name, endpoint)
+  local known, err = self:job(name)
+  local elsewhere = known and known.status == "running" and known.endpoint ~= endpoint
+  return elsewhere and known.endpoint or nil, err
+end
+
 local TASKS = [[SELECT tasks.*, job, "group", "index" FROM tasks JOIN allocations ON allocations.id = alloc ]]
 
 -- Removes allocations, or the job that has them. A container that may be there still is not forgotten: an intent to remove

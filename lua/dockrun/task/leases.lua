@@ -4,12 +4,15 @@ local inventory = require "dockrun.driver.inventory"
 
 local M = {}
 
--- Whether the container of the lease's task runs, and so has the port. An engine that cannot be asked may have one.
+-- Whether the container of the lease's task runs, and so has the port. An engine that cannot be asked may have one, and one of
+-- another engine cannot be seen from here.
 local function holder(agent)
   local listed
   return function(lease)
     local row, err = agent.state:task(lease.alloc, lease.task)
     if not row then return err ~= nil end
+    local elsewhere, unknown = agent.state:runs_elsewhere(row.job, agent.engine:endpoint())
+    if elsewhere or unknown then return true end
     if listed == nil then listed = inventory.list(agent.engine, nil, true) or false end
     if not listed then return true end
     for _, container in ipairs(listed) do
