@@ -29,8 +29,7 @@ local function unknown(count)
   return keys
 end
 
--- Ports that no task can tell apart quickly.
-local function costly(count)
+local function with_ports(count)
   local ports, labels = {}, {}
   for i = 1, count do
     ports[i], labels[i] = ('port "p%d" { }\n'):format(i), ('"p%d"'):format(i)
@@ -96,8 +95,24 @@ describe("a job file", function()
     assert.matches("job.x.group.g3.count: makes 1200 allocations", result.stderr, 1, true)
   end)
 
+  it("takes time in proportion to its ports", function()
+    local result = validate(with_ports(20000), "nomad", { "limits.job_seconds=40" })  -- a tenth, and not minutes
+    assert.equal(0, result.code, result.stderr)
+  end)
+
+  it("tells how many more warnings there are", function()
+    local ports = {}
+    for i = 1, 10 do ports[i] = ('port "p%d" { }\n'):format(i) end
+    local text = 'job "x" { group "g" { network {\n%s}\n task "t" { config { image = "x"\n ports = [] } } } }'
+    local result = validate(text:format(table.concat(ports)), "nomad", { "limits.problems=3" })
+    assert.equal(0, result.code)
+    assert.equal(4, select(2, result.stderr:gsub("warn:", "")))
+    assert.matches("and 7 more warnings; limits.problems says how many are told", result.stderr, 1, true)
+  end)
+
   it("is given up by SIGINT while it is read", function()
-    local child <close> = process.start({ "validate", "--set", "limits.job_seconds=1000", write(costly(60000), "nomad") }, { timeout = 60 })
+    local words = { "validate", "--set", "limits.job_seconds=1000", write(with_ports(120000), "nomad") }
+    local child <close> = process.start(words, { timeout = 60 })
     pcall(child.wait, child, 2)  -- it says nothing until it is done
     child:kill "SIGINT"
     local result = child:wait()

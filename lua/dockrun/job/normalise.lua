@@ -386,7 +386,7 @@ function M.job(raw, problems, locate)
   if #jobs ~= 1 then return nil end
   rules.job(self, job)
   if #problems.list > 0 then return nil end
-  job.warnings = problems.warnings
+  job.warnings = problems:told()
   return job
 end
 

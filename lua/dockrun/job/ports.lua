@@ -19,10 +19,17 @@ function M.variable(label) return (label:upper():gsub("[^%w_]", "_")) end
 -- too; every other label maps 1:1.
 local function target(label, static) return math.tointeger(tonumber(label:match "^%d+$")) or static end
 
+-- list -> { label -> its first port }, of as many ports as `indexed` says: a list only grows, and a label never changes.
+local indexes, indexed = setmetatable({}, { __mode = "k" }), setmetatable({}, { __mode = "k" })
+
 local function find(list, label)
-  for _, port in ipairs(list) do
-    if port.label == label then return port end
+  local index = indexes[list] or {}
+  for i = (indexed[list] or 0) + 1, #list do
+    local name = list[i].label
+    if name ~= nil then index[name] = index[name] or list[i] end
   end
+  indexes[list], indexed[list] = index, #list
+  return index[label]
 end
 
 local function labels(...)

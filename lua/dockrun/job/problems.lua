@@ -23,7 +23,8 @@ local M = {}
 ---@field count integer     of all that were found; `most` of them are in the list
 ---@field most number
 ---@field most_allocs number  allocations that the job may have
----@field warnings string[]  "path: message"
+---@field warnings string[]  "path: message"; the first `most`
+---@field untold integer      how many more warnings there are
 ---@field places table<string, { [1]: integer, [2]: integer }>  path -> line, column; where a reader knows them
 local Problems = {}
 Problems.__index = Problems
@@ -35,7 +36,7 @@ function M.new(file, limits)
   limits = limits or {}
   return setmetatable({
     file = file, list = {}, count = 0, most = limits.problems or math.huge, most_allocs = limits.allocs or math.huge,
-    warnings = json.array {}, places = {},
+    warnings = json.array {}, untold = 0, places = {},
   }, Problems)
 end
 
@@ -94,7 +95,16 @@ end
 ---@param path string
 ---@param message string
 function Problems:warn(path, message)
-  if #self.warnings < self.most then table.insert(self.warnings, ("%s: %s"):format(path, message)) end
+  self.untold = self.untold + (#self.warnings < self.most and 0 or 1)
+  if self.untold == 0 then table.insert(self.warnings, ("%s: %s"):format(path, message)) end
+end
+
+--- What is worth a word: "path: message", and how many more there are.
+---@return string[]
+function Problems:told()
+  if self.untold == 0 then return self.warnings end
+  local more = ("and %d more warnings; limits.problems says how many are told"):format(self.untold)
+  return json.array(table.move({ more }, 1, 1, #self.warnings + 1, table.move(self.warnings, 1, #self.warnings, 1, {})))
 end
 
 local function text(problem)
