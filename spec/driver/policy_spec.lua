@@ -54,6 +54,11 @@ describe("the agent's policy", function()
     },
     ["paths as devices"] = { { devices = { { host_path = "/dev/null" }, { host_path = "/dev/../etc/shadow" } } },
       { ["devices[2].host_path"] = "docker.volumes.enabled" }, { ["docker.volumes.enabled"] = true } },
+    ["own directories that the host would share"] = {
+      { volumes = { "local:/a:rw,rshared", "local:/b:rslave" },
+        mount = { { type = "bind", source = "../alloc", target = "/c", bind_options = { propagation = "shared" } } } },
+      { ["volumes[1]"] = "cannot be shared", ["mount[1]"] = "cannot be shared" },
+    },
     ["archives of the host"] = { { load = "/local/../../../x.tar" }, { load = "own directories" } },
   } do
     local config, refusals, taken = table.unpack(case)

@@ -33,6 +33,13 @@ local function path_problem(path, options, of)
   return ("'%s' is not in the task's own directories; the agent's docker.volumes.enabled is false"):format(path)
 end
 
+-- Whether a task's own directory would be shared with the host. What the engine mounts in it would stay there, twice as
+-- often with each start.
+local function sharing_problem(path, propagation, of)
+  if not (propagation or ""):find "shared" or not files.is_own(of, path) then return nil end
+  return ("'%s' is in the task's own directories, which cannot be shared or rshared; take private or slave"):format(path)
+end
+
 -- Whether this process may read a file for the job.
 local function file_problem(path, options, of)
   if job_files.is_allowed(of, path, options) then return nil end
@@ -83,7 +90,9 @@ M.limits = {
     local found = {}
     for i, text in ipairs(value) do
       local volume, why = job_storage.parse(text)
-      if volume and not config.volume_driver then why = path_problem(volume.source, options, of) end
+      if volume and not config.volume_driver then
+        why = path_problem(volume.source, options, of) or sharing_problem(volume.source, volume.mode, of)
+      end
       if why then found[#found + 1] = { ("[%d]"):format(i), why } end
     end
     return found
@@ -95,7 +104,7 @@ M.limits = {
     for i, one in ipairs(value) do
       local why
       if one.type == "bind" then
-        why = path_problem(one.source, options, of)
+        why = path_problem(one.source, options, of) or sharing_problem(one.source, (one.bind_options or {}).propagation, of)
       elseif one.type ~= "tmpfs" and not options["docker.volumes.enabled"] then
         why = "volumes are not allowed; the agent's docker.volumes.enabled is false"
       end
