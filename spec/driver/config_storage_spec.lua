@@ -43,7 +43,7 @@ describe("a path of a job", function()
   end
 
   for path, there in pairs {
-    ["local"] = "/web/local", ["./local/../local"] = "/web/local", ["."] = "/web", ["../alloc"] = "/alloc",
+    ["local"] = "/web/local", ["./local/../local"] = "/web/local", ["."] = "/.places/1/web", ["../alloc"] = "/alloc",
     ["local/data"] = "/.places/3/web/local/data", ["../alloc/data"] = "/.places/2/alloc/data", ["new/er"] = "/.places/3/web/new/er",
   } do
     it(("'%s' is at %s, which no task sees from outside"):format(path, there), function()
@@ -120,6 +120,17 @@ describe("a path of a job", function()
     assert.equal("directory", uv.fs_lstat(of.root .. "/.places/2/alloc/data/old").type)
   end)
 
+  it("that is the task's directory has what was there, and local/ where it was", function()
+    put(of.root .. "/web/conf", "text")
+    put(of.task .. "/conf", "local")
+    for _ = 1, 2 do place_of "." end
+    assert.equal("text", text_of(of.root .. "/.places/1/web/conf"))
+    assert.equal("local", text_of(of.task .. "/conf"))
+    place_of "conf"
+    assert.equal("text", text_of(of.root .. "/.places/2/web/conf"))
+    assert.equal("directory", uv.fs_lstat(of.root .. "/.places/1/web/local").type)
+  end)
+
   it("has what is written there from outside later", function()
     put(of.task .. "/conf", "old")
     place_of "local/conf"
@@ -187,6 +198,19 @@ describe("a path of a job", function()
       ["/local/conf"] = "/.places/3/web/local/conf", ["/etc/x"] = "/.places/3/web/local/conf ro",
       ["/x"] = x, ["/data"] = data .. " ro", ["/data/x"] = x .. " ro",
     }, bound(web, "web", tasks))
+  end)
+
+  it("is never in another that the engine gets: a task that can rename its mountpoints gets nothing by it", function()
+    local web = { image = "x", network_mode = "bridge",
+      volumes = { ".:/home", "conf:/conf", "local/a/b:/b", "local/a:/a", "../alloc:/all", "../alloc/data/x:/x", "../alloc/data:/data" } }
+    local sources = {}
+    for target, source in pairs(bound(web, "web")) do
+      sources[#sources + 1] = source
+      if target:find "^/home" then assert.equal("/home" .. source:match "web(.*)$", target) end
+    end
+    for _, one in ipairs(sources) do
+      for _, other in ipairs(sources) do assert.is_true(one == other or not files.within(one, other), one .. " is in " .. other) end
+    end
   end)
 
   it("is also where a task mounts something in what it binds: no other task can put a link there", function()

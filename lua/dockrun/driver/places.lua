@@ -8,12 +8,14 @@
 --   alloc/data    <root>/.places/2/alloc/data            /alloc/data, /data            /alloc/data
 --   a/local       <root>/a/local                         /local
 --   a/local/conf  <root>/.places/3/a/local/conf          /local/conf, /etc/x
+--   a             <root>/.places/1/a                     what its volume "." says, with a/local in it
 --
 -- The number is how many names the path has: of two paths in one of these directories, none is in the other.
 --
 -- Wherever a place is bound, the places in it are bound at their names in it. There each is a mountpoint, and a
 -- mountpoint cannot be renamed or removed. So that no directory above a mountpoint can be either, whatever lies between
--- a place and `alloc` or `a` is a place too. The engine finds each mountpoint made.
+-- a place and `alloc` or `a/local` is a place too. The engine finds each mountpoint made. A task without the engine's filter
+-- of system calls can rename its mountpoints all the same: so no path that the engine gets leads through what is bound.
 --
 -- What was at a place before it became one (a task that ended, a hook, an older dockrun left it) is moved there. What is
 -- bound and is not there becomes a directory.
@@ -75,7 +77,7 @@ function M.open(of)
 end
 
 -- What is where it always was: the directories of dirs.lua.
-function Places:is_fixed(place) return place == "alloc" or place == self.home or place == self.home .. "/local" end
+function Places:is_fixed(place) return place == "alloc" or place == self.home .. "/local" end
 
 -- Where a place is, below the root.
 function Places:at(place)
@@ -122,16 +124,23 @@ function Places:absorb(entry, store)
   if kind ~= root:kind(store) then return end
   if kind == "file" and size > 0 then root:rename(entry, store) end
   if kind ~= "directory" then return end
-  for _, name in ipairs(root:list(entry) or {}) do root:rename(entry .. "/" .. name, store .. "/" .. name) end
+  for _, name in ipairs(root:list(entry) or {}) do
+    if not self:is_fixed(entry .. "/" .. name) then root:rename(entry .. "/" .. name, store .. "/" .. name) end
+  end
+end
+
+function Places:make_above(store)
+  for at in store:gmatch "()/" do
+    local ok, err = self.root:make_directory(store:sub(1, at - 1), HIDDEN)
+    if not ok then return nil, err end
+  end
+  return true
 end
 
 -- What a place begins with. nil, err if a link is there.
 function Places:begin(entry, store, wanted)
   local root = self.root
-  local ok, err = true, nil
-  for at in store:gmatch "()/" do
-    if ok then ok, err = root:make_directory(store:sub(1, at - 1), HIDDEN) end
-  end
+  local ok, err = self:make_above(store)
   local kind = ok and root:kind(entry)
   if kind == "nothing" then return root["make_" .. wanted](root, store, ANY) end
   if ok and kind ~= "link" then ok, err = root:rename(entry, store) end
@@ -153,7 +162,18 @@ function Places:make_mountpoint(entry, store)
   return root["make_" .. wanted](root, entry, ANY)
 end
 
+-- The task's own directory: what is in it moves, but for local/, which is where it was.
+function Places:make_home()
+  local home, store = self.home, self:at(self.home)
+  local ok, err = self:make_above(store .. "/local")
+  if not ok then return nil, err end
+  self.known[home] = true
+  self:absorb(home, store)
+  return self:make_mountpoint(store .. "/local", home .. "/local")
+end
+
 function Places:make_one(place, kind)
+  if place == self.home then return self:make_home() end
   local parent, name = above(place)
   local entry, store = self:at(parent) .. "/" .. name, self:at(place)
   if self.known[place] then
