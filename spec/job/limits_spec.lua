@@ -40,7 +40,7 @@ end
 
 describe("a job file", function()
   local path
-  after_each(function() os.remove(path) end)
+  after_each(function() if path then os.remove(path) end end)
 
   local function write(text, ending)
     path = ("%s/dockrun-limits-%d.%s"):format(uv.os_tmpdir(), uv.os_getpid(), ending)
@@ -108,6 +108,16 @@ describe("a job file", function()
     assert.equal(0, result.code)
     assert.equal(4, select(2, result.stderr:gsub("warn:", "")))
     assert.matches("and 7 more warnings; limits.problems says how many are told", result.stderr, 1, true)
+  end)
+
+  it("is given up by a signal while its Lua runs", function()
+    local source = [[
+      local sandbox, uv = require "dockrun.job.sandbox", require "luv"
+      sandbox.run("kill() while true do end", "x", { kill = function() uv.kill(uv.os_getpid(), "%s") end })]]
+    for _, signal in ipairs { "sigint", "sigterm" } do
+      local result = process.run({ "-e", source:format(signal) }, { timeout = 60 })
+      assert.equal(130, result.code, result.stderr)
+    end
   end)
 
   it("is given up by SIGINT while it is read", function()

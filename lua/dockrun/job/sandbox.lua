@@ -2,6 +2,7 @@
 --- memory and time. Whatever it does, the host program's libraries are afterwards what they were.
 
 local guards = require "dockrun.core.guard"
+local runtime = require "dockrun.core.runtime"
 local safe = require "dockrun.job.safe"
 
 local M = {}
@@ -79,6 +80,11 @@ local function with_collector()
   return setmetatable({}, { __close = function() if not running then collectgarbage "stop" end end })
 end
 
+local ERROR = getmetatable(runtime.error("cancelled", ""))
+
+-- Whether a signal, and not the chunk, raised an error.
+local function is_interruption(err) return getmetatable(err) == ERROR and err.kind == "cancelled" end
+
 -- Compiles and runs a chunk under its limits, of which none holds any more afterwards.
 ---@return thread? co
 ---@return boolean ok
@@ -93,6 +99,7 @@ local function run(text, source, extra, limits)
   local co = coroutine.create(chunk)
   guard:watch(co)
   local ok, result = resume_with_strings(co, env.string)
+  if not ok and is_interruption(result) then error(result, 0) end
   return co, ok and coroutine.status(co) == "dead", result, guard:passed()
 end
 
