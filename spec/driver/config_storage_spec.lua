@@ -1,5 +1,6 @@
 -- What a job can bind: its own directories, and nothing that these lead to; and what no task can rename.
 local dirs = require "dockrun.driver.dirs"
+local dockrun = require "dockrun"
 local driver = require "dockrun.driver.docker"
 local engines = require "spec.engine"
 local files = require "dockrun.driver.files"
@@ -156,6 +157,31 @@ describe("a path of a job", function()
       assert.is_nil((uv.fs_lstat(base .. "/host/x")))
     end)
   end
+
+  it("is a mountpoint again without a walk through what a task put in its place, and other work goes on meanwhile", function()
+    put(of.task .. "/file", "text")
+    place_of "local/file"
+    place_of "local/data"
+    assert(os.remove(of.task .. "/file"))
+    for _, name in ipairs { "file", "file/deep" } do assert(uv.fs_mkdir(of.task .. "/" .. name, 511)) end
+    for i = 1, 200 do put(of.task .. "/data/" .. i, "x") end
+    local turns, done = 0, false
+    local other = dockrun.spawn(function()
+      while not done do
+        turns = turns + 1
+        dockrun.sleep(0)
+      end
+    end)
+    place_of "local/data"
+    place_of "local/file"
+    done = true
+    other:join()
+    assert.equal("x", text_of(of.root .. "/.places/3/web/local/data/200"))
+    assert.equal("file", uv.fs_lstat(of.task .. "/file").type)
+    assert.is_true(turns > 2, turns .. " turns")
+    local replaced = uv.fs_scandir_next(uv.fs_scandir(of.root .. "/.replaced"))
+    assert.equal("directory", uv.fs_lstat(of.root .. "/.replaced/" .. replaced .. "/deep").type)
+  end)
 
   it("belongs to the task alone, even if the task is called 'alloc'", function()
     local alloc = dirs.of(base .. "/state", "a110c", "alloc")

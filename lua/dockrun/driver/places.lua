@@ -29,7 +29,8 @@ local M = {}
 
 local STORE = ".places"  -- no task can be called that
 local ANY, HIDDEN = tonumber("777", 8), tonumber("711", 8)
-local STEPS = 1000000
+local REPLACED = ".replaced"    -- what tasks had put at mountpoints; goes with the allocation
+local ABSORBED = 50             -- names that are moved before other tasks of this process have their turn: some milliseconds
 
 ---@class Places
 ---@field of AllocDirs
@@ -124,7 +125,8 @@ function Places:absorb(entry, store)
   if kind ~= root:kind(store) then return end
   if kind == "file" and size > 0 then root:rename(entry, store) end
   if kind ~= "directory" then return end
-  for _, name in ipairs(root:list(entry) or {}) do
+  for i, name in ipairs(root:list(entry) or {}) do
+    if i % ABSORBED == 0 then runtime.sleep(0) end
     if not self:is_fixed(entry .. "/" .. name) then root:rename(entry .. "/" .. name, store .. "/" .. name) end
   end
 end
@@ -156,7 +158,8 @@ function Places:make_mountpoint(entry, store)
   local wanted, kind = root:kind(store) == "directory" and "directory" or "file", root:kind(entry)
   if kind == wanted then return true end
   if kind ~= "nothing" then
-    local ok, err = root:remove(entry, STEPS)
+    local ok, err = root:make_directory(REPLACED, HIDDEN)
+    if ok then ok, err = root:rename(entry, ("%s/%x"):format(REPLACED, uv.hrtime())) end
     if not ok then return nil, err end
   end
   return root["make_" .. wanted](root, entry, ANY)
@@ -176,7 +179,8 @@ function Places:make_one(place, kind)
   if place == self.home then return self:make_home() end
   local parent, name = above(place)
   local entry, store = self:at(parent) .. "/" .. name, self:at(place)
-  if self.known[place] then
+  if self.known[place] or self.root:kind(store) ~= "nothing" then  -- made by another task, maybe since this one looked
+    self.known[place] = true
     self:absorb(entry, store)
   else
     local ok, err = self:begin(entry, store, kind)
