@@ -100,8 +100,9 @@ describe("the output of tasks", function()
 
   it("of a command arrives whole on a terminal whose reader is slow", function()
     for _, how in ipairs { "-i", "-t" } do
-      local words = ([[script -qec "'%s' --endpoint %s exec %s %s -- seq 1 60000" /dev/null </dev/null | (sleep 1; tr -d '\r' | md5sum)
-        seq 1 60000 | md5sum]]):format(process.program, endpoint, how, name)
+      local words = ([[script -qec "'%s' --endpoint %s --state-dir '%s' exec %s %s -- seq 1 60000" /dev/null </dev/null |
+        (sleep 1; tr -d '\r' | md5sum)
+        seq 1 60000 | md5sum]]):format(process.program, endpoint, jobs.state_dir, how, name)
       local sums = {}
       for sum in shell(words, {}).stdout:gmatch "%x+  %-" do sums[#sums + 1] = sum end
       assert.equal(2, #sums)

@@ -71,7 +71,8 @@ end
 local examples = {
   { "system_ping version info df", function()
     assert.same({ "OK", 200 }, { ok(engine:system_ping()) })
-    assert.equal(engine:api(), ok(engine:version()).ApiVersion)
+    local version = ok(engine:version())
+    assert.equal(version.ApiVersion, engine:api())
     assert.equal("linux", ok(engine:info()).OSType)
     assert.is_table(ok(engine:df()).Images)
   end },

@@ -271,7 +271,7 @@ describe("in a container,", function()
 end)
 
 describe("a terminal", function()
-  it("has its lines shown as those of a task without one", function()
+  it("has its lines shown as it wrote them", function()
     local shared = engines.shared()
     engines.image(shared, "busybox:1")
     local path, file = jobs.write(jobs.text {
@@ -279,7 +279,7 @@ describe("a terminal", function()
     })
     local _ <close> = file
     local result = process.run { "run", "--endpoint", shared.endpoint, "--state-dir", jobs.state_dir, path }
-    assert.same({ 0, "task | one\ntask | two\n" }, { result.code, result.stdout })
+    assert.same({ 0, "task | one\r\ntask | two\r\n" }, { result.code, result.stdout })
   end)
 end)
 
