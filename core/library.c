@@ -10,6 +10,7 @@
 #include "dockrun.h"
 #include "error.h"
 #include "output.h"
+#include "patterns.h"
 #include "runtime.h"
 #include "safe.h"
 
@@ -29,6 +30,7 @@ static void *allocate(void *ud, void *block, size_t old_size, size_t size) {
 
 static int open_all(lua_State *L) {
   luaL_openlibs(L);
+  dr_patch_patterns(L);
   luaL_requiref(L, "dockrun.core", luaopen_dockrun_core, 0);
   return 0;
 }

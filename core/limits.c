@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "patterns.h"
 #include "task.h"
 
 enum { SLICE = 1000, RESUMED = 100 };  // instructions between two looks, and what it costs to go on after a wait
@@ -109,8 +110,8 @@ void dr_budget_enter(struct dr_budget *b) {
 }
 
 // Puts where it happened before the reason.
-static void locate(lua_State *L, struct dr_budget *b) {
-  luaL_where(L, 0);  // a hook runs in the frame that it interrupts
+static void locate(lua_State *L, struct dr_budget *b, int level) {
+  luaL_where(L, level);
   lua_pushstring(L, b->why);
   lua_concat(L, 2);
   snprintf(b->why, sizeof b->why, "%s", lua_tostring(L, -1));
@@ -128,7 +129,7 @@ static void on_slice(lua_State *L, lua_Debug *ar) {
     if (lua_gethookcount(L) == SLICE) b->left -= SLICE;
     look(b);
     if (!*b->why) look_at_memory(L, b);
-    if (*b->why) locate(L, b);
+    if (*b->why) locate(L, b, 0);  // a hook runs in the frame that it interrupts
   }
   if (*b->why || lua_gethookcount(L) != SLICE) dr_budget_watch(L, b);  // which takes long where the calls are deep
   if (*b->why) luaL_error(L, "%s", b->why);
@@ -214,6 +215,7 @@ int dr_limit(lua_State *L) {
       .period = limit_of(L, "period", 1),
   };
   if (!t) return luaL_error(L, "only a task can have limits");
+  dr_patch_patterns(L);
   if (t->budget) tighten(&limits, t->budget);
   struct dr_budget *budget = dr_budget_new(t->rt, &limits);
   if (!budget) return luaL_error(L, "out of memory");
@@ -225,40 +227,17 @@ int dr_limit(lua_State *L) {
 
 // ---- functions of C that take long -------------------------------------------------------------
 
-static int diverted_done(lua_State *L, int status, lua_KContext ctx) {
-  (void)status, (void)ctx;
-  return lua_gettop(L);
-}
-
-static int l_diverted(lua_State *L) {
-  bool instead = false;
-  int n = lua_gettop(L);
-  if (current_budget(dr_runtime_of(L))) {
-    luaL_checkstack(L, n + 1, "too many arguments");
-    lua_pushvalue(L, lua_upvalueindex(2));
-    for (int i = 1; i <= n; i++) lua_pushvalue(L, i);
-    lua_call(L, n, 1);
-    instead = lua_toboolean(L, -1);
-    lua_pop(L, 1);
+void dr_count_steps(lua_State *L, lua_Integer steps) {
+  dr_hear_signal(L, steps);
+  struct dr_budget *b = current_budget(dr_runtime_of(L));
+  if (!b) return;
+  if (!*b->why) {
+    b->left -= steps;
+    look(b);
+    if (!*b->why) return;
+    locate(L, b, 1);
   }
-  if (!instead) return lua_tocfunction(L, lua_upvalueindex(1))(L);
-  lua_pushvalue(L, lua_upvalueindex(3));
-  lua_insert(L, 1);
-  lua_callk(L, n, LUA_MULTRET, 0, diverted_done);
-  return diverted_done(L, LUA_OK, 0);
-}
-
-int dr_divert(lua_State *L) {
-  luaL_checktype(L, 1, LUA_TTABLE);
-  luaL_checktype(L, 3, LUA_TFUNCTION);
-  luaL_checktype(L, 4, LUA_TFUNCTION);
-  lua_settop(L, 4);
-  lua_pushvalue(L, 2);
-  lua_gettable(L, 1);
-  if (lua_tocfunction(L, 5) == l_diverted) return 0;  // by another copy of the module, in the same state
-  luaL_argcheck(L, lua_iscfunction(L, 5) && !lua_getupvalue(L, 5, 1), 2, "names no plain function of C");
-  lua_insert(L, 3);
-  lua_pushcclosure(L, l_diverted, 3);
-  lua_settable(L, 1);
-  return 0;
+  dr_budget_watch(L, b);
+  lua_pushstring(L, b->why);
+  lua_error(L);
 }

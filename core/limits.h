@@ -43,12 +43,12 @@ void dr_uncount_memory(struct dr_runtime *rt, lua_State *L);
 
 // limit { instructions, memory, seconds, period }: what the current task may use from here on, together with every task
 // that it spawns: instructions of Lua, MB of its memory, seconds of the processor; 0 or left out is no limit. An error
-// is raised in it beyond that. Instructions and processor time count anew after `period` seconds. A function of C,
-// however long it takes, counts as one instruction.
+// is raised in it beyond that. Instructions and processor time count anew after `period` seconds. A function of C
+// counts as one instruction, but that the steps of a pattern match count.
 int dr_limit(lua_State *L);
 
-// divert(library, name, takes_long, fn): from here on, where a task with limits calls library[name], a function of C,
-// with arguments for which takes_long(...) is true, it calls fn(...) instead.
-int dr_divert(lua_State *L);
+// A function of C that takes long has made so many steps, which count as instructions. Raises if a limit is passed, or
+// if a signal came.
+void dr_count_steps(lua_State *L, lua_Integer steps);
 
 #endif

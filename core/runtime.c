@@ -90,6 +90,8 @@ static void on_signal_async(uv_async_t *async) {
   if (signal) interrupt_runs(rt, signal, NULL);
 }
 
+enum { STUCK = 10 * 1000 * 1000 };  // instructions
+
 // A task that runs on and on keeps the main task from hearing of the signal: it is interrupted in its place.
 static void on_stuck_hook(lua_State *L, lua_Debug *ar) {
   (void)ar;
@@ -108,7 +110,6 @@ static bool is_main(const struct dr_runtime *rt, const struct dr_task *t) {
 
 // Runs at the next instruction of Lua: the signal came while Lua ran, and not while the loop waited.
 static void on_signal_hook(lua_State *L, lua_Debug *ar) {
-  enum { PATIENCE = 10 * 1000 * 1000 };  // instructions
   (void)ar;
   if (undisturbed) return;  // and comes again right after
   struct dr_runtime *rt = dr_runtime_of(L);
@@ -123,7 +124,18 @@ static void on_signal_hook(lua_State *L, lua_Debug *ar) {
   }
   rt->stuck_signal = signal;
   rt->signal_round = rt->rounds;
-  lua_sethook(L, on_stuck_hook, LUA_MASKCOUNT, PATIENCE);
+  rt->stuck_steps = 0;
+  lua_sethook(L, on_stuck_hook, LUA_MASKCOUNT, STUCK);
+}
+
+void dr_hear_signal(lua_State *L, lua_Integer steps) {
+  struct dr_runtime *rt = dr_runtime_of(L);
+  if (rt->signal && rt->running) {
+    on_signal_hook(L, NULL);
+  } else if (lua_gethook(L) == on_stuck_hook) {
+    rt->stuck_steps += steps;
+    if (rt->stuck_steps >= STUCK) on_stuck_hook(L, NULL);
+  }
 }
 
 void dr_signal(struct dr_runtime *rt, int signal) {

@@ -58,6 +58,7 @@ struct dr_runtime {
   struct sigaction handlers[DR_SIGNALS];  // those that were in place of ours
   unsigned long rounds, signal_round;     // of the loop: all, and the one in which a signal met a task that ran
   int stuck_signal;                       // that signal
+  lua_Integer stuck_steps;                // that the task has made since, inside of functions of C
   struct dr_loop_run *runs;               // who called uv.run()
   lua_Alloc allocate;                     // the state's own, see limits.h
   void *allocate_ud;
@@ -114,6 +115,10 @@ void dr_signal(struct dr_runtime *rt, int signal);
 
 // Optional seconds at argument idx (absent: `fallback`); raises on a negative number.
 double dr_opt_seconds(lua_State *L, int idx, double fallback);
+
+// What the next instruction of Lua does if a signal has come: for a function of C that takes long, and has made so many
+// steps since its last call of this.
+void dr_hear_signal(lua_State *L, lua_Integer steps);
 
 // ---- between runtime.c, luv.c, wait.c, task.c and coroutine.c alone ----
 

@@ -162,9 +162,8 @@ int luaopen_dockrun_core_tasks(lua_State *L) {
   static const luaL_Reg methods[] = {{"await", l_await}, {"join", l_join},           {"cancel", l_cancel},
                                      {"kill", l_kill},   {"status", l_status},       {"__close", l_close},
                                      {"__gc", l_gc},     {"__tostring", l_tostring}, {NULL, NULL}};
-  static const luaL_Reg module[] = {
-      {"spawn", l_spawn},  {"spawn_free", l_spawn_free}, {"sleep", l_sleep}, {"current", l_current},
-      {"limit", dr_limit}, {"divert", dr_divert},        {NULL, NULL}};
+  static const luaL_Reg module[] = {{"spawn", l_spawn},     {"spawn_free", l_spawn_free}, {"sleep", l_sleep},
+                                    {"current", l_current}, {"limit", dr_limit},          {NULL, NULL}};
   luaL_newmetatable(L, dr_task_type);
   luaL_setfuncs(L, methods, 0);
   lua_pushvalue(L, -1);

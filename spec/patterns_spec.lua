@@ -1,13 +1,26 @@
--- Pattern matching whose steps are counted: the same as the library's, and ended by a limit.
+-- Pattern matching whose steps are counted: the same as Lua's own, and ended by a limit or a signal.
 local dockrun = require "dockrun"
 local limited = require "dockrun.limited"
-local patterns = require "dockrun.patterns"
+local hosts = require "spec.host"
+local process = require "spec.process"
 local random = require "spec.fuzz.random"
 
-describe("pattern matching under limits", function()
+-- Lua's own functions. To open its library anew makes it the strings' own: that is undone.
+local function open_library()
+  local native = assert(package.loadlib("liblua5.4.so.0", "luaopen_string"))()
+  getmetatable("").__index = string
+  package.loaded.native = native  -- so that its errors name its functions
+  return native
+end
+
+describe("pattern matching", function()
+  local native = open_library()
+
   local TEXT = { "a", "b", "c", "(", ")", "1", " ", "%", "." }
-  local ITEMS = { "a", "b", ".", "%a", "%d", "%s", "%(", "[ab]", "[^a]", "[a-c]", "[%d ]", "%%", "[]]", "[^]]", "%S", "[a-]", "^", "$" }
-  local OTHERS = { "()", "%b()", "%f[ab]", "%1", "%2", "%0", "$", ")", "%g" }
+  local ITEMS = { "a", "b", ".", "%a", "%d", "%s", "%(", "[ab]", "[^a]", "[a-c]", "[%d ]", "%%", "[]]", "[^]]", "%S", "[a-]", "^", "$",
+    "%z", "%W", "[%a_-]", "[^%s]",
+    "[b-]", "[%]]", "\0" }
+  local OTHERS = { "[a", "%", "%b", "%bx", "%f", "(", "%b((", "()", "%b()", "%f[ab]", "%1", "%2", "%0", "$", ")", "%g" }
 
   local function make_pattern(dice)
     local parts, open = { dice:one_in(6) and "^" or "" }, 0
@@ -27,12 +40,11 @@ describe("pattern matching under limits", function()
     return table.concat(parts)
   end
 
-  -- All that a call gives, as text; an error as that alone.
+  -- All that a call gives, as text.
   local function outcome(fn, ...)
     local answer = table.pack(pcall(fn, ...))
-    if not answer[1] then return "error" end
     for i = 1, answer.n do answer[i] = tostring(answer[i]) end
-    return table.concat(answer, "|")
+    return (table.concat(answer, "|"):gsub("'native%.", "'string."):gsub("function: .*", "function"))
   end
 
   local function all_of(gmatch)
@@ -43,27 +55,27 @@ describe("pattern matching under limits", function()
     end
   end
 
-  it("is the library's", function()
+  it("gives what Lua's own gives, errors too", function()
     local dice = random.new(20240501)
     local function check(name, own, theirs, ...)
       local mine, lib = outcome(own, ...), outcome(theirs, ...)
       if mine ~= lib then error(("%s(%s) gives %s, and not %s"):format(name, table.concat({ ... }, ", "), mine, lib)) end
     end
-    for _ = 1, 4000 do
+    for _ = 1, 6000 do
       local text = table.concat(dice:some(0, 12, function() return dice:pick(TEXT) end))
       local pattern, init = make_pattern(dice), dice:int(-4, 14)
-      check("find", patterns.find, string.find, text, pattern, init)
-      check("match", patterns.match, string.match, text, pattern, init)
-      check("gmatch", all_of(patterns.gmatch), all_of(string.gmatch), text, pattern, init)
-      check("gsub", patterns.gsub, string.gsub, text, pattern, dice:pick { "x", "%0%0", "<%1>", "%%", "%2", "%x" }, dice:int(-1, 9))
-      check("gsub with a table", patterns.gsub, string.gsub, text, pattern, { a = "A", b = false, ab = 12 })
-      check("gsub with a function", patterns.gsub, string.gsub, text, pattern, function(a, b) return a == "a" and (b or 1) end)
+      check("find", string.find, native.find, text, pattern, init)
+      check("match", string.match, native.match, text, pattern, init)
+      check("gmatch", all_of(string.gmatch), all_of(native.gmatch), text, pattern, init)
+      check("gsub", string.gsub, native.gsub, text, pattern, dice:pick { "x", "%0%0", "<%1>", "%%", "%2", "%x" }, dice:int(-1, 9))
+      check("gsub with a table", string.gsub, native.gsub, text, pattern, { a = "A", b = false, ab = 12 })
+      check("gsub with a function", string.gsub, native.gsub, text, pattern, function(a, b) return a == "a" and (b or 1) end)
     end
   end)
 
   for _, pattern in ipairs { "[a", "%", "%b", "%bx", "%f", "(a", "a+)", "%9" } do
     it(("refuses '%s'"):format(pattern), function()
-      assert.is_false((pcall(patterns.find, "abc", pattern)))
+      assert.is_false((pcall(string.find, "abc", pattern)))
     end)
   end
 
@@ -102,10 +114,48 @@ describe("pattern matching under limits", function()
     assert.same({ true, 0 }, { ok, length })
   end)
 
-  it("leaves the library as it is for whoever has no limits", function()
-    assert.equal(("a"):rep(20), ("a"):rep(20):match(("a?"):rep(2) .. ("a"):rep(18)))
-    local ok, why = pcall(string.find, "x", "[a")
-    assert.is_false(ok)
-    assert.matches("missing ']'", why, 1, true)
+  it("gives what Lua's own gives for arguments of every type", function()
+    for _, name in ipairs { "find", "match", "gmatch", "gsub", "rep" } do
+      assert.are_not.equal(native[name], string[name])
+      for _, arguments in ipairs { {}, { "x" }, { {}, "x" }, { "x", {} }, { 12, 1 }, { 12, 1, "x" }, { "aXb", "%u", {} },
+        { "aXb", "%u", true },
+        { "aXb", "%u", 1.5 }, { "aXb", "X", "y", "z" }, { "aXb", "X", "y", 0 }, { "aXb", "X", 2 }, { "aXb", "b", -1 }, { "ab", "", 3 },
+        { "ab", "", 4 }, { "ab", "", math.mininteger }, { "ab", "", math.maxinteger }, { "ab", "b", 1, true }, { "a.b", ".", 1, true },
+        { "abc", "()", "%1" }, { "abc", "(b)()", "%2" }, { "abc", ("(a?)"):rep(33) }, { "abc", "b", function() return {} end },
+        { ("a"):rep(300), ("a?"):rep(300) },
+        { "a\0b\0", "\0b" }, { "a", 3 }, { "", 5 }, { "a", -1 }, { "", 2, "," }, { "a", 1 << 62 } } do
+        assert.equal(outcome(native[name], table.unpack(arguments)), outcome(string[name], table.unpack(arguments)))
+      end
+    end
+  end)
+
+  for _, signal in ipairs { "SIGINT", "SIGTERM" } do
+    for where, code in pairs {
+      ["the script"] = "%s",
+      ["a task beside it"] = "require('dockrun').spawn(function() %s end):await()",
+    } do
+      it(("is ended by %s in %s"):format(signal, where), function()
+        local child <close> = process.start { "-e", "print 'ready' io.stdout:flush() " ..
+          code:format "return (('a'):rep(30):find(('a*'):rep(30) .. 'b'))" }
+        child:wait_for "ready\n"
+        dockrun.sleep(0.1)
+        child:kill(signal)
+        local result = child:wait()
+        assert.equal(130, result.code, result.stderr)
+        assert.matches("interrupted by " .. signal, result.stderr)
+      end)
+    end
+  end
+
+  it("is left to a host's Lua until that sets limits", function()
+    local installed <close> = hosts.install()
+    local result = hosts.run("lua5.4", { "-e", [[
+      local find = string.find
+      local dockrun = require "dockrun"
+      dockrun.agent()
+      print(find == string.find)
+      dockrun.spawn(function() dockrun.limit { seconds = 20 } end):await()
+      print(find == string.find, ("x=1"):find "%d")]] }, installed:lua_environment())
+    assert.equal("true\nfalse\t3\t3\n", result.stdout, result.stderr)
   end)
 end)

@@ -2,8 +2,6 @@
 -- the wrong one.
 require "dockrun.core"
 
-require "dockrun.patterns"  -- a limit reaches a task inside of a pattern match as well
-
 local runtime = require "dockrun.core.runtime"
 local queue = require "dockrun.core.queue"
 

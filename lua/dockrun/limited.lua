@@ -1,6 +1,5 @@
 --- Runs a stranger's function, such as a hook: in a task of its own, under limits. It comes to an end whatever it does,
 --- and what it raised is a message.
-require "dockrun.patterns"
 local runtime = require "dockrun.core.runtime"
 
 local M = {}

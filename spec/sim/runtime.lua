@@ -23,7 +23,6 @@ function M.new(sched, process)
     now = function() return sched.time end,
     clock = function() return M.EPOCH + math.floor(sched.time), math.floor(sched.time % 1 * 1e9) end,
     limit = function() sched.current.budget = {} end,
-    divert = function() end,
   }
 end
 
