@@ -6,6 +6,7 @@ local ports = require "spec.sim.ports"
 local programs = require "spec.sim.programs"
 local runtime = require "dockrun.core.runtime"
 local runtimes = require "spec.sim.runtime"
+local standard = require "dockrun.core.standard"
 local uv = require "luv"
 
 local M = {}
@@ -185,6 +186,18 @@ end
 ---@field cgroup table
 ---@field ports table
 ---@field peer table
+---@field standard table
+
+-- dockrun.core.standard: what a process says is the world's.
+local function standard_streams(world, process)
+  return {
+    write = function(fd, bytes)
+      world:output(process, fd == 1 and "stdout" or "stderr", bytes)
+      return true
+    end,
+    wait = function() return true end, end_with_reader = function() end, size = function() end, safe = standard.safe,
+  }
+end
 
 ---@param world World
 ---@param process SimProcess
@@ -193,7 +206,7 @@ function M.new(world, process)
   return {
     uv = libuv(world, process), io = input_output(world, process), os = operating_system(world),
     http = { request = request(world) }, cgroup = cgroups(world), ports = ports.new(world, process),
-    peer = peer,
+    peer = peer, standard = standard_streams(world, process),
   }
 end
 

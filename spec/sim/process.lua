@@ -118,6 +118,7 @@ local function simulated(self)
     ["dockrun.core.docker"] = client.new(world.sched, world.engine, world.faults, self),
     ["dockrun.core.ports"] = self.host.ports,
     ["dockrun.core.peer"] = self.host.peer,
+    ["dockrun.core.standard"] = self.host.standard,
     ["dockrun.core.cgroup"] = self.host.cgroup,
     ["dockrun.core.http"] = self.host.http,
     ["dockrun.core.sqlite"] = sqlite.new(self),
