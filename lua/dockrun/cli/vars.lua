@@ -8,7 +8,10 @@ return function(given)
   local vars = {}
   for _, text in ipairs(given or {}) do
     local name, value = text:match "^([%a_][%w_]*)=(.*)$"
-    if not name then return nil, dockrun.error("usage", ("--var takes NAME=VALUE, not '%s'"):format(text)) end
+    if not name then
+      local shown = #text > 60 and text:sub(1, 60) .. "…" or text
+      return nil, dockrun.error("usage", ("--var takes NAME=VALUE, not '%s'"):format(shown))
+    end
     vars[name] = value
   end
   return vars
