@@ -277,6 +277,31 @@ describe("a path of a job", function()
     }, bound(own, "web"))
   end)
 
+  for what, volumes in pairs {
+    ["is too deep"] = function() return { "local/" .. ("a/"):rep(2000) .. "x:/x" } end,
+    ["is bound too often"] = function()
+      local list = {}
+      for i = 1, 40 do list[#list + 1] = ("local/a:/x%d"):format(i) end
+      for i = 1, 40 do list[#list + 1] = ("local/a/%d:/y%d"):format(i, i) end
+      return list
+    end,
+    ["is one of too many"] = function()
+      local list = {}
+      for i = 1, 2000 do list[i] = ("local/%d:/%d"):format(i, i) end
+      return list
+    end,
+  } do
+    it("is refused at once if it " .. what, function()
+      local body, err = driver.body {
+        job = { name = "j" }, group = { name = "g" }, alloc = { id = "a110c", index = 0 }, ports = {}, env = {}, dirs = of,
+        task = { name = "web", config = { image = "x", network_mode = "bridge", volumes = volumes() }, kill_timeout = 5,
+          resources = { cpu = 100, memory = 32 } },
+      }
+      assert.is_nil(body)
+      assert.truthy(tostring(err):find "more than %d+ [dm]")
+    end)
+  end
+
   it("carries the agent's SELinux label, where there is one", function()
     local set = options.new()
     set["docker.volumes.selinuxlabel"] = "z"

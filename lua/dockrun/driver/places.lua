@@ -29,6 +29,7 @@ local M = {}
 
 local STORE = ".places"  -- no task can be called that
 local ANY, HIDDEN = tonumber("777", 8), tonumber("711", 8)
+local DEEPEST = 32              -- directories on the way to a place: each is one itself, and a mount
 local REPLACED = ".replaced"    -- what tasks had put at mountpoints; goes with the allocation
 local ABSORBED = 50             -- names that are moved before other tasks of this process have their turn: some milliseconds
 
@@ -193,6 +194,9 @@ end
 
 -- Makes a path below the root a place, with all above it. `path` is what the job calls it; a new one is of this kind.
 function Places:make_inner(inner, path, kind)
+  if select(2, inner:gsub("/", "")) > DEEPEST then
+    return nil, runtime.error("invalid", ("cannot bind %.60s…: it is more than %d directories deep"):format(path, DEEPEST))
+  end
   local place = self:follow(inner)
   if not place or not (within(place, "alloc") or within(place, self.home)) then return outside(path) end
   local chain, one = {}, place

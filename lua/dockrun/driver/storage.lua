@@ -109,14 +109,22 @@ local function add_mounts(wanted, host, context, options, places)
   return true
 end
 
+local MOST = 1000  -- mounts of a task
+
+local function too_many()
+  return invalid("config.volumes and config.mount make more than %d mounts, with those in what they bind", MOST)
+end
+
 local function put_all(wanted, places)
+  local count = 0
   for _, one in ipairs(wanted) do
-    if one.source.place then
-      for _, each in ipairs(places:binds(one.source.place, one.target, wanted.taken)) do one.put(places:path(each.place), each.target) end
-    else
-      one.put(one.source.path, one.target)
-    end
+    local list = one.source.place and places:binds(one.source.place, one.target, wanted.taken)
+    count = count + (list and #list or 1)
+    if count > MOST then return too_many() end
+    for _, each in ipairs(list or {}) do one.put(places:path(each.place), each.target) end
+    if not list then one.put(one.source.path, one.target) end
   end
+  return true
 end
 
 -- None if the engine is on another host.
@@ -132,6 +140,7 @@ end
 ---@return table? err  kind "invalid"
 function M.apply(host, context, options)
   local label = options["docker.volumes.selinuxlabel"]
+  if #mounts_of(context.task) > MOST then return too_many() end
   local places <close>, problem = open(context)
   if problem then return nil, problem end
   host.Binds, host.Mounts = json.array {}, json.array {}
@@ -141,7 +150,7 @@ function M.apply(host, context, options)
   local ok, err = add_volumes(wanted, host, context, options, label, places)
   if ok then ok, err = add_mounts(wanted, host, context, options, places) end
   if ok and places then ok, err = places:make_mountpoints(mounts_of(context.task)) end
-  if ok then put_all(wanted, places) end
+  if ok then ok, err = put_all(wanted, places) end
   context.moved = places and places.moved
   return ok, err
 end
