@@ -130,6 +130,7 @@ describe("a path of a job", function()
     place_of "conf"
     assert.equal("text", text_of(of.root .. "/.places/2/web/conf"))
     assert.equal("directory", uv.fs_lstat(of.root .. "/.places/1/web/local").type)
+    assert.equal(511, uv.fs_lstat(of.root .. "/.places/1/web").mode & 511)  -- any user of the container may write
   end)
 
   it("has what is written there from outside later", function()

@@ -169,7 +169,8 @@ end
 -- The task's own directory: what is in it moves, but for local/, which is where it was.
 function Places:make_home()
   local home, store = self.home, self:at(self.home)
-  local ok, err = self:make_above(store .. "/local")
+  local ok, err = self:make_above(store)
+  if ok then ok, err = self.root:make_directory(store, ANY) end
   if not ok then return nil, err end
   self.known[home] = true
   self:absorb(home, store)
