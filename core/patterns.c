@@ -95,6 +95,9 @@ static bool class_has(int c, int class) {
     case 'x':
       has = isxdigit(c);
       break;
+    case 'z':  // deprecated since 5.2, and still in 5.4
+      has = c == 0;
+      break;
     default:
       return class == c;
   }

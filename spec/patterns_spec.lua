@@ -16,10 +16,12 @@ end
 describe("pattern matching", function()
   local native = open_library()
 
-  local TEXT = { "a", "b", "c", "(", ")", "1", " ", "%", "." }
+  local TEXT = { "a", "b", "c", "(", ")", "1", " ", "%", ".", "z", "G", "\0", "\n", "\xe9" }
   local ITEMS = { "a", "b", ".", "%a", "%d", "%s", "%(", "[ab]", "[^a]", "[a-c]", "[%d ]", "%%", "[]]", "[^]]", "%S", "[a-]", "^", "$",
     "%z", "%W", "[%a_-]", "[^%s]",
     "[b-]", "[%]]", "\0" }
+  -- Each class, and each letter that is none.
+  for byte in ("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"):gmatch "[^bfF]" do ITEMS[#ITEMS + 1] = "%" .. byte end
   local OTHERS = { "[a", "%", "%b", "%bx", "%f", "(", "%b((", "()", "%b()", "%f[ab]", "%1", "%2", "%0", "$", ")", "%g" }
 
   local function make_pattern(dice)
