@@ -30,14 +30,14 @@ local gone = {}  -- ids of containers that were, or would be, removed: they use 
 -- Removes by call(engine, ...); true if that is, or would be, done.
 local function remove(what, name, call, ...)
   if args.dry_run then
-    print(("would remove %s %s"):format(what, name))
+    print(dockrun.safe(("would remove %s %s"):format(what, name)))
     return true
   end
   local ok, err = call(engine, ...)
   if ok then
-    print(("removed %s %s"):format(what, name))
+    print(dockrun.safe(("removed %s %s"):format(what, name)))
   elseif err.status == 409 then  -- in use after all
-    io.stderr:write(("kept %s %s: %s\n"):format(what, name, err.message))
+    io.stderr:write(dockrun.safe(("kept %s %s: %s"):format(what, name, err.message)), "\n")
   elseif err.status ~= 404 then
     error(err, 0)
   end

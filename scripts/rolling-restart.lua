@@ -19,13 +19,13 @@ function parser:error(message)
 end
 local args = parser:parse()
 
-local function name_of(container) return (container.Names[1]:gsub("^/", "")) end
+local function name_of(container) return dockrun.safe((container.Names[1]:gsub("^/", ""))) end
 
 local engine = assert(dockrun.connect())
 local containers = assert(engine:container_list { filters = { label = { args.label } } })
 table.sort(containers, function(a, b) return name_of(a) < name_of(b) end)
 if #containers == 0 then
-  io.stderr:write("no running container has the label ", args.label, "\n")
+  io.stderr:write("no running container has the label ", dockrun.safe(args.label), "\n")
   os.exit(1, true)
 end
 
@@ -61,7 +61,7 @@ end
 for i, container in ipairs(containers) do
   io.stdout:write(("[%d/%d] %s "):format(i, #containers, name_of(container))):flush()
   local ok, why = restart(container.Id)
-  print(ok and "is up" or "did not come back: " .. why)
+  print(ok and "is up" or "did not come back: " .. dockrun.safe(why))
   if not ok then
     for left = i + 1, #containers do io.stderr:write("not restarted: ", name_of(containers[left]), "\n") end
     os.exit(1, true)

@@ -21,7 +21,7 @@ local prefix = args.registry and args.registry:gsub("/*$", "/")  -- whole parts:
 
 local job, bad = dockrun.load_job(args.job)
 if not job then
-  io.stderr:write(tostring(bad), "\n")
+  io.stderr:write(dockrun.safe(tostring(bad), "text"), "\n")
   os.exit(2, true)
 end
 local agent = assert(dockrun.agent())
@@ -44,7 +44,7 @@ end)
 local said = {}  -- a hook's "no" comes as its own event and again as the reason of the task's failure
 agent.emitter:listen(function(event)
   if event.event ~= "failed" and event.event ~= "hook_failed" then return end
-  local line = ("%s: %s\n"):format(event.task, event.message)
+  local line = dockrun.safe(("%s: %s"):format(event.task, event.message), "text") .. "\n"
   if said[event.alloc] ~= line then io.stderr:write(line) end
   said[event.alloc] = line
 end)
@@ -53,7 +53,8 @@ end)
 local code
 local waited, status, err = pcall(agent.run, agent, job, { wait = "exited" })
 if waited then
-  if err and err.kind ~= "failed" then io.stderr:write(tostring(err), "\n") end  -- the listener has told of failed tasks
+  -- The listener has told of failed tasks.
+  if err and err.kind ~= "failed" then io.stderr:write(dockrun.safe(tostring(err), "text"), "\n") end
   code = status and not err and 0 or 1
 else
   local why = status

@@ -19,6 +19,7 @@ local M = {
   all = require "dockrun.all",
   http = require "dockrun.core.http",
   json = require "dockrun.core.json",
+  safe = require("dockrun.core.standard").safe,
   ports = require "dockrun.core.ports",
   cgroup = require "dockrun.core.cgroup",
   frames = require "dockrun.core.frames",

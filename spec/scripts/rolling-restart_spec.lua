@@ -124,4 +124,10 @@ describe("rolling-restart.lua", function()
       assert.matches(message, result.stderr, 1, true)
     end)
   end
+
+  it("shows no control characters of others", function()
+    local result = process.run(set:script("rolling-restart.lua", "no\27[31msuch"))
+    assert.equal(1, result.code)
+    assert.equal("no running container has the label no\\x1b[31msuch\n", result.stderr)
+  end)
 end)

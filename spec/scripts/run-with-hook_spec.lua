@@ -98,6 +98,13 @@ describe("run-with-hook.lua", function()
     assert.matches("imgae", result.stderr)
   end)
 
+  it("shows no control characters of others", function()
+    local result = process.run(script("exit 0", "--registry", "no\27[31msuch"))
+    assert.equal(1, result.code)
+    assert.matches("is not from no\\x1b[31msuch", result.stderr, 1, true)
+    assert.is_nil(result.stderr:find("\27", 1, true))
+  end)
+
   it("refuses to run without a job", function()
     local result = process.run { "scripts/run-with-hook.lua" }
     assert.equal(2, result.code)
