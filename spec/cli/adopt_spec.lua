@@ -57,6 +57,18 @@ describe("dockrun adopt", function()
     return alloc
   end
 
+  it("finds what a lost state had by a link to its directory as well", function()
+    succeeds("run", "-d", path)
+    lose()
+    local link = states.dir .. ".link"
+    local _ <close> = setmetatable({}, { __close = function() os.remove(link) end })
+    assert(uv.fs_symlink(states.dir, link))
+    assert.equal(own().Id, read("adopt", "--json", "--yes", "--state-dir", link).adopted[1].container_id)
+    succeeds("plan", path)
+    succeeds("stop", name)
+    assert.is_nil(uv.fs_scandir_next(assert(uv.fs_scandir(states.dir .. "/alloc"))))
+  end)
+
   it("takes over what a lost state had, and the job goes on as it was", function()
     succeeds("run", "-d", path)
     local id = own().Id

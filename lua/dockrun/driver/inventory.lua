@@ -5,6 +5,7 @@ local dirs = require "dockrun.driver.dirs"
 local driver = require "dockrun.driver.docker"
 local json = require "dockrun.core.json"
 local types = require "dockrun.job.types"
+local uv = require "luv"
 
 local M = {}
 
@@ -154,7 +155,14 @@ local function read_labels(labels)
   return row
 end
 
-local function same_path(a, b) return (a:gsub("/+", "/")) == (b:gsub("/+", "/")) end
+-- Whether a path is an allocation's below this state directory, by the name that the directory has now, or by its own if that
+-- is a link.
+local function is_own_path(path, state_dir, alloc)
+  for _, dir in ipairs { state_dir, uv.fs_realpath(state_dir) or nil } do
+    if path:gsub("/+", "/") == dirs.of(dir, alloc, "").root:gsub("/+", "/") then return true end
+  end
+  return false
+end
 
 --- What a container that the state did not record claims to be, if a state in this directory can have made it.
 ---@param container Listed
@@ -169,7 +177,7 @@ function M.claim(container, state_dir)
     return nil, ("its name is not %s"):format(types.show(driver.name(row.task, row.alloc)))
   end
   local root = container.labels[driver.labels.alloc_dir]
-  if root and not same_path(root, dirs.of(state_dir, row.alloc, "").root) then
+  if root and not is_own_path(root, state_dir, row.alloc) then
     return nil, "its directory is another state directory's"
   end
   row.type = container.labels[driver.labels.type] == "service" and "service" or "batch"
