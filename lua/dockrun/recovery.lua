@@ -44,12 +44,13 @@ local function finder(rows, state)
   end
 end
 
--- What the state does not have as a task any more, as rows of tasks.
-local function forgotten_rows(intents, job)
+-- What the state does not have as a task any more on this engine, as rows of tasks.
+local function forgotten_rows(intents, job, endpoint)
   local rows = {}
   for _, intent in ipairs(intents) do
     local data = intent.data
-    if intent.action == "remove" and (not job or data.job == job) then
+    local here = not data.endpoint or data.endpoint == endpoint
+    if intent.action == "remove" and here and (not job or data.job == job) then
       rows[#rows + 1] = { job = data.job, group = "", index = 0, alloc = intent.alloc, task = intent.task, state = "dead",
         container_id = data.container_id, detail = { intent = data.intent }, forgotten = intent }
     end
@@ -111,7 +112,7 @@ local function sort(found)
 end
 
 -- What the state has of a job, or of all.
-local function read(state, job)
+local function read(state, job, endpoint)
   if not state then return {}, {}, {} end
   local rows, err = state:tasks { job = job }
   if not rows then return nil, err end
@@ -120,7 +121,7 @@ local function read(state, job)
   if not allocs then return nil, err end
   intents, err = state:intents()
   if not intents then return nil, err end
-  return rows, allocs, forgotten_rows(intents, job)
+  return rows, allocs, forgotten_rows(intents, job, endpoint)
 end
 
 --- Everything of a job, or of all jobs.
@@ -130,7 +131,7 @@ end
 ---@return table? err
 function M.find(agent, job)
   -- The state first: what another process starts meanwhile has a row before it has a container.
-  local rows, allocs, forgotten = read(agent.state, job)
+  local rows, allocs, forgotten = read(agent.state, job, agent.engine:endpoint())
   if not rows then return nil, allocs end
   local containers, err = inventory.list(agent.engine, job)
   if not containers then return nil, err end

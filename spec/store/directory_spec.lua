@@ -127,6 +127,16 @@ describe("the state directory", function()
     end)
   end
 
+  for name, command in pairs { ["state.db"] = "mkfifo", ["state.db-wal"] = "mkdir", jobs = "touch", alloc = "mkfifo" } do
+    it(("is refused if %s is made by %s"):format(name, command), function()
+      assert(uv.fs_mkdir(dir, octal "700"))
+      process.run({ dir .. "/" .. name }, { program = command })
+      local _, err = open()
+      assert.equal("system", err.kind)
+      assert.matches(("refusing %s/%s: expected a "):format(dir, name), err.message, 1, true)
+    end)
+  end
+
   it("may be reached by links of its own user", function()
     assert(uv.fs_symlink(base, base .. "/mine"))
     dir = base .. "/mine/state"

@@ -98,6 +98,10 @@ local function check_contents(dir, change)
     for _, one in ipairs { link or false, stat or false } do
       if one and one.uid ~= uv.getuid() then return nil, foreign(path, one) end
     end
+    local kind = name:find "^state%.db" and "file" or "directory"
+    if stat and stat.type ~= kind then  -- to open a FIFO would wait for ever
+      return nil, refuse(path, "expected a %s, got a %s; move it away", kind, stat.type)
+    end
     local mode = stat and mode_of(stat)
     local is_group = name == "jobs" and mode == GROUP  -- of `socket_group`
     if change and stat and not is_group and mode & ~most ~= 0 then

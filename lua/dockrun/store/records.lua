@@ -73,6 +73,7 @@ local function remove(self, statement, which, ...)
     for _, task in ipairs(tasks) do
       self:intend(task.alloc, task.task, "remove", {
         job = task.job, container_id = task.container_id, intent = (task.detail or {}).intent,
+        endpoint = (self:job(task.job) or {}).endpoint,
       })
     end
     return rows.affect(self.db, statement, table.unpack(values, 1, values.n))
@@ -230,7 +231,7 @@ end
 --- Notes what is about to be done, before it is: whoever starts after a crash finds it, and can finish or undo it.
 ---@param alloc string
 ---@param task string
----@param action string  "pull": see driver/image.lua; "remove": a container, of { job, container_id, intent }
+---@param action string  "pull": see driver/image.lua; "remove": a container, of { job, container_id, intent, endpoint }
 ---@param data? any      what finishing it takes; goes through JSON
 ---@return integer? id
 ---@return table? err
