@@ -57,12 +57,13 @@ void dr_close_timer(struct dr_task *t) {
 }
 
 // What a timer needs so that a task does not find itself awake before its time. The loop's clock counts whole
-// milliseconds and is behind, so the end is rounded up on that clock: a length that is rounded up ends early.
+// milliseconds and is behind, so the end is rounded up on that clock: a length that is rounded up ends early. That
+// clock is read first: however long the process is held between the two, the end is not before it.
 static uint64_t ms_until_over(uv_loop_t *loop, double seconds) {
   if (seconds <= 0) return 0;
   if (seconds > 1e9) return (uint64_t)1e15;
-  uint64_t end = uv_hrtime() + (uint64_t)ceil(seconds * 1e9);
   uv_update_time(loop);
+  uint64_t end = uv_hrtime() + (uint64_t)ceil(seconds * 1e9);
   return (end + 999999) / 1000000 - uv_now(loop);
 }
 

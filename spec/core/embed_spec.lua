@@ -248,4 +248,30 @@ cannot reach the Docker engine at ssh://host: ssh ended with exit code unknown
 no child is left
 ]==], output)
   end)
+
+  -- The host stands before libuv: each look at a clock is followed by a pause, as on a busy machine.
+  it("wakes from a short sleep though it is held just when that begins", function()
+    assert.equal("awake\n", output_of [==[
+      #include <dlfcn.h>
+      #include <stdint.h>
+      #include <unistd.h>
+
+      uint64_t uv_hrtime(void) {
+        uint64_t time = ((uint64_t (*)(void))dlsym(RTLD_NEXT, "uv_hrtime"))();
+        usleep(5000);
+        return time;
+      }
+
+      void uv_update_time(void *loop) {
+        ((void (*)(void *))dlsym(RTLD_NEXT, "uv_update_time"))(loop);
+        usleep(5000);
+      }
+
+      int main(void) {
+        open();
+        call("local dockrun = require 'dockrun' for _ = 1, 3 do dockrun.sleep(0.0004) end return 'awake'");
+        dockrun_close(d);
+      }
+    ]==])
+  end)
 end)
