@@ -30,7 +30,7 @@ describe("an engine's answer", function()
     return status and tonumber((status:read "a" or ""):match "VmHWM:%s*(%d+)")
   end
 
-  local TIMEOUT = 8 -- seconds: what hangs ends so, and what merely is slow does not
+  local TIMEOUT = SANITIZED and 4 or 3 -- seconds: what hangs ends so
   local MOST = SANITIZED and 2000 or 400 -- MiB
 
   local numbers = 0

@@ -91,6 +91,7 @@ function Told:since()
 end
 
 local PATIENCE = 60  -- seconds for an engine to come back
+local TRIES = 4      -- readings in a row that fail and tell nothing, after which the output of an ended container is given up
 
 -- Whether the container is there, and runs. An engine that is away is waited for: it may have left its containers running.
 local function look(engine, id)
@@ -105,21 +106,22 @@ end
 -- One reading of the output. Adds to `told`; `show` may end it by returning false.
 ---@return boolean? ended  false: by `show`
 ---@return table? err
+---@return boolean? news  it showed something
 local function read(engine, id, opts, told, show)
   local stream <close>, err = engine:container_logs(id, {
     stdout = true, stderr = true, follow = opts.follow, tail = opts.tail, since = opts.since, tty = opts.tty, timestamps = true,
   })
   if not stream then return nil, err end
-  local goes_on = true
+  local goes_on, news = true, false
   local ended, why = (opts.tty and read_terminal or read_frames)(stream, function(entry, name)
     local time, bytes = entry:match "^(%S+) (.*)$"
     if time and told:has(name, time) then return end
     if time then told:add(name, time) end
-    goes_on = show(bytes or entry, name, time) ~= false
+    goes_on, news = show(bytes or entry, name, time) ~= false, true
     return goes_on
   end)
   if not goes_on then return false end
-  return ended or nil, why
+  return ended or nil, why, news
 end
 
 --- Calls `show(bytes, stream, time)` for every entry of a container's output: a line with its line break, a piece of a
@@ -134,8 +136,10 @@ end
 function M.each(engine, id, opts, show)
   local told, began = setmetatable({ last = {}, again = {} }, Told), moment(events.timestamp())
   local now, has_ended = { follow = opts.follow, tail = opts.tail, since = opts.since, tty = opts.tty }, false
+  local failures = 0
   while true do
-    local ended, why = read(engine, id, now, told, show)
+    local ended, why, news = read(engine, id, now, told, show)
+    failures = (ended or news) and 0 or failures + 1
     if ended == false then return true end
     if not opts.follow then return ended, why end
     if ended and now.follow then
@@ -145,6 +149,8 @@ function M.each(engine, id, opts, show)
       if not there and has_ended then return true end
       if not there then return nil, problem or why end
       if ended and not running then return true end  -- else the engine ended the stream
+      if failures >= TRIES and not running then return nil, why end
+      if failures > 0 then runtime.sleep(math.min(0.1 * 2 ^ failures, 2)) end
       now.follow, has_ended = running, not running
       if ended then runtime.sleep(0.5) end
     end
