@@ -1,6 +1,8 @@
 // The executable: argv -> runtime -> lua/dockrun/cli.
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "dockrun.h"
@@ -17,7 +19,10 @@ static void on_quit(int signal) {
 int main(int argc, char **argv) {
   char why[256];
   struct dr_output *output = dr_open_standard() ? NULL : dr_output_of_process();
-  if (!output) return 4;  // there is nowhere to say why
+  if (!output) {
+    dprintf(STDERR_FILENO, "dockrun: cannot open its output: %s\n", strerror(errno ? errno : ENOMEM));
+    return 4;
+  }
   dockrun *d = dockrun_open(why, sizeof why);
   if (!d) {
     fprintf(stderr, "dockrun: %s\n", why);

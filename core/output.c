@@ -135,7 +135,9 @@ int dr_output_write(struct dr_output *o, struct dr_sink *s, const char *data, si
     dr_signal(o->rt, SIGPIPE);
   }
   if (s->error) return -s->error;
-  if (dr_buffer_add(&s->pending, data, len)) sink_fail(o, s, ENOMEM);
+  // Without memory for it, a sentence goes out at once or not at all.
+  bool kept = !dr_buffer_add(&s->pending, data, len);
+  if (!kept && (dr_buffer_len(&s->pending) || write(s->fd, data, len) != (ssize_t)len)) sink_fail(o, s, ENOMEM);
   sink_push(o, s);
   sink_watch(o, s);
   return -s->error;
