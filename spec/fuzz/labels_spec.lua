@@ -87,6 +87,7 @@ describe("whatever the labels of a container hold", function()
       local forged = damage(r, labels)
       local name = r:pick { "t-" .. ALLOC, "t-" .. (forged["dockrun.alloc"] or ""), "x" }
       local engine = {
+        endpoint = function() return "unix:///engine.sock" end,
         container_list = function() return { { Id = id, Names = { "/" .. name }, Labels = forged } } end,
         container_inspect = function()
           return { Id = id, Image = "sha256:x", Created = "2026-01-01T00:00:00Z", HostConfig = {}, Config = { Image = "busybox:1" },
