@@ -19,7 +19,7 @@ describe("scripts/test", function()
     return { preset, path }
   end
 
-  local function run(text) return process.run(spec(text), { program = "scripts/test", timeout = 120 }) end
+  local function run(text) return process.run(spec(text), { program = "scripts/test", timeout = 600 }) end
 
   for _, case in ipairs {
     { "that all passed", 'it("is", function() end)', 0, "1 passed, 0 failed" },
@@ -44,7 +44,7 @@ describe("scripts/test", function()
         print(("engine %d in %s"):format(e.process:get_pid(), e.dir))
         io.stdout:flush()
         require("dockrun").sleep(600)
-      end)]], { program = "scripts/test", timeout = 120 })
+      end)]], { program = "scripts/test", timeout = 600 })
     local engine, dir = child:wait_for "engine (%d+) in ([^\n]+)\n"
     assert.is_truthy(uv.fs_stat("/sys/class/net/dockrun" .. engine))
     child:kill "SIGTERM"
