@@ -10,6 +10,7 @@ local M = {}
 
 local INTERVAL = 1  -- seconds
 local SIZE = 4096   -- bytes: more than the file has
+local CGROUP2 = 0x63677270  -- CGROUP2_SUPER_MAGIC, statfs(2)
 
 ---@class OomWatch
 ---@field kills integer
@@ -45,7 +46,9 @@ local function follow(self, root)
   self.file = path and uv.fs_open(path, "r", 0)
   if not self.file then return end
   local changed = queue.new()
-  self.poll = uv.new_poll(self.file)
+  -- Asked for no other file: luv 1.44 leaks the handle of one that cannot be polled.
+  local system = uv.fs_statfs(path:match "^(.*)/")
+  self.poll = system and system.type == CGROUP2 and uv.new_poll(self.file) or nil
   if self.poll then self.poll:start("p", function() changed:push(true) end) end
   while look(self) do changed:pop(INTERVAL) end
   forget(self)
