@@ -19,7 +19,7 @@ static bool is_decided(lua_State *L, int idx) {
 // ---- the fiber that feeds the request: its stack holds the request and the function ------------
 
 static void send_piece(lua_State *L, struct dr_channel *c) {
-  size_t len;
+  size_t len = 0;
   const char *piece = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &len) : NULL;
   if (!piece) luaL_error(L, "a body function returns strings, then nil");
   if (dr_buffer_add(&c->out, piece, len)) luaL_error(L, "out of memory");
