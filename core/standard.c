@@ -40,10 +40,16 @@ static int check_output(lua_State *L) {
   return (int)fd;
 }
 
+// Where the script ends with its reader, a write that fails raises nothing yet: its error is the one that is about to
+// be raised, so that a script which returns first ends in the same way.
 static int push_result(lua_State *L, int rc) {
   struct dr_error e;
   lua_pushboolean(L, true);
   if (!rc) return 1;
+  if (rc == -EPIPE && output_of(L)->ends > DR_ENDS_LATER) {
+    lua_pushnil(L);
+    return 1 + dr_interrupted(L, SIGPIPE);
+  }
   dr_fail_errno(&e, -rc, "cannot write the results");
   e.kind = "output";  // a person has heard of it already
   return dr_return_error(L, &e);
