@@ -8,7 +8,7 @@
 local argparse = require "argparse"
 local dockrun = require "dockrun"
 local duration = require "dockrun.job.duration"
-local timestamp = require "dockrun.timestamp"
+local time = require "dockrun.util.time"
 
 local parser = argparse("prune.lua", "Removes old stopped containers and unused images.")
 parser:argument("age", "How old: 24h, 90m, 10s."):convert(duration.parse)
@@ -51,7 +51,7 @@ local function prune_containers()
     local state = inspected and inspected.State
     if state and not state.Running then
       local ended = state.Status == "created" and inspected.Created or state.FinishedAt
-      if now - timestamp.seconds(ended) >= args.age then
+      if now - time.seconds(ended) >= args.age then
         local name = container.Names[1]:gsub("^/", "")
         gone[container.Id] = remove("container", name, engine.container_remove, container.Id, { v = true })
       end

@@ -11,7 +11,7 @@ local count = require "dockrun.cli.count"
 local dockrun = require "dockrun"
 local duration = require "dockrun.job.duration"
 local output = require "dockrun.cli.output"
-local usage = require "dockrun.driver.usage"
+local stats = require "dockrun.driver.stats"
 local usage_table = require "dockrun.cli.usage_table"
 
 local parser = argparse("top.lua", "Live statistics of all containers.")
@@ -28,7 +28,7 @@ end
 local args = parser:parse()
 
 local engine = assert(dockrun.connect())
-local reader = usage.new(engine)
+local reader = stats.new(engine)
 
 -- One reading of every container, by id. One that ends meanwhile is left out.
 local function read_all()
@@ -59,7 +59,7 @@ for _ = 1, args.count or math.huge do
   dockrun.sleep(args.delay)
   local rows, readings = {}, read_all()
   for id, reading in pairs(readings) do
-    local row = usage.summarise(reading, before[id])
+    local row = stats.summarise(reading, before[id])
     row.name, row.id = reading.name, id
     rows[#rows + 1] = row
   end

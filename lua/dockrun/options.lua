@@ -2,7 +2,7 @@
 -- They come from `--config FILE` and `--set NAME=VALUE`; a few have a flag and an environment variable of their own. Every
 -- value is checked, from each source and if a host program sets it: `read` and `check` of its row.
 local capabilities = require "dockrun.driver.capabilities"
-local checks = require "dockrun.job.checks"
+local validators = require "dockrun.job.validators"
 local duration = require "dockrun.job.duration"
 local runtime = require "dockrun.core.runtime"
 local types = require "dockrun.job.types"
@@ -20,15 +20,15 @@ local M = {}
 ---@field check? Check   what is wrong with a value of the type; of a list, with each of its items
 ---@field absolute? boolean  a relative path is taken from the current directory when it is set
 
-local range, one_of = checks.range, checks.one_of
+local range, one_of = validators.range, validators.one_of
 
 local MOST_SECONDS = 2 ^ 63 // 1000000000  -- of a duration, see job/duration.lua
 
--- The row of checks.address accepts `${…}`, which is filled in for jobs only.
+-- The row of validators.address accepts `${…}`, which is filled in for jobs only.
 local function address(value)
   if value == "" then return nil end
-  if checks.is_open(value) then return "must be an IP address, not " .. types.show(value) end
-  return checks.address()(value)
+  if validators.is_open(value) then return "must be an IP address, not " .. types.show(value) end
+  return validators.address()(value)
 end
 
 local function above_zero(value)
@@ -55,7 +55,7 @@ M.rows = {
   { name = "docker.tls.ca", type = "path", default = "", doc = "PEM file with the authority that signed the engine's certificate" },
   { name = "docker.tls.cert", type = "path", default = "", doc = "PEM file with our certificate for the engine" },
   { name = "docker.tls.key", type = "path", default = "", doc = "PEM file with that certificate's key" },
-  { name = "docker.ssh", type = "list", default = { "ssh" }, check = checks.not_blank,
+  { name = "docker.ssh", type = "list", default = { "ssh" }, check = validators.not_blank,
     doc = "the command for ssh:// endpoints, with options of its own" },
   { name = "docker.timeout", type = "number", default = 60, check = above_zero,
     doc = "seconds that the engine may take to answer" },
@@ -81,7 +81,7 @@ M.rows = {
   { name = "docker.allow_privileged", type = "boolean", default = false, doc = "tasks may be privileged, and use the host's namespaces" },
   { name = "docker.allow_caps", type = "list", default = capabilities.default, check = capability,
     doc = "capabilities that tasks may have, or all" },
-  { name = "docker.allow_runtimes", type = "list", default = { "runc", "nvidia" }, check = checks.not_blank,
+  { name = "docker.allow_runtimes", type = "list", default = { "runc", "nvidia" }, check = validators.not_blank,
     doc = "runtimes of the engine that tasks may name" },
   { name = "docker.allowed_modes.ipc", type = "list", default = { "none", "private", "shareable" },
     check = one_of("none", "private", "shareable", "host", "container"),
@@ -107,10 +107,10 @@ M.rows = {
     doc = "seconds of the processor that a hook may use; 0 for no limit" },
   { name = "hook_memory", type = "number", default = 128, check = range(0, 1 << 40),
     doc = "MB of memory that a hook may use; 0 for no limit" },
-  { name = "job_files", type = "list", default = {}, check = checks.absolute_path,
+  { name = "job_files", type = "list", default = {}, check = validators.absolute_path,
     doc = "directories, beside its own, in which a job may name files to read: for load, and seccomp profiles" },
   { name = "hooks", type = "path", default = "", doc = "Lua file with the operator's hooks" },
-  { name = "state_dir", type = "path", check = checks.not_blank, absolute = true,
+  { name = "state_dir", type = "path", check = validators.not_blank, absolute = true,
     doc = "directory for state and for the allocations' directories",
     default = function()
       if uv.getuid() == 0 then return "/var/lib/dockrun" end

@@ -73,7 +73,7 @@ return job %q { group "g" {
       local told = assert(dockrun.json.decode(line))
       first, last = first or told.time, told.time
     end
-    local unix = assert(require("dockrun.timestamp").seconds(last)) .. last:match "%.%d+"
+    local unix = assert(require("dockrun.util.time").seconds(last)) .. last:match "%.%d+"
     for _, since in ipairs { last, unix, (last:gsub("Z$", "+00:00")) } do
       assert.equal("late\n", logs("--since", since, name .. "/talks").stdout)
     end

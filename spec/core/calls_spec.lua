@@ -3,7 +3,7 @@
 local dockrun = require "dockrun"
 local endpoints = require "dockrun.core.endpoints"
 local engines = require "spec.engine"
-local openapi = require "spec.openapi"
+local openapi = require "spec.driver.openapi"
 local servers = require "spec.server"
 
 local shared, engine, registry

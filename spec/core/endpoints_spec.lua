@@ -1,5 +1,5 @@
 local endpoints = require "dockrun.core.endpoints"
-local openapi = require "spec.openapi"
+local openapi = require "spec.driver.openapi"
 
 local function minor(version) return tonumber(version:match "^1%.(%d+)$") end
 

@@ -1,4 +1,4 @@
--- Limits for code that nobody trusts; how they hold against such code is in spec/job/sandbox_spec.lua.
+-- Limits for code that nobody trusts; how they hold against such code is in spec/sandbox/chunk_spec.lua.
 local guards = require "dockrun.core.guard"
 
 local MB = 1024 * 1024

@@ -333,8 +333,8 @@ describe("dockrun as an interpreter", function()
       assert(pl_dir.makepath(dir .. "/b/dockrun"))
       write("a/mine.lua", "return 'mine of a'")
       write("b/mine.lua", "return 'mine of b'")
-      write("b/dockrun/events.lua", "return 'events of b'")
-      local result = process.run({ "-e", "print(require 'mine', require 'dockrun.events', type(require 'dockrun'.spawn))" },
+      write("b/dockrun/agent/emitter.lua", "return 'events of b'")
+      local result = process.run({ "-e", "print(require 'mine', require 'dockrun.agent.emitter', type(require 'dockrun'.spawn))" },
         { env = { DOCKRUN_LUA_PATH = dir .. "/a:" .. dir .. "/b" }, cwd = "/" })
       assert.equal("mine of a\tevents of b\tfunction\n", result.stdout, result.stderr)
     end)

@@ -214,7 +214,7 @@ M.maybe = {
     said = "storage" },
 }
 
-local IMAGE, CREDENTIALS, LIFE = "spec/driver/config_image_spec.lua", "spec/driver/credentials_spec.lua", "spec/task/lifecycle_spec.lua"
+local IMAGE, CREDENTIALS, LIFE = "spec/driver/image_spec.lua", "spec/driver/credentials_spec.lua", "spec/task/lifecycle_spec.lua"
 local PORTS = "spec/driver/forms_spec.lua"
 
 --- Options that no container shows: which spec shows that they do what they say, by its file and its title.

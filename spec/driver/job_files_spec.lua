@@ -1,5 +1,5 @@
 -- Files that a job names: which of the host's it may have read, and that reading none of them holds anything up.
-local dirs = require "dockrun.driver.dirs"
+local allocdir = require "dockrun.driver.allocdir"
 local driver = require "dockrun.driver.docker"
 local engines = require "spec.engine"
 local job_files = require "dockrun.driver.job_files"
@@ -20,8 +20,8 @@ describe("a file that a job names", function()
 
   before_each(function()
     base = assert(uv.fs_realpath(assert(uv.fs_mkdtemp(uv.os_tmpdir() .. "/dockrun-XXXXXX"))))
-    of = dirs.of(base .. "/state", "a110c", "web")
-    assert(dirs.make(of))
+    of = allocdir.of(base .. "/state", "a110c", "web")
+    assert(allocdir.make(of))
     for _, name in ipairs { "allowed", "allowed/sub", "secret" } do assert(uv.fs_mkdir(base .. "/" .. name, 493)) end
     put(base .. "/secret/there", "{}")
     set = options.new()

@@ -5,10 +5,10 @@ local env = require "dockrun.task.env"
 local health = require "dockrun.task.health"
 local json = require "dockrun.core.json"
 local load = require "dockrun.job.load"
-local plans = require "dockrun.plan"
+local plans = require "dockrun.agent.plan"
 local servers = require "spec.server"
 local update = require "dockrun.driver.update"
-local watch = require "dockrun.driver.watch"
+local watch = require "dockrun.driver.events"
 
 local function state(status, more)
   local whole = { Status = status, Running = status == "running", ExitCode = 0, Pid = 0 }

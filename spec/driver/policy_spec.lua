@@ -5,7 +5,7 @@ local jobs = require "spec.jobs"
 local options = require "dockrun.options"
 local policy = require "dockrun.driver.policy"
 local process = require "spec.process"
-local rows = require "dockrun.job.config"
+local rows = require "dockrun.job.schema.docker_options"
 
 local function task_of(config)
   config.image, config.network_mode = "busybox:1", "bridge"

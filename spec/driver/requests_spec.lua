@@ -2,7 +2,7 @@
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"
-local openapi = require "spec.openapi"
+local openapi = require "spec.driver.openapi"
 local options = require "dockrun.options"
 
 describe("the requests of a run", function()
@@ -25,7 +25,7 @@ describe("the requests of a run", function()
     if hook then agent.hooks:register("started", hook) end
     local path, file = jobs.write(text)
     local _ <close> = file
-    require("spec.agents").submit(agent, assert(dockrun.load_job(path)))
+    require("spec.agent.agents").submit(agent, assert(dockrun.load_job(path)))
     agent:wait()
     agent:close()
     return calls

@@ -14,7 +14,7 @@ local servers = require "spec.server"
 local states = require "spec.states"
 local tree = require "dockrun.job.tree"
 local uv = require "luv"
-local watch = require "dockrun.driver.watch"
+local watch = require "dockrun.driver.events"
 
 local NOT_FOUND = '{"message":"No such image"}'
 

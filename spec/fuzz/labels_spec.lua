@@ -1,12 +1,12 @@
 -- Labels of every damage on containers that the state did not record, beside one that it did: what they claim is read, and
 -- none of it counts.
-local adopt = require "dockrun.adopt"
+local adopt = require "dockrun.agent.adopt"
 local json = require "dockrun.core.json"
 local driver = require "dockrun.driver.docker"
 local load = require "dockrun.job.load"
 local options = require "dockrun.options"
 local random = require "spec.fuzz.random"
-local recovery = require "dockrun.recovery"
+local observed = require "dockrun.agent.observed"
 local states = require "spec.states"
 
 local SEEDS, ALLOC = 300, "0a1b2c3d-0000-4000-8000-00000000cafe"
@@ -97,7 +97,7 @@ describe("whatever the labels of a container hold", function()
       local agent = { engine = engine, state = state, options = set, host = function()
         return { attr = {}, node = {}, ip = "127.0.0.1", options = set }
       end }
-      local found = assert(recovery.find(agent))
+      local found = assert(observed.find(agent))
       for _, record in ipairs(found.records) do assert.is_true(record.container_id == nil, ("seed %d"):format(seed)) end
       assert.equal(1, #found.unowned + #found.strangers)
       local done, list = pcall(adopt.find, agent)

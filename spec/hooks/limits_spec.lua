@@ -1,5 +1,5 @@
 -- Hooks that run wild beside a task that goes on: none harms it, and each comes to an end with a message.
-local agents = require "spec.agents"
+local agents = require "spec.agent.agents"
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"

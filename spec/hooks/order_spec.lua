@@ -1,5 +1,5 @@
 -- Every hook in every place, on a real engine: in which order, and with what it is asked to decide.
-local agents = require "spec.agents"
+local agents = require "spec.agent.agents"
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local hooks = require "dockrun.hooks"

@@ -1,5 +1,5 @@
 -- What a "no" does at each transition, what hooks may change, and what becomes of a change that nobody can use.
-local agents = require "spec.agents"
+local agents = require "spec.agent.agents"
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local eventually = require "spec.eventually"

@@ -1,5 +1,5 @@
 -- What HCL means, value by value and error by error; whole job files are in the corpus.
-local hcl = require "dockrun.job.hcl"
+local hcl = require "dockrun.job.readers.hcl"
 local load = require "dockrun.job.load"
 local tree = require "dockrun.job.tree"
 

@@ -112,7 +112,7 @@ describe("a job file", function()
 
   it("is given up by a signal while its Lua runs", function()
     local source = [[
-      local sandbox, uv = require "dockrun.job.sandbox", require "luv"
+      local sandbox, uv = require "dockrun.sandbox.chunk", require "luv"
       sandbox.run("kill() while true do end", "x", { kill = function() uv.kill(uv.os_getpid(), "%s") end })]]
     for _, signal in ipairs { "sigint", "sigterm" } do
       local result = process.run({ "-e", source:format(signal) }, { timeout = 60 })

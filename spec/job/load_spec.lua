@@ -193,7 +193,7 @@ describe("an error", function()
   end)
 
   it("has the place that a reader knows, or the nearest around it", function()
-    local problems = require "dockrun.job.problems"
+    local problems = require "dockrun.job.diagnostics"
     local normalise = require "dockrun.job.normalise"
     local task = { config = { imgae = "x" } }
     local raw = { job = { j = { task = { t = task } } } }

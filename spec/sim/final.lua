@@ -1,5 +1,5 @@
 -- What must hold once a simulated world has come to rest, and once everything in it was stopped.
-local dirs = require "dockrun.driver.dirs"
+local allocdir = require "dockrun.driver.allocdir"
 local json = require "dockrun.core.json"
 local store = require "dockrun.store"
 
@@ -124,7 +124,7 @@ function M.check(world, before)
   for port in pairs(world.port_claims) do world:violate("port %d is left claimed", port) end
   for path in pairs(world.sockets) do world:violate("somebody still listens on %s", path) end
   check_state(world)
-  for _, id in ipairs(dirs.list(world.options.state_dir)) do world:violate("the directory of allocation %s is left", id) end
+  for _, id in ipairs(allocdir.list(world.options.state_dir)) do world:violate("the directory of allocation %s is left", id) end
 end
 
 return M

@@ -7,7 +7,7 @@ local invariants = require "spec.sim.invariants"
 local jobs = require "spec.sim.jobs"
 local json = require "dockrun.core.json"
 local normalise = require "dockrun.job.normalise"
-local problems = require "dockrun.job.problems"
+local diagnostics = require "dockrun.job.diagnostics"
 local processes = require "spec.sim.process"
 local rmtree = require("pl.dir").rmtree
 local schedulers = require "spec.sim.scheduler"
@@ -138,7 +138,7 @@ local function copy(value)
 end
 
 local function normal(raw, text)
-  local found = problems.new(text)
+  local found = diagnostics.new(text)
   local job = normalise.job(raw, found)
   local err = found:error()
   if err then error(("the simulation made a bad job: %s"):format(err)) end

@@ -1,5 +1,5 @@
 -- Every event that a task can tell of, with the fields that belong to it, on a real engine.
-local agents = require "spec.agents"
+local agents = require "spec.agent.agents"
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"

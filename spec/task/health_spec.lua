@@ -116,7 +116,7 @@ describe("a task's health", function()
   end)
 
   -- In this process: what is looked at, and when, is the spec's own.
-  local agents = require "spec.agents"
+  local agents = require "spec.agent.agents"
   local servers = require "spec.server"
 
   -- Runs a job until `reached(agent)`, then stops it. Gives the last event of each name.
@@ -147,7 +147,7 @@ describe("a task's health", function()
       task = "check = { type = 'lua', run = function() return true end },",
     }, said "healthy")
     assert.is_nil(by.unhealthy)
-    local probes = require "dockrun.task.probes"
+    local probes = require "dockrun.task.checks"
     local task = { context = { ports = { { label = "web", ip = "127.0.0.1", host_port = math.tointeger(port) } } } }
     local before = dockrun.now()
     local ok, why = probes.look(task, { type = "http", path = "/", method = "GET", timeout = 0.2 })
@@ -213,7 +213,7 @@ describe("a task's health", function()
 
   it("is not told by a command that an engine which is away could not run", function()
     local away = assert(require("dockrun.core.docker").connect { endpoint = "unix:///nonexistent/docker.sock" })
-    local ok, why = require("dockrun.task.probes").look({ agent = { engine = away }, container_id = "x" },
+    local ok, why = require("dockrun.task.checks").look({ agent = { engine = away }, container_id = "x" },
       { type = "exec", command = "true", timeout = 5 })
     assert.is_nil(ok)
     assert.matches("cannot reach the Docker engine", why)

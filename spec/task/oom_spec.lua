@@ -1,5 +1,5 @@
 -- Out of memory, by the engine's word and by the kernel's own count, each without the other.
-local agents = require "spec.agents"
+local agents = require "spec.agent.agents"
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"

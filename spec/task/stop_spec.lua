@@ -1,5 +1,5 @@
 -- Stops at every moment of a task's life, on a real engine.
-local agents = require "spec.agents"
+local agents = require "spec.agent.agents"
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"

@@ -1,6 +1,6 @@
 -- Every arrow of the state machine, gone on a real engine: the last example counts them against the table.
 local agents = require "dockrun.agent"
-local apply = require "dockrun.apply"
+local apply = require "dockrun.agent.apply"
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"
@@ -50,7 +50,7 @@ describe("the state machine of a task", function()
       agent:kill()
       agent:close()
     end })
-    require("spec.agents").submit(agent, job)
+    require("spec.agent.agents").submit(agent, job)
     agent:wait()
     assert.same({}, jobs.containers(engine, job.name))
     return table.concat(way, " "), agent

@@ -1,5 +1,5 @@
 -- Records what a version of dockrun leaves behind when it runs the jobs of this directory: its state, and its containers. For
--- spec/upgrade_spec.lua, which replays that for the versions after it. To be run by the version that is recorded:
+-- spec/upgrade/upgrade_spec.lua, which replays that for the versions after it. To be run by the version that is recorded:
 --
 --   build/release/dockrun spec/upgrade/record.lua ENDPOINT NAME      writes spec/upgrade/NAME.sql and NAME.json
 --

@@ -1,6 +1,6 @@
-local adopt = require "dockrun.adopt"
+local adopt = require "dockrun.agent.adopt"
 local agents = require "dockrun.agent"
-local claim = require "dockrun.claim"
+local lock = require "dockrun.agent.lock"
 local dockrun = require "dockrun"
 local output = require "dockrun.cli.output"
 
@@ -43,7 +43,7 @@ end
 
 -- Takes over the allocations of a job that were shown, as they are once no other process is at the job.
 local function take_job(agent, job, shown, done)
-  local held <close>, err = claim.hold(agent, job, function() end)
+  local held <close>, err = lock.hold(agent, job, function() end)
   if not held then return err end
   local list
   list, err = adopt.find(agent, job)

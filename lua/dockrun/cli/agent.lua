@@ -2,7 +2,7 @@ local agents = require "dockrun.agent"
 local dockrun = require "dockrun"
 local output = require "dockrun.cli.output"
 local runtime = require "dockrun.core.runtime"
-local supervisor = require "dockrun.supervisor"
+local daemon = require "dockrun.agent.daemon"
 
 return {
   summary = "Watch every job of the state, and those that `run -d` hands over.",
@@ -14,7 +14,7 @@ return {
     agent.emitter:listen(args.json and output.json or output.say_event)
     runtime.ignore_hangup()
     output.say("info", ("watching %s, with the state in %s"):format(agent.engine:endpoint(), dockrun.options.state_dir))
-    local returned, reason, why = pcall(supervisor.run, agent, dockrun)
+    local returned, reason, why = pcall(daemon.run, agent, dockrun)
     if returned then return nil, why end
     if type(reason) ~= "table" or reason.kind ~= "cancelled" then error(reason, 0) end
     output.say("info", ("%s: the tasks run on"):format(reason))

@@ -1,6 +1,6 @@
 -- The containers that the state recorded, for commands that look into them.
 local dockrun = require "dockrun"
-local recovery = require "dockrun.recovery"
+local observed = require "dockrun.agent.observed"
 local store = require "dockrun.store"
 
 --- Those of a job, or of one of its tasks, or all.
@@ -12,7 +12,7 @@ local store = require "dockrun.store"
 return function(engine, job, task)
   local state <close>, problem = store.open(dockrun.options.state_dir, { readonly = true })
   if problem and problem.kind ~= "missing" then return nil, problem end
-  local found, err = recovery.find({ engine = engine, state = state, options = dockrun.options }, job)
+  local found, err = observed.find({ engine = engine, state = state, options = dockrun.options }, job)
   if not found then return nil, err end
   local records = {}
   for _, record in ipairs(found.records) do

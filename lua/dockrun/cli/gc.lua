@@ -1,6 +1,6 @@
 local agents = require "dockrun.agent"
 local dockrun = require "dockrun"
-local gc = require "dockrun.gc"
+local gc = require "dockrun.agent.gc"
 local output = require "dockrun.cli.output"
 
 local function describe(one) return { kind = one.kind, name = one.name, reason = one.reason } end

@@ -1,10 +1,10 @@
 local containers = require "dockrun.cli.containers"
 local dockrun = require "dockrun"
 local duration = require "dockrun.job.duration"
-local loglines = require "dockrun.cli.loglines"
+local logs = require "dockrun.driver.logs"
 local output = require "dockrun.cli.output"
 local standard = require "dockrun.core.standard"
-local timestamp = require "dockrun.timestamp"
+local timestamp = require "dockrun.util.time"
 
 -- A moment as the engine takes it, in seconds since 1970: "10m" is ten minutes ago.
 local function moment(text)
@@ -79,7 +79,7 @@ return {
       follow[i] = function()
         local show, finish
         if args.json then show, finish = json_lines(record) else show, finish = text_lines(record, prefix, args.plain) end
-        local ok, why = loglines.each(engine, record.container_id, {
+        local ok, why = logs.each(engine, record.container_id, {
           follow = args.follow, tail = args.tail, since = args.since, tty = record.tty,
         }, show)
         finish()

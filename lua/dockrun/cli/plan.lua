@@ -1,6 +1,6 @@
 local dockrun = require "dockrun"
 local agents = require "dockrun.agent"
-local jobs = require "dockrun.jobs"
+local jobs = require "dockrun.agent.jobs"
 local load = require "dockrun.job.load"
 local output = require "dockrun.cli.output"
 

@@ -1,12 +1,12 @@
 local agents = require "dockrun.agent"
-local claim = require "dockrun.claim"
+local lock = require "dockrun.agent.lock"
 local dockrun = require "dockrun"
 local internal = require "dockrun.util.internal"
-local jobs = require "dockrun.jobs"
+local jobs = require "dockrun.agent.jobs"
 local load = require "dockrun.job.load"
-local loglines = require "dockrun.cli.loglines"
+local logs = require "dockrun.driver.logs"
 local output = require "dockrun.cli.output"
-local plans = require "dockrun.plan"
+local plans = require "dockrun.agent.plan"
 local runtime = require "dockrun.core.runtime"
 local standard = require "dockrun.core.standard"
 
@@ -21,7 +21,7 @@ local function log_follower(agent, plain)
     local name = task.context.group.count > 1 and ("%s[%d]"):format(task.name, task.context.alloc.index) or task.name
     local prefix = output.paint(name .. " | ", palette[color])
     local opts = { follow = true, tty = task.context.task.config.tty, tail = is_reattached and "0" or nil }
-    loglines.each(agent.engine, task.container_id, opts, function(bytes)
+    logs.each(agent.engine, task.container_id, opts, function(bytes)
       local ok = standard.write(1, output.lines(1, task, prefix, plain and output.plain(bytes) or bytes))
       while ok and task:is_live() and standard.wait(1, 1) == false do end
       return ok ~= nil
@@ -145,7 +145,7 @@ return {
     if not ok then return nil, err end
     if args.detach then
       local answer
-      answer, err = claim.ask(agent, claim.agent, { source = source })
+      answer, err = lock.ask(agent, lock.agent, { source = source })
       if err then return nil, err end
       local function list(name) return answer and type(answer[name]) == "table" and answer[name] or {} end
       for _, warning in ipairs(list "warnings") do output.say("warn", tostring(warning)) end

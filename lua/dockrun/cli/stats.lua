@@ -3,7 +3,7 @@ local count = require "dockrun.cli.count"
 local dockrun = require "dockrun"
 local output = require "dockrun.cli.output"
 local standard = require "dockrun.core.standard"
-local usage = require "dockrun.driver.usage"
+local usage = require "dockrun.driver.stats"
 local usage_table = require "dockrun.cli.usage_table"
 
 local INTERVAL = 1  -- seconds between the two readings that a share of the CPU needs

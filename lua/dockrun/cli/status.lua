@@ -1,8 +1,8 @@
 local dockrun = require "dockrun"
 local output = require "dockrun.cli.output"
-local status = require "dockrun.status"
+local status = require "dockrun.agent.status"
 local store = require "dockrun.store"
-local timestamp = require "dockrun.timestamp"
+local timestamp = require "dockrun.util.time"
 
 -- All that is to be shown. Without a state, that is what `dockrun adopt` could take over.
 local function gather(job)

@@ -1,7 +1,7 @@
 local agents = require "dockrun.agent"
 local dockrun = require "dockrun"
 local duration = require "dockrun.job.duration"
-local jobs = require "dockrun.jobs"
+local jobs = require "dockrun.agent.jobs"
 local output = require "dockrun.cli.output"
 
 return {

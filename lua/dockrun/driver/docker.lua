@@ -1,7 +1,7 @@
 -- The Docker driver: a task becomes the engine's create body; a container becomes the task's end.
-local again = require "dockrun.driver.again"
+local again = require "dockrun.driver.retry"
 local json = require "dockrun.core.json"
-local config = require "dockrun.driver.config"
+local container_config = require "dockrun.driver.container_config"
 local job_files = require "dockrun.driver.job_files"
 local options = require "dockrun.options"
 local runtime = require "dockrun.core.runtime"
@@ -150,7 +150,7 @@ end
 ---@param context TaskContext
 ---@param set? table<string, any>  the agent's options; the defaults where left out
 ---@return table? body
----@return table? err  kind "invalid": names the option of `config` that cannot be had
+---@return table? err  kind "invalid": names the option of `container_config` that cannot be had
 function M.body(context, set)
   local task = context.task
   local body = {
@@ -162,13 +162,13 @@ function M.body(context, set)
     Labels = labels_of(context),
     HostConfig = { RestartPolicy = { Name = "no" } },  -- restarts are policy, and policy is here
   }
-  local ok, err = config.apply(body, context, set or options.new())
+  local ok, err = container_config.apply(body, context, set or options.new())
   if not ok then return nil, err end
   publish(body, context)
   return body
 end
 
---- The image of a task, on the engine: loaded from its archive, or pulled as its config wants.
+--- The image of a task, on the engine: loaded from its archive, or pulled as its container_config wants.
 ---@param images ImagePuller
 ---@param context TaskContext
 ---@param opts table  as for ImagePuller:ensure
@@ -241,7 +241,7 @@ end
 ---@param engine table
 ---@param name string
 ---@param body table  of M.body
----@param attempts? integer  how often a leftover is removed: container_exists_attempts of `config`, 5 if left out
+---@param attempts? integer  how often a leftover is removed: container_exists_attempts of `container_config`, 5 if left out
 ---@return string? id
 ---@return table? err
 ---@return string? warnings  what of the body the engine did not do
@@ -278,7 +278,7 @@ end
 --- The IPv6 address of a running container, where its job wants it to be told (advertise_ipv6_address).
 ---@param engine table
 ---@param id string
----@param wanted table  the task's config
+---@param wanted table  the task's container_config
 ---@return string? address
 function M.advertised(engine, id, wanted)
   local found = wanted.advertise_ipv6_address and engine:container_inspect(id)

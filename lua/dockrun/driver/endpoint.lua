@@ -1,5 +1,5 @@
 -- Where the Docker engine is, and the way to it.
-local answers = require "dockrun.driver.answers"
+local response_schema = require "dockrun.driver.response_schema"
 local docker = require "dockrun.core.docker"
 local json = require "dockrun.core.json"
 local runtime = require "dockrun.core.runtime"
@@ -106,7 +106,7 @@ function M.connect(options, opts)
   end
   return docker.connect {
     endpoint = where.endpoint, socket = socket, tls = opts.tls or where.tls,
-    timeout = opts.timeout or options["docker.timeout"], trace = opts.trace, check = answers.check,
+    timeout = opts.timeout or options["docker.timeout"], trace = opts.trace, check = response_schema.check,
   }
 end
 

@@ -6,13 +6,13 @@
 local docker = require "dockrun.driver.docker"
 local queue = require "dockrun.core.queue"
 local runtime = require "dockrun.core.runtime"
-local watch = require "dockrun.driver.watch"
+local events = require "dockrun.driver.events"
 
 local M = {}
 
 ---@class Driver
 ---@field engine table
----@field watch? Watch  one for all handles, from the first on
+---@field events? Watch  one for all handles, from the first on
 local Driver = {}
 Driver.__index = Driver
 
@@ -37,7 +37,7 @@ function Driver:open(handle)
   found, err = self.engine:container_inspect(ids.container_id)
   if not found then return nil, err end
   if not self.watch then
-    local watching = watch.new(self.engine)
+    local watching = events.new(self.engine)
     local ok
     ok, err = watching:start()
     if not ok then return nil, err end

@@ -1,5 +1,5 @@
 -- Images: what a reference means, when it is pulled, and when it goes.
-local checks = require "dockrun.job.checks"
+local validators = require "dockrun.job.validators"
 local credentials = require "dockrun.driver.credentials"
 local references = require "dockrun.job.reference"
 local runtime = require "dockrun.core.runtime"
@@ -22,7 +22,7 @@ end
 ---@param text string
 ---@return string?
 function M.planned(text)
-  local found = not checks.is_open(text) and references.parse(text)
+  local found = not validators.is_open(text) and references.parse(text)
   return found and found.full or nil
 end
 

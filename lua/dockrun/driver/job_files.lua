@@ -1,7 +1,7 @@
 --- Files that a job names and this process reads: `load`, seccomp profiles. They are below the task's own directories or
---- below one that the agent's option `job_files` lists, and nowhere else; which files are there a job does not learn.
+--- below one that the agent's option `job_files` lists, and nowhere else; which paths are there a job does not learn.
 local beneath = require "dockrun.core.beneath"
-local files = require "dockrun.driver.files"
+local paths = require "dockrun.driver.paths"
 local places = require "dockrun.driver.places"
 local runtime = require "dockrun.core.runtime"
 local uv = require "luv"
@@ -19,8 +19,8 @@ end
 local function directory_of(path, allowed)
   if path:sub(1, 1) ~= "/" then return nil end
   for _, directory in ipairs(allowed) do
-    local clean = files.clean(directory)
-    if files.within(files.clean(path), clean) then return clean end
+    local clean = paths.clean(directory)
+    if paths.within(paths.clean(path), clean) then return clean end
   end
 end
 
@@ -31,7 +31,7 @@ end
 ---@return boolean
 function M.is_allowed(of, path, options)
   path = path_of(of, path)
-  return of ~= nil and files.is_own(of, path) or directory_of(path, options.job_files) ~= nil
+  return of ~= nil and paths.is_own(of, path) or directory_of(path, options.job_files) ~= nil
 end
 
 local function refused(of, path)
@@ -53,15 +53,15 @@ end
 -- Its directory, opened, and its path in it.
 local function find(of, path, allowed)
   local full = path_of(of, path)
-  if of and files.is_own(of, full) then
+  if of and paths.is_own(of, full) then
     local found <close>, err = places.open(of)
     if not found then return nil, err end
-    local inner = files.inner(of, full)
+    local inner = paths.inner(of, full)
     return beneath.open(of.root), found:locate(inner)
   end
   local directory = directory_of(full, allowed)
   if not directory then return refused(of, path) end
-  return beneath.open(uv.fs_realpath(directory) or directory), files.clean(full):sub(#directory + (directory == "/" and 1 or 2))
+  return beneath.open(uv.fs_realpath(directory) or directory), paths.clean(full):sub(#directory + (directory == "/" and 1 or 2))
 end
 
 -- errno's number -> what it means here

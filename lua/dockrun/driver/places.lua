@@ -20,8 +20,8 @@
 -- What was at a place before it became one (a task that ended, a hook, an older dockrun left it) is moved there. What is
 -- bound and is not there becomes a directory.
 local beneath = require "dockrun.core.beneath"
-local dirs = require "dockrun.driver.dirs"
-local files = require "dockrun.driver.files"
+local allocdir = require "dockrun.driver.allocdir"
+local paths = require "dockrun.driver.paths"
 local runtime = require "dockrun.core.runtime"
 local uv = require "luv"
 
@@ -47,7 +47,7 @@ function Places:__close() self.root:close() end
 
 local function above(path) return path:match "^(.*)/[^/]+$", path:match "[^/]+$" end
 
-local within = files.within
+local within = paths.within
 
 local function outside(path)
   return nil, runtime.error("invalid", ("%s leads out of the task's directories"):format(path))
@@ -72,13 +72,13 @@ function M.open(of)
   local root, err = beneath.open(of.root)
   if not root then return nil, err end
   local self = setmetatable({
-    of = of, home = files.home(of):match "[^/]+$", real = uv.fs_realpath(of.root) or of.root, root = root, known = {}, moved = {},
+    of = of, home = paths.home(of):match "[^/]+$", real = uv.fs_realpath(of.root) or of.root, root = root, known = {}, moved = {},
   }, Places)
   for _, depth in ipairs(root:list(STORE) or {}) do self:learn(STORE .. "/" .. depth, "", math.tointeger(tonumber(depth))) end
   return self
 end
 
--- What is where it always was: the directories of dirs.lua.
+-- What is where it always was: the directories of allocdir.lua.
 function Places:is_fixed(place) return place == "alloc" or place == self.home .. "/local" end
 
 -- Where a place is, below the root.
@@ -218,8 +218,8 @@ end
 ---@return string? place
 ---@return table? err  kind "invalid"
 function Places:make(path)
-  if not files.is_own(self.of, path) then return outside(path) end
-  return self:make_inner(files.inner(self.of, path), path)
+  if not paths.is_own(self.of, path) then return outside(path) end
+  return self:make_inner(paths.inner(self.of, path), path)
 end
 
 local function is_finite_prestart(task)
@@ -229,7 +229,7 @@ end
 -- Whether a file or a directory is to be mounted somewhere.
 function Places:kind_of(of, source)
   if not source then return "directory" end
-  if files.is_own(of, source) then return self.root:kind(self:locate(files.inner(of, source))) == "file" and "file" or "directory" end
+  if paths.is_own(of, source) then return self.root:kind(self:locate(paths.inner(of, source))) == "file" and "file" or "directory" end
   local stat = source:sub(1, 1) == "/" and uv.fs_stat(source)
   return stat and stat.type ~= "directory" and "file" or "directory"
 end
@@ -239,14 +239,14 @@ end
 ---@param mounts { source?: string, target: string }[]
 ---@return { inner: string, source?: string, target: string }[]
 local function mountpoints(of, mounts)
-  local views, found = { { inner = "alloc", target = "/alloc" }, { inner = files.inner(of, of.task), target = "/local" } }, {}
+  local views, found = { { inner = "alloc", target = "/alloc" }, { inner = paths.inner(of, of.task), target = "/local" } }, {}
   for _, mount in ipairs(mounts) do
-    if mount.source and files.is_own(of, mount.source) then
-      views[#views + 1] = { inner = files.inner(of, mount.source), target = files.clean(mount.target) }
+    if mount.source and paths.is_own(of, mount.source) then
+      views[#views + 1] = { inner = paths.inner(of, mount.source), target = paths.clean(mount.target) }
     end
   end
   for _, mount in ipairs(mounts) do
-    local target, nearest = files.clean(mount.target), nil
+    local target, nearest = paths.clean(mount.target), nil
     for _, view in ipairs(views) do
       local is_in = target ~= view.target and within(target, view.target)
       if is_in and (not nearest or #view.target > #nearest.target) then nearest = view end
@@ -283,9 +283,9 @@ function Places:make_shared(task, group, mounts_of)
   end
   for _, other in ipairs(group.tasks or {}) do
     local beside = other.name ~= task.name and (is_finite_prestart(other) or not is_finite_prestart(task))
-    local of, mounts = dirs.of_task(self.of, other.name), beside and mounts_of(other) or {}
+    local of, mounts = allocdir.of_task(self.of, other.name), beside and mounts_of(other) or {}
     for _, mount in ipairs(mounts) do
-      if mount.source and files.is_own(of, mount.source) then make(files.inner(of, mount.source)) end
+      if mount.source and paths.is_own(of, mount.source) then make(paths.inner(of, mount.source)) end
     end
     for _, one in ipairs(mountpoints(of, mounts)) do make(one.inner, self:kind_of(of, one.source)) end
   end

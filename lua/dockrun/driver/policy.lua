@@ -1,10 +1,10 @@
 -- What an agent does not let a task do, whatever its job says: asked when a job is planned, before anything is pulled or
 -- made. Each limit is an option of the agent, which the refusal names.
 local capabilities = require "dockrun.driver.capabilities"
-local files = require "dockrun.driver.files"
+local paths = require "dockrun.driver.paths"
 local job_files = require "dockrun.driver.job_files"
-local job_storage = require "dockrun.job.storage"
-local problems = require "dockrun.job.problems"
+local job_storage = require "dockrun.job.schema.mounts"
+local diagnostics = require "dockrun.job.diagnostics"
 
 local M = {}
 
@@ -29,14 +29,14 @@ end
 
 -- Whether a path of the job may be bound: any, or one in the task's own directories.
 local function path_problem(path, options, of)
-  if options["docker.volumes.enabled"] or files.is_own(of, path) then return nil end
+  if options["docker.volumes.enabled"] or paths.is_own(of, path) then return nil end
   return ("'%s' is not in the task's own directories; the agent's docker.volumes.enabled is false"):format(path)
 end
 
 -- Whether a task's own directory would be shared with the host. What the engine mounts in it would stay there, twice as
 -- often with each start.
 local function sharing_problem(path, propagation, of)
-  if not (propagation or ""):find "shared" or not files.is_own(of, path) then return nil end
+  if not (propagation or ""):find "shared" or not paths.is_own(of, path) then return nil end
   return ("'%s' is in the task's own directories, which cannot be shared or rshared; take private or slave"):format(path)
 end
 
@@ -48,7 +48,7 @@ end
 
 -- The engine tells, in its errors, whether a device's path is there: elsewhere that is none of a job's business.
 local function device_problem(path, options)
-  if not path or options["docker.volumes.enabled"] or files.within(files.clean(path), "/dev") then return nil end
+  if not path or options["docker.volumes.enabled"] or paths.within(paths.clean(path), "/dev") then return nil end
   return ("'%s' is not in /dev; the agent's docker.volumes.enabled is false"):format(path)
 end
 
@@ -147,9 +147,9 @@ table.sort(names)
 ---@return SpecError? err  every refusal, each with its key path and the option's name
 function M.check(task, options, opts)
   opts = opts or {}
-  local found, at = problems.new(), opts.path or "task." .. task.name
+  local found, at = diagnostics.new(), opts.path or "task." .. task.name
   local path = at .. ".config."
-  local of = opts.dirs or files.planned(task.name)
+  local of = opts.dirs or paths.planned(task.name)
   for _, name in ipairs(names) do
     local value = task.config[name]
     local refusal = value ~= nil and M.limits[name](value, options, of, task.config)

@@ -1,6 +1,6 @@
 --- Other limits for a container that runs, without a restart.
-local checks = require "dockrun.job.checks"
-local config = require "dockrun.driver.config"
+local validators = require "dockrun.job.validators"
+local container_config = require "dockrun.driver.container_config"
 local docker = require "dockrun.driver.docker"
 local runtime = require "dockrun.core.runtime"
 
@@ -27,9 +27,9 @@ end
 ---@return table? err  the engine's, with what was tried; nothing is promised of the other limits then
 ---@return string? warnings  what the engine did not do
 function M.in_place(engine, id, task)
-  local limits, err = config.resources(task)
+  local limits, err = container_config.resources(task)
   if not limits then return nil, err end
-  if checks.is_open(limits.CpusetCpus or "") then limits.CpusetCpus = nil end  -- it was filled in when the container was made
+  if validators.is_open(limits.CpusetCpus or "") then limits.CpusetCpus = nil end  -- it was filled in when the container was made
   if (task.config.pids_limit or 0) > 0 then limits.PidsLimit = task.config.pids_limit end
   if not task.config.cpu_hard_limit then limits.CpuQuota = -1 end  -- a limit that was there goes
   limits.MemoryReservation = limits.MemoryReservation or 0

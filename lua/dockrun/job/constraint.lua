@@ -1,7 +1,7 @@
 --- What a job asks of its host: https://developer.hashicorp.com/nomad/docs/job-specification/constraint. There is one
 --- host, so a constraint that does not hold is an error of the whole job, before anything of it begins.
 
-local checks = require "dockrun.job.checks"
+local validators = require "dockrun.job.validators"
 local interpolate = require "dockrun.job.interpolate"
 local pcre = require "rex_pcre2"
 local versions = require "dockrun.job.version"
@@ -83,7 +83,7 @@ for name, of in pairs {
 ---@return string? why
 function M.problem(one)
   local value = one.value
-  if not value or checks.is_open(value) then return nil end
+  if not value or validators.is_open(value) then return nil end
   if one.operator == "regexp" then
     local ok, why = pcall(pcre.new, value, AS_GO)
     if not ok then return ("'%s' is not a regular expression: %s"):format(value, why) end

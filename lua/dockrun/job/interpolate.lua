@@ -5,8 +5,8 @@
 --- `$node.…`, `$meta.…` and `$NOMAD_…`, where there is such a name; else these may be meant for a shell, and stay. `$${` and
 --- `$$attr.` stand for `${` and `$attr.` themselves.
 
-local nearest = require "dockrun.job.nearest"
-local problems = require "dockrun.job.problems"
+local suggest = require "dockrun.job.suggest"
+local diagnostics = require "dockrun.job.diagnostics"
 local schema = require "dockrun.job.schema"
 local tree = require "dockrun.job.tree"
 
@@ -40,14 +40,14 @@ end
 local function near(name, context)
   local kind, key = parse(name)
   if context[kind] then
-    local meant = nearest.word(key, keys_of(context[kind]))
+    local meant = suggest.word(key, keys_of(context[kind]))
     return meant and (meant:find "^NOMAD_" and meant or kind .. "." .. meant)
   end
   local names = {}
   for _, other in ipairs(kinds) do
     for _, one in ipairs(keys_of(context[other])) do names[#names + 1] = other .. "." .. one end
   end
-  return nearest.word(name, names)
+  return suggest.word(name, names)
 end
 
 local function unknown(name, context)
@@ -152,7 +152,7 @@ for _, row in ipairs(schema.task) do literal[row.name] = literal[row.name] or ro
 ---@return SpecError? err               every unknown name, with its key path
 ---@return table? rest                  the task as far as it could be filled in
 function M.task(task, context)
-  local found, known, copy = problems.new(), {}, {}
+  local found, known, copy = diagnostics.new(), {}, {}
   local path = context.path or "task." .. task.name
   for _, key in ipairs(tree.keys(task)) do
     copy[key] = literal[key] and task[key] or walk(task[key], context, path .. "." .. key, known, found)

@@ -5,15 +5,15 @@
 
 local guards = require "dockrun.core.guard"
 local normalise = require "dockrun.job.normalise"
-local problems = require "dockrun.job.problems"
+local diagnostics = require "dockrun.job.diagnostics"
 local textfile = require "dockrun.util.textfile"
 
 local M = {}
 
--- Each has `read(text, name, opts) -> raw, again? | nil, problems`, where `again() -> raw, locate` and
+-- Each has `read(text, name, opts) -> raw, again? | nil, diagnostics`, where `again() -> raw, locate` and
 -- `locate(table, key) -> line, column`: places cost more than all the rest, and only what is wrong needs them.
 local readers = {
-  lua = "dockrun.job.lua", json = "dockrun.job.json", hcl = "dockrun.job.hcl", nomad = "dockrun.job.hcl",
+  lua = "dockrun.job.readers.lua", json = "dockrun.job.readers.json", hcl = "dockrun.job.readers.hcl", nomad = "dockrun.job.readers.hcl",
 }
 
 ---@class LoadOptions
@@ -25,7 +25,7 @@ local readers = {
 ---@field memory? number            MB: 64
 
 local function fail(file, message, line, column)
-  local found = problems.new(file)
+  local found = diagnostics.new(file)
   found:add(nil, message, line, column)
   return nil, found:error()
 end
@@ -72,14 +72,14 @@ end
 
 -- The job of what a reader gave, or all that is wrong with it.
 local function normalised(raw, again, name, limits)
-  local found = problems.new(name, limits)
+  local found = diagnostics.new(name, limits)
   if not raw then
     for _, problem in ipairs(again) do found:add(problem.path, problem.message, problem.line, problem.column) end
     return nil, found:error()
   end
   local job = normalise.job(raw, found)
   if job or not again then return job, found:error() end
-  found = problems.new(name, limits)
+  found = diagnostics.new(name, limits)
   local locate
   raw, locate = again()
   normalise.job(raw, found, locate)

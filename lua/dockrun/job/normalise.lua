@@ -3,7 +3,7 @@
 
 local hooks = require "dockrun.hooks"
 local json = require "dockrun.core.json"
-local nearest = require "dockrun.job.nearest"
+local suggest = require "dockrun.job.suggest"
 local rules = require "dockrun.job.rules"
 local schema = require "dockrun.job.schema"
 local tree = require "dockrun.job.tree"
@@ -141,7 +141,7 @@ function readers.hooks(self, _, value, path)
       if hook == "fail" or hook == "ignore" then map[key] = hook
       else self.problems:add(at, ("must be 'fail' or 'ignore', not %s"):format(types.show(hook))) end
     elseif not known[key] then
-      self.problems:add(at, ("no hook is called '%s'%s"):format(key, nearest.hint(tostring(key), hooks.names)))
+      self.problems:add(at, ("no hook is called '%s'%s"):format(key, suggest.hint(tostring(key), hooks.names)))
     elseif type(hook) ~= "function" then
       self.problems:add(at, ("a hook is a function, not %s; only a .lua job file can hold hooks"):format(types.show(hook)))
     else
@@ -334,10 +334,10 @@ function Reading:unknown_keys(index, raw, path)
     if type(key) == "number" then
       self.problems:add(at, ("%s stands here without a key"):format(types.show(raw[key])))
     elseif not index.known[key] and self.problems:is_full() then
-      self.problems:add(at, "unknown key")  -- the nearest one is not looked for
+      self.problems:add(at, "unknown key")  -- the suggest one is not looked for
     elseif not index.known[key] then
       self:place(at, raw, key)
-      hints[key] = hints[key] or nearest.hint(key, index.used, index.unused)
+      hints[key] = hints[key] or suggest.hint(key, index.used, index.unused)
       self.problems:add(at, ("unknown key '%s'%s"):format(key, hints[key]))
     end
   end

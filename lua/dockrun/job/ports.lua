@@ -1,7 +1,7 @@
 --- The ports of a job: from the several ways to ask for them to one list per task, and what may not stand together.
 
 local json = require "dockrun.core.json"
-local nearest = require "dockrun.job.nearest"
+local suggest = require "dockrun.job.suggest"
 
 local M = {}
 
@@ -94,7 +94,7 @@ local function map(reading, list, known, config, fixed)
   for label, to in pairs(config.port_map) do
     local port, path = find(list, label) or find(known, label), ("%s.port_map.%s"):format(reading.paths[config], label)
     if not port then
-      reading.problems:add(path, ("the task has no port '%s'%s"):format(label, nearest.hint(label, labels(list, known))))
+      reading.problems:add(path, ("the task has no port '%s'%s"):format(label, suggest.hint(label, labels(list, known))))
     elseif (fixed[port] or not find(list, label)) and port.to ~= to then
       reading.problems:add(path, ("port '%s' leads to %s already"):format(label, port.to or "the port of the host's number"))
     else
@@ -120,7 +120,7 @@ local function take(reading, list, task, group, shared, fixed, taken)
       copy(port)
     elseif not find(list, label) and not find(own, label) then
       reading.problems:add(("%s.ports[%d]"):format(reading.paths[task.config], i),
-        ("neither the task nor its group has a port '%s'%s"):format(label, nearest.hint(label, labels(shared, list))))
+        ("neither the task nor its group has a port '%s'%s"):format(label, suggest.hint(label, labels(shared, list))))
     end
   end
   if not wanted and #group.tasks == 1 then

@@ -1,6 +1,6 @@
 --- A task that hooks have changed, read once more: what is wrong with it is found here, and not by whoever runs it.
 local normalise = require "dockrun.job.normalise"
-local problems = require "dockrun.job.problems"
+local diagnostics = require "dockrun.job.diagnostics"
 
 local M = {}
 
@@ -29,7 +29,7 @@ function M.task(changed, before, job, group)
   for key, value in next, changed do raw[key] = value end
   for _, key in ipairs(together) do raw[key] = nil end
   raw.name = before.name
-  local found = problems.new()
+  local found = diagnostics.new()
   local read = normalise.job({ job = { {
     name = job.name, type = job.type, groups = { { name = group.name, restart = group.restart, tasks = { raw } } },
   } } }, found)

@@ -2,7 +2,7 @@
 
 local constraints = require "dockrun.job.constraint"
 local json = require "dockrun.core.json"
-local order = require "dockrun.job.order"
+local dependencies = require "dockrun.job.dependencies"
 local ports = require "dockrun.job.ports"
 local together = require "dockrun.job.together"
 
@@ -127,7 +127,7 @@ function M.job(reading, job)
     for _, one in ipairs(level.constraints or {}) do constraint(reading, one) end
   end
   ports.job(reading, job)
-  for _, group in ipairs(job.groups) do order.group(reading, group) end
+  for _, group in ipairs(job.groups) do dependencies.group(reading, group) end
 end
 
 return M

@@ -3,7 +3,7 @@
 ---   <state-dir>            0700; 0711 if the engine maps users, whose containers must get through to alloc/
 ---   <state-dir>/state.db   0600, and its -wal and -shm files
 ---   <state-dir>/jobs       0700, the sockets; 0710 and of the group that `socket_group` names
----   <state-dir>/alloc      0711, see driver/dirs.lua
+---   <state-dir>/alloc      0711, see driver/allocdir.lua
 ---
 --- The modes hold whatever the umask is, and a directory that an older dockrun or the operator made too wide is tightened.
 --- A directory or file of another user, or a link of one on the way there, is refused: its owner could put another in its

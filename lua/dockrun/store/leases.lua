@@ -1,8 +1,8 @@
 -- Who has which host port, among all dockrun processes that share the state. What else of the host has one, the kernel
 -- knows: core/ports.c asks it.
-local events = require "dockrun.events"
-local process = require "dockrun.store.process"
-local rows = require "dockrun.store.rows"
+local emitter = require "dockrun.agent.emitter"
+local process = require "dockrun.store.owner"
+local mapper = require "dockrun.store.mapper"
 local runtime = require "dockrun.core.runtime"
 local uv = require "luv"
 
@@ -57,7 +57,7 @@ function M:lease(wanted)
   local ip, invalid = canonical(wanted.ip)
   if not ip then return nil, invalid end
   return self.db:transaction(function()
-    local held, err = rows.list(self.db, LEASES .. "WHERE port = ?1 AND (ip = ?2 OR ip = ?3 OR ?2 = ?3)", wanted.port, ip, ANY)
+    local held, err = mapper.list(self.db, LEASES .. "WHERE port = ?1 AND (ip = ?2 OR ip = ?3 OR ?2 = ?3)", wanted.port, ip, ANY)
     if not held then return nil, err end
     for _, lease in ipairs(held) do
       local own = lease.ip == ip and lease.alloc == wanted.alloc and lease.task == wanted.task
@@ -66,7 +66,7 @@ function M:lease(wanted)
     local changes
     changes, err = self.db:run(
       "REPLACE INTO leases (port, ip, alloc, task, label, owner, leased_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
-      wanted.port, ip, wanted.alloc, wanted.task, wanted.label, process.format(self.owner), events.timestamp())
+      wanted.port, ip, wanted.alloc, wanted.task, wanted.label, process.format(self.owner), emitter.timestamp())
     return changes and true, err
   end)
 end
@@ -88,7 +88,7 @@ end
 
 ---@return Lease[]? leases  by port and address
 ---@return table? err
-function M:leases() return rows.list(self.db, LEASES .. "ORDER BY port, ip") end
+function M:leases() return mapper.list(self.db, LEASES .. "ORDER BY port, ip") end
 
 --- The leases whose process has ended. Their containers may run on.
 ---@param is_alive? fun(owner: Owner): boolean  process.is_alive where left out
@@ -117,7 +117,7 @@ function M:reclaim_leases(held, is_alive)
     if not held(lease) then
       -- Only if nobody has taken it over meanwhile.
       local gone
-      gone, err = rows.affect(self.db, "DELETE FROM leases WHERE port = ? AND ip = ? AND alloc = ? AND task = ? AND owner = ?",
+      gone, err = mapper.affect(self.db, "DELETE FROM leases WHERE port = ? AND ip = ? AND alloc = ? AND task = ? AND owner = ?",
         lease.port, lease.ip, lease.alloc, lease.task, process.format(lease.owner))
       if err then return nil, err end
       if gone then released[#released + 1] = lease end

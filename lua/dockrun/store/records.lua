@@ -1,20 +1,20 @@
 -- What the state knows of jobs, allocations, tasks, what was begun, and images. Everything here returns nil, err where
 -- the database fails; see database.lua for the kinds.
-local events = require "dockrun.events"
+local events = require "dockrun.agent.emitter"
 local json = require "dockrun.core.json"
-local process = require "dockrun.store.process"
-local rows = require "dockrun.store.rows"
+local process = require "dockrun.store.owner"
+local mapper = require "dockrun.store.mapper"
 
 ---@class Store
 local M = {}
 
-local job_shape = rows.shape("jobs", { "name" }, { "definition", "status", "submitted_at", "endpoint", "source" })
-local alloc_shape = rows.shape("allocations", { "id" }, { "job", "group", "index", "meta", "owner" })
-local task_shape = rows.shape("tasks", { "alloc", "task" }, {
+local job_shape = mapper.shape("jobs", { "name" }, { "definition", "status", "submitted_at", "endpoint", "source" })
+local alloc_shape = mapper.shape("allocations", { "id" }, { "job", "group", "index", "meta", "owner" })
+local task_shape = mapper.shape("tasks", { "alloc", "task" }, {
   "state", "container_id", "image", "image_id", "ports", "exit_code", "signal", "oom", "restarts", "restart_count",
   "restart_since", "started_at", "finished_at", "definition", "detail",
 }, { "job", "group", "index" })
-local image_shape = rows.shape("images", { "reference" }, { "id", "pulled_at", "last_used_at" })
+local image_shape = mapper.shape("images", { "reference" }, { "id", "pulled_at", "last_used_at" })
 
 -- A copy of a record with what it may leave out.
 local function with(record, fields)
@@ -38,16 +38,16 @@ end
 ---@param job JobRecord
 ---@return true? ok
 ---@return table? err
-function M:put_job(job) return rows.put(self.db, job_shape, with(job, { submitted_at = events.timestamp() })) end
+function M:put_job(job) return mapper.put(self.db, job_shape, with(job, { submitted_at = events.timestamp() })) end
 
 ---@return JobRecord[]? jobs  by name
 ---@return table? err
-function M:jobs() return rows.list(self.db, "SELECT * FROM jobs ORDER BY name") end
+function M:jobs() return mapper.list(self.db, "SELECT * FROM jobs ORDER BY name") end
 
 ---@param name string
 ---@return JobRecord? job  nil, nil where there is none
 ---@return table? err
-function M:job(name) return rows.one(self.db, "SELECT * FROM jobs WHERE name = ?", name) end
+function M:job(name) return mapper.one(self.db, "SELECT * FROM jobs WHERE name = ?", name) end
 
 --- Whether a job runs on another engine than this one.
 ---@param name string
@@ -67,7 +67,7 @@ local TASKS = [[SELECT tasks.*, job, "group", "index" FROM tasks JOIN allocation
 local function remove(self, statement, which, ...)
   local values = table.pack(...)
   return self.db:transaction(function()
-    local tasks, err = rows.list(self.db, TASKS .. [[WHERE (container_id IS NOT NULL OR detail LIKE '%"intent":%')
+    local tasks, err = mapper.list(self.db, TASKS .. [[WHERE (container_id IS NOT NULL OR detail LIKE '%"intent":%')
       AND alloc IN (SELECT id FROM allocations WHERE ]] .. which .. ")", table.unpack(values, 1, values.n))
     if not tasks then return nil, err end
     for _, task in ipairs(tasks) do
@@ -76,7 +76,7 @@ local function remove(self, statement, which, ...)
         endpoint = (self:job(task.job) or {}).endpoint,
       })
     end
-    return rows.affect(self.db, statement, table.unpack(values, 1, values.n))
+    return mapper.affect(self.db, statement, table.unpack(values, 1, values.n))
   end)
 end
 
@@ -92,7 +92,7 @@ function M:remove_job(name) return remove(self, "DELETE FROM jobs WHERE name = ?
 ---@return boolean? found
 ---@return table? err
 function M:set_job_status(name, status)
-  return rows.affect(self.db, "UPDATE jobs SET status = ? WHERE name = ?", status, name)
+  return mapper.affect(self.db, "UPDATE jobs SET status = ? WHERE name = ?", status, name)
 end
 
 -- ---- allocations ------------------------------------------------------------------------------
@@ -112,14 +112,14 @@ end
 function M:put_alloc(alloc)
   local record = with(alloc, {})
   record.owner = process.format(self.owner)
-  return rows.put(self.db, alloc_shape, record)
+  return mapper.put(self.db, alloc_shape, record)
 end
 
 ---@param filter? { job?: string }
 ---@return AllocRecord[]? allocs  by job, group and index
 ---@return table? err
 function M:allocs(filter)
-  return rows.list(self.db, [[SELECT * FROM allocations WHERE ?1 IS NULL OR job = ?1 ORDER BY job, "group", "index", id]],
+  return mapper.list(self.db, [[SELECT * FROM allocations WHERE ?1 IS NULL OR job = ?1 ORDER BY job, "group", "index", id]],
     filter and filter.job)
 end
 
@@ -135,7 +135,7 @@ end
 ---@param id string
 ---@return AllocRecord? alloc  nil, nil where there is none
 ---@return table? err
-function M:alloc(id) return rows.one(self.db, "SELECT * FROM allocations WHERE id = ?", id) end
+function M:alloc(id) return mapper.one(self.db, "SELECT * FROM allocations WHERE id = ?", id) end
 
 --- Removes the allocations at the place of another one whose tasks have all ended.
 ---@param place { id: string, job: string, group: string, index: integer }
@@ -181,13 +181,13 @@ function M:remove_alloc(id) return remove(self, "DELETE FROM allocations WHERE i
 ---@param task TaskRecord
 ---@return true? ok
 ---@return table? err  kind "constraint" where its allocation is not there
-function M:put_task(task) return rows.put(self.db, task_shape, task) end
+function M:put_task(task) return mapper.put(self.db, task_shape, task) end
 
 ---@param filter? { job?: string, alloc?: string }
 ---@return TaskRecord[]? tasks  by job, group, index and name
 ---@return table? err
 function M:tasks(filter)
-  return rows.list(self.db, TASKS .. [[
+  return mapper.list(self.db, TASKS .. [[
     WHERE (?1 IS NULL OR job = ?1) AND (?2 IS NULL OR alloc = ?2) ORDER BY job, "group", "index", alloc, task]],
     filter and filter.job, filter and filter.alloc)
 end
@@ -196,7 +196,7 @@ end
 ---@param task string
 ---@return TaskRecord? task  nil, nil where there is none
 ---@return table? err
-function M:task(alloc, task) return rows.one(self.db, TASKS .. "WHERE alloc = ? AND task = ?", alloc, task) end
+function M:task(alloc, task) return mapper.one(self.db, TASKS .. "WHERE alloc = ? AND task = ?", alloc, task) end
 
 --- The container of a task is gone.
 ---@param alloc string
@@ -205,7 +205,7 @@ function M:task(alloc, task) return rows.one(self.db, TASKS .. "WHERE alloc = ? 
 ---@return boolean? found  false if the task has another one, or is not there
 ---@return table? err
 function M:container_gone(alloc, task, id)
-  return rows.affect(self.db, [[UPDATE tasks SET container_id = NULL, detail = json_remove(detail, '$.intent')
+  return mapper.affect(self.db, [[UPDATE tasks SET container_id = NULL, detail = json_remove(detail, '$.intent')
     WHERE alloc = ? AND task = ? AND coalesce(container_id, ?3) = ?3]], alloc, task, id)
 end
 
@@ -214,7 +214,7 @@ end
 ---@return boolean? removed
 ---@return table? err
 function M:remove_task(alloc, task)
-  return rows.affect(self.db, "DELETE FROM tasks WHERE alloc = ? AND task = ?", alloc, task)
+  return mapper.affect(self.db, "DELETE FROM tasks WHERE alloc = ? AND task = ?", alloc, task)
 end
 
 -- ---- what was begun ---------------------------------------------------------------------------
@@ -245,12 +245,12 @@ end
 ---@param id integer
 ---@return boolean? removed  false where it was already
 ---@return table? err
-function M:done(id) return rows.affect(self.db, "DELETE FROM intents WHERE id = ?", id) end
+function M:done(id) return mapper.affect(self.db, "DELETE FROM intents WHERE id = ?", id) end
 
 --- What was begun and not done. Whose owner lives is under way.
 ---@return Intent[]? intents  the oldest first
 ---@return table? err
-function M:intents() return rows.list(self.db, "SELECT * FROM intents ORDER BY id") end
+function M:intents() return mapper.list(self.db, "SELECT * FROM intents ORDER BY id") end
 
 -- ---- images -----------------------------------------------------------------------------------
 
@@ -266,24 +266,24 @@ function M:intents() return rows.list(self.db, "SELECT * FROM intents ORDER BY i
 ---@return table? err
 function M:put_image(image)
   local now = events.timestamp()
-  return rows.put(self.db, image_shape, with(image, { pulled_at = now, last_used_at = now }))
+  return mapper.put(self.db, image_shape, with(image, { pulled_at = now, last_used_at = now }))
 end
 
 ---@return ImageRecord[]? images  by reference
 ---@return table? err
-function M:images() return rows.list(self.db, "SELECT * FROM images ORDER BY reference") end
+function M:images() return mapper.list(self.db, "SELECT * FROM images ORDER BY reference") end
 
 ---@param reference string
 ---@return ImageRecord? image  nil, nil where dockrun has not pulled it
 ---@return table? err
-function M:image(reference) return rows.one(self.db, "SELECT * FROM images WHERE reference = ?", reference) end
+function M:image(reference) return mapper.one(self.db, "SELECT * FROM images WHERE reference = ?", reference) end
 
 --- An image is in use now: it is to stay for a while.
 ---@param reference string
 ---@return boolean? found
 ---@return table? err
 function M:touch_image(reference)
-  return rows.affect(self.db, "UPDATE images SET last_used_at = ? WHERE reference = ?", events.timestamp(), reference)
+  return mapper.affect(self.db, "UPDATE images SET last_used_at = ? WHERE reference = ?", events.timestamp(), reference)
 end
 
 --- Whether a job that runs, or a task that has not ended, wants an image. A task whose image is not known yet may want any.
@@ -301,6 +301,6 @@ end
 ---@param reference string
 ---@return boolean? removed
 ---@return table? err
-function M:forget_image(reference) return rows.affect(self.db, "DELETE FROM images WHERE reference = ?", reference) end
+function M:forget_image(reference) return mapper.affect(self.db, "DELETE FROM images WHERE reference = ?", reference) end
 
 return M

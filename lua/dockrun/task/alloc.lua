@@ -4,7 +4,7 @@
 ---   must have completed     must run           until they end  once the main run      once all main tasks ended
 ---
 --- (https://developer.hashicorp.com/nomad/docs/job-specification/lifecycle), and `depends_on` between any two.
-local dirs = require "dockrun.driver.dirs"
+local allocdir = require "dockrun.driver.allocdir"
 local queue = require "dockrun.core.queue"
 local runtime = require "dockrun.core.runtime"
 
@@ -218,7 +218,7 @@ function Alloc:task_ended()
     root, kept = root or task.context.dirs and task.context.dirs.root, kept or task.container_id
   end
   local ok, err = true, nil
-  if not kept then ok, err = dirs.remove(root or dirs.of(self.agent.options.state_dir, self.id, "").root) end
+  if not kept then ok, err = allocdir.remove(root or allocdir.of(self.agent.options.state_dir, self.id, "").root) end
   self.agent:alloc_ended(self)
   return ok, err
 end

@@ -1,7 +1,7 @@
 --- Whether a running task is healthy: by the HEALTHCHECK of its image, which the engine runs, and by checks of its job,
 --- which run here. It is healthy once all of them pass, and unhealthy as soon as one of them fails for good.
-local attempt = require "dockrun.attempt"
-local probes = require "dockrun.task.probes"
+local try = require "dockrun.util.try"
+local probes = require "dockrun.task.checks"
 local runtime = require "dockrun.core.runtime"
 
 local M = {}
@@ -46,7 +46,7 @@ local function run(self, check, name)
   local passes, failures, bad = 0, 0, 0
   local started, again = runtime.now(), check.check_restart or { limit = 0, grace = 0 }
   while true do
-    local ok, why = attempt(probes.look, self.task, check)
+    local ok, why = try(probes.look, self.task, check)
     if ok ~= nil then  -- what could not be told counts for nothing
       passes, failures = ok and passes + 1 or 0, ok and 0 or failures + 1
       bad = (not ok and runtime.now() - started >= again.grace) and bad + 1 or 0

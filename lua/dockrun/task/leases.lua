@@ -1,6 +1,6 @@
 --- Ports among all dockrun processes of the host, those that have ended too: each is leased in the state before it is
 --- used.
-local inventory = require "dockrun.driver.inventory"
+local containers = require "dockrun.driver.containers"
 
 local M = {}
 
@@ -13,10 +13,10 @@ local function holder(agent)
     if not row then return err ~= nil end
     local elsewhere, unknown = agent.state:runs_elsewhere(row.job, agent.engine:endpoint())
     if elsewhere or unknown then return true end
-    if listed == nil then listed = inventory.list(agent.engine, nil, true) or false end
+    if listed == nil then listed = containers.list(agent.engine, nil, true) or false end
     if not listed then return true end
     for _, container in ipairs(listed) do
-      if inventory.is_recorded(row, container, agent.state.id) then return true end
+      if containers.is_recorded(row, container, agent.state.id) then return true end
     end
     return false
   end

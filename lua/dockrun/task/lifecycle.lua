@@ -19,17 +19,17 @@
 ---
 --- A stop takes a task off its way at once where it waits (for its turn, a pull, a hook, a delay). Where the engine is
 --- making or starting a container, that is seen to its end first, so that nothing is left that nobody knows of.
-local again = require "dockrun.driver.again"
+local retry = require "dockrun.driver.retry"
 local driver = require "dockrun.driver.docker"
-local events = require "dockrun.events"
+local events = require "dockrun.agent.emitter"
 local health = require "dockrun.task.health"
 local internal = require "dockrun.util.internal"
 local oom = require "dockrun.task.oom"
-local record = require "dockrun.task.record"
+local record = require "dockrun.task.snapshot"
 local reread = require "dockrun.job.reread"
 local restarts = require "dockrun.task.restarts"
 local runtime = require "dockrun.core.runtime"
-local steps = require "dockrun.task.steps"
+local steps = require "dockrun.task.setup"
 
 local M = {}
 
@@ -117,7 +117,7 @@ local START_ATTEMPTS = 5
 ---@field started_at? string  RFC 3339: when its container last began to run
 local Task = {}
 Task.__index = Task
-for _, part in ipairs { "hooked", "ending", "resume" } do
+for _, part in ipairs { "hooks", "stop", "restore" } do
   for name, method in pairs(require("dockrun.task." .. part)) do Task[name] = method end
 end
 
@@ -286,7 +286,7 @@ local passing = { full = true, busy = true, readonly = true, store = true }
 local function may_pass(err)
   if type(err) ~= "table" then return false end
   if err.kind == "pull" then return not err.final end
-  return passing[err.kind] or again.may_pass(err)
+  return passing[err.kind] or retry.may_pass(err)
 end
 
 -- Whether it begins anew, by the policy and by the `restart` hooks.

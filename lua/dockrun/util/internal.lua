@@ -4,7 +4,7 @@ local runtime = require "dockrun.core.runtime"
 
 local M = {}
 
--- "…/lua/dockrun/task/steps.lua:38" of the innermost function in Lua: an error that a C function raises has no place.
+-- "…/lua/dockrun/task/setup.lua:38" of the innermost function in Lua: an error that a C function raises has no place.
 local function place()
   local level = 3  -- the caller of `handler`
   while true do
@@ -15,8 +15,8 @@ local function place()
   end
 end
 
---- A message handler for xpcall. A text such as "…/lua/dockrun/agent.lua:38: attempt to index a nil value" becomes an error
---- of the kind "internal" that says "internal error at lua/dockrun/agent.lua:38: attempt to index a nil value", with its
+--- A message handler for xpcall. A text such as "…/lua/dockrun/agent/init.lua:38: attempt to index a nil value" becomes an error
+--- of the kind "internal" that says "internal error at lua/dockrun/agent/init.lua:38: attempt to index a nil value", with its
 --- `traceback`. Any other error stays as it is.
 ---@param err any
 ---@return any

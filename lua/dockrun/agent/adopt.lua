@@ -1,0 +1,186 @@
+--- Takes containers into the state that it did not record: after its database was lost, or replaced by an older copy. The
+--- labels of a container tell which task it is. They may be forged, so each is read as a job file is, and held against the
+--- agent's policy; and nothing is adopted but by an operator's word.
+local driver = require "dockrun.driver.docker"
+local json = require "dockrun.core.json"
+local normalise = require "dockrun.job.normalise"
+local plans = require "dockrun.agent.plan"
+local diagnostics = require "dockrun.job.diagnostics"
+local observed = require "dockrun.agent.observed"
+local runtime = require "dockrun.core.runtime"
+
+local M = {}
+
+---@class Adoptable
+---@field job string
+---@field records TaskRecord[]  the containers of one allocation
+---@field read? table           the job that their definitions make
+---@field refused? string       why they are not adopted
+
+-- ---- whether an allocation can be adopted -----------------------------------------------------
+
+-- A definition as a job file would have it, with what has lost its meaning left out: tasks that are not there any more have
+-- done their work, and functions have no text.
+local function raw_task(record, there)
+  local task, on = {}, {}
+  for key, value in pairs(record.definition) do task[key] = value end
+  for name, condition in pairs(type(task.depends_on) == "table" and task.depends_on or {}) do
+    if there[name] then on[name] = condition end
+  end
+  task.depends_on = next(on) and on or nil
+  local checks = json.array {}
+  for _, check in ipairs(type(task.checks) == "table" and task.checks or {}) do
+    if type(check) ~= "table" or check.type ~= "lua" then checks[#checks + 1] = check end
+  end
+  task.checks = checks
+  return task
+end
+
+local function read(records)
+  local first, there, tasks, found = records[1], {}, {}, diagnostics.new()
+  for _, record in ipairs(records) do there[record.task] = true end
+  for i, record in ipairs(records) do tasks[i] = raw_task(record, there) end
+  local job = normalise.job({ job = { {
+    name = first.job, type = first.row.type, groups = { { name = first.group, tasks = tasks } },
+  } } }, found)
+  return job, found:error()
+end
+
+-- Whether the containers of an allocation say the same of it.
+local function agree(records)
+  for _, record in ipairs(records) do
+    for _, key in ipairs { "job", "group", "index" } do
+      if record[key] ~= records[1][key] then return false end
+    end
+    if record.row.type ~= records[1].row.type then return false end
+  end
+  return true
+end
+
+-- Why the state has no room for an allocation; nil if it has.
+local function conflict(agent, found, records)
+  local first = records[1]
+  local known, err = agent.state:alloc(first.alloc)
+  if err then return tostring(err) end
+  if known and (known.job ~= first.job or known.group ~= first.group or known.index ~= first.index) then
+    return "the state has its allocation as another one"
+  end
+  for _, other in ipairs(found.records) do
+    if other.job == first.job and other.group == first.group and other.index == first.index then
+      if other.alloc ~= first.alloc and found.allocs[other.alloc].live then
+        return ("allocation %s has its place"):format(other.alloc:sub(1, 8))
+      end
+      for _, record in ipairs(records) do
+        if other.alloc == first.alloc and other.task == record.task and other.container_id then
+          return "its task has another container"
+        end
+      end
+    end
+  end
+end
+
+local function judge(agent, found, records)
+  if not agree(records) then return nil, "the labels of its allocation's containers contradict each other" end
+  local why = conflict(agent, found, records)
+  if why then return nil, why end
+  local job, err = read(records)
+  local ok
+  if job then ok, err = plans.check(job, agent:host()) end
+  if not ok then return nil, "its definition is not accepted: " .. tostring(err) end
+  return job
+end
+
+--- What could be adopted of a job, or of all.
+---@param agent Agent
+---@param job? string
+---@return Adoptable[]? list  an allocation each, in the order of job, group and index
+---@return table? err
+function M.find(agent, job)
+  local found, err = observed.find(agent, job)
+  if not found then return nil, err end
+  local list, by_alloc = {}, {}
+  for _, record in ipairs(found.unowned) do
+    local one = by_alloc[record.alloc]
+    if not one then
+      one = { job = record.job, records = {} }
+      by_alloc[record.alloc], list[#list + 1] = one, one
+    end
+    table.insert(one.records, record)
+  end
+  for _, one in ipairs(list) do one.read, one.refused = judge(agent, found, one.records) end
+  table.sort(list, function(a, b)
+    local first, second = a.records[1], b.records[1]
+    for _, key in ipairs { "job", "group", "index" } do
+      if first[key] ~= second[key] then return first[key] < second[key] end
+    end
+    return first.alloc < second.alloc
+  end)
+  return list, nil
+end
+
+-- ---- taking it over ---------------------------------------------------------------------------
+
+local function wall()
+  local seconds, nanoseconds = runtime.clock()
+  return seconds + nanoseconds / 1e9
+end
+
+-- What runs goes on. What has ended is not begun again by being adopted.
+local function state_of(record)
+  if record.state == "running" then return "running" end
+  return record.state == "failed" and "failed" or "dead"
+end
+
+local function put_task(agent, one, record, spec)
+  local state, now = agent.state, wall()
+  state:put_task {
+    alloc = record.alloc, task = record.task, state = state_of(record), container_id = record.container_id, image = record.image,
+    image_id = record.image_id, ports = record.ports, exit_code = record.exit_code, restarts = 0, restart_count = 0,
+    restart_since = now, started_at = record.started_at, finished_at = record.finished_at,
+    definition = json.decode(driver.definition(spec, spec.meta)),
+    detail = { started = record.started_at ~= nil, succeeded = record.state == "dead" },
+  }
+  for _, port in ipairs(record.state == "running" and record.ports or {}) do
+    local ok, err = state:lease { ip = agent.bind_ip, port = port.host_port, alloc = record.alloc, task = record.task, label = port.label }
+    if not ok then return nil, err end
+  end
+  agent.emitter:emit({ job = one.job, group = record.group, name = record.task, alloc_id = record.alloc }, "reattached", {
+    container_id = record.container_id, image_id = record.image_id, ports = record.ports, message = "adopted",
+  })
+  return true
+end
+
+local function put_job(agent, one)
+  local state = agent.state
+  local known, err = state:job(one.job)
+  if err then return nil, err end
+  if not known then
+    state:put_job { name = one.job, definition = { name = one.job, type = one.read.type, meta = {} }, status = "dead",
+      endpoint = agent.engine:endpoint() }
+  end
+  return true
+end
+
+--- Takes an allocation over. All of it, or nothing.
+---@param agent Agent
+---@param one Adoptable  not refused; the caller holds its job, see claim.lua
+---@return true? ok
+---@return table? err
+function M.take(agent, one)
+  local first, runs = one.records[1], false
+  return agent.state:transaction(function()
+    local ok, err = put_job(agent, one)
+    if not ok then return nil, err end
+    agent.state:put_alloc { id = first.alloc, job = one.job, group = first.group, index = first.index, meta = { created = wall() } }
+    local specs = {}
+    for _, spec in ipairs(one.read.groups[1].tasks) do specs[spec.name] = spec end
+    for _, record in ipairs(one.records) do
+      ok, err = put_task(agent, one, record, specs[record.task])
+      if not ok then return nil, err end
+      runs = runs or record.state == "running"
+    end
+    if runs then agent.state:set_job_status(one.job, "running") end
+  end)
+end
+
+return M

@@ -1,0 +1,378 @@
+--- Carries out a plan: what is to stay is watched from here on, what is new begins, and what is replaced gives way as
+--- the job's `update` block says (https://developer.hashicorp.com/nomad/docs/job-specification/update).
+local again = require("dockrun.driver.retry").again
+local allocs = require "dockrun.task.alloc"
+local internal = require "dockrun.util.internal"
+local json = require "dockrun.core.json"
+local load = require "dockrun.job.load"
+local plans = require "dockrun.agent.plan"
+local observed = require "dockrun.agent.observed"
+local teardown = require "dockrun.driver.teardown"
+local runtime = require "dockrun.core.runtime"
+local update = require "dockrun.driver.update"
+
+local M = {}
+
+local function group_of(job, name)
+  for _, group in ipairs(job.groups) do
+    if group.name == name then return group end
+  end
+end
+
+local function former_group(job, name)
+  local group = group_of(job, name)
+  if group then return group end
+  group = { name = name, count = 0, meta = {}, hooks = {}, tasks = json.array {} }  -- meta is in the definitions
+  table.insert(job.groups, group)
+  return group
+end
+
+local function former_task(record)
+  local task = record.definition or { name = record.task, config = {}, resources = { cpu = 2, memory = 4, network = { ports = {} } } }
+  local checks = json.array {}
+  for _, check in ipairs(task.checks or {}) do
+    if check.type ~= "lua" then checks[#checks + 1] = check end
+  end
+  task.hooks, task.checks = {}, checks
+  return task
+end
+
+-- The job that these allocations were started by, from what their containers carry. Functions have no text: checks in Lua
+-- are left out.
+local function former(job, records)
+  local before, seen = { name = job.name, type = job.type, meta = {}, hooks = {}, groups = json.array {} }, {}
+  for _, record in ipairs(records) do
+    local group, key = former_group(before, record.group), record.group .. " " .. record.task
+    group.count = math.max(group.count, record.index + 1)
+    if not seen[key] then table.insert(group.tasks, former_task(record)) end
+    seen[key] = true
+  end
+  return before, before.groups[1]
+end
+
+-- Goes on with what is there of an allocation; what nobody can go on with is taken away.
+local function adopt(agent, planned, job, group)
+  local here = agent:alloc(planned.alloc)
+  if here then
+    if planned.action == "keep" then here:redefine(job, group) end
+    return here
+  end
+  local records, meta = {}, nil
+  for _, record in ipairs(planned.records) do
+    if record.goes_on then
+      records[record.task], meta = record, record.meta
+    elseif record.container_id then
+      teardown.stop(agent.engine, agent.emitter, record, {})
+    end
+  end
+  if not next(records) then
+    for _, why in ipairs(teardown.directories(agent.options.state_dir, planned.records)) do
+      agent.emitter:emit({ job = job.name, group = group.name, name = planned.records[1].task, alloc_id = planned.alloc }, "failed",
+        { message = "clean-up: " .. tostring(why) })
+    end
+    return nil
+  end
+  return agent:start(job, group, planned.index, { id = planned.alloc, records = records, meta = meta })
+end
+
+-- Returns the first error; what it was for runs on as it did.
+local function change_limits(agent, job, planned, group)
+  local running, failure = {}, nil
+  for _, record in ipairs(planned.records) do running[record.task] = record.state == "running" and record.limits ~= nil end
+  for _, change in ipairs(planned.tasks) do
+    if change.action == "in_place" and running[change.task] then  -- any other has them from its next start on
+      for _, task in ipairs(group.tasks) do
+        if task.name == change.task then
+          local which = { job = job.name, group = group.name, name = task.name, alloc_id = planned.alloc }
+          local warnings
+          local ok, err = again(function()
+            local done, why
+            done, why, warnings = update.in_place(agent.engine, change.container_id, task)
+            return done, why
+          end)
+          failure = failure or err
+          if warnings then agent:limitation(which, warnings) end
+          agent.emitter:emit(which, ok and "updated" or "failed",
+            { container_id = change.container_id, message = not ok and tostring(err) or warnings })
+        end
+      end
+    end
+  end
+  return failure
+end
+
+-- ---- rolling ----------------------------------------------------------------------------------
+
+local POLL = 0.1  -- seconds between two looks at whether an allocation is healthy
+
+-- Healthy in a row for `least` seconds; nil, why where a task fails or `most` seconds are over.
+local function await_health(alloc, least, most)
+  local deadline, since = runtime.now() + most, nil
+  while true do
+    local healthy = true
+    for _, task in ipairs(alloc.tasks) do
+      if task.state == "failed" then return nil, ("task '%s' failed"):format(task.name) end
+      local last = task.context.spec.lifecycle and task.context.spec.lifecycle.hook == "poststop"
+      healthy = healthy and (last or task:is_healthy())
+    end
+    since = healthy and (since or runtime.now()) or nil
+    if since and runtime.now() - since >= least then return true end
+    if runtime.now() > deadline then return nil, ("not healthy within %g s"):format(most) end
+    runtime.sleep(POLL)
+  end
+end
+
+local function has_fixed_ports(group)
+  for _, task in ipairs(group.tasks) do
+    for _, port in ipairs(task.resources.network.ports) do
+      if port.static then return true end
+    end
+  end
+  return false
+end
+
+-- One allocation gives way to its successor: where ports allow, only once that one is healthy.
+local function replace(agent, job, one, policy)
+  local group = group_of(job, one.planned.group)
+  local stays = one.alloc and policy and not has_fixed_ports(group)
+  if one.alloc then one.alloc.replaced = true end
+  if one.alloc and not stays then one.alloc:stop "it is replaced" end
+  local successor = agent:start(job, group, one.planned.index)
+  if not policy then return true end
+  local ok, why = await_health(successor, policy.min_healthy_time, policy.healthy_deadline)
+  if ok then
+    if stays then one.alloc:stop "it is replaced" end
+    return true
+  end
+  successor:stop(why)
+  if stays then one.alloc.replaced = false end
+  if stays then why = why .. "; what was there before runs on" end
+  local err = runtime.error("failed", ("the update of %s.%s[%d] failed: %s"):format(job.name, group.name, one.planned.index, why))
+  err.reverts = policy.auto_revert
+  return nil, err
+end
+
+-- Group by group, `max_parallel` at a time; stops at the first that fails.
+local function roll(agent, job, list)
+  local at = 1
+  while list[at] do
+    local group = group_of(job, list[at].planned.group)
+    local policy = group.update or job.update
+    if policy and policy.max_parallel == 0 then policy = nil end  -- as Nomad: all at once
+    local width = policy and policy.max_parallel or math.huge
+    local batch, failure = {}, nil
+    while list[at] and list[at].planned.group == group.name and #batch < width do
+      batch[#batch + 1] = list[at]
+      at = at + 1
+    end
+    local replacing <close> = setmetatable({}, { __close = function(begun)
+      for _, one in ipairs(begun) do one:cancel() end
+      for _, one in ipairs(begun) do pcall(one.await, one) end
+    end })
+    for i, one in ipairs(batch) do
+      replacing[i] = runtime.spawn(internal.call, function()
+        local ok, err = replace(agent, job, one, policy)
+        failure = failure or not ok and err or nil
+      end)
+    end
+    for _, one in ipairs(replacing) do one:await() end
+    if failure then return nil, failure end
+  end
+  return true
+end
+
+-- ---- the whole --------------------------------------------------------------------------------
+
+local function carry_out(agent, job, plan)
+  local leaving, replacing, gone, failure = {}, {}, {}, nil
+  for _, planned in ipairs(plan.allocs) do
+    local group = group_of(job, planned.group)
+    if planned.action == "keep" then
+      failure = change_limits(agent, job, planned, group) or failure
+      adopt(agent, planned, job, group)
+    elseif planned.action ~= "create" then
+      local old_job, old_group = former(job, planned.records)
+      local alloc = adopt(agent, planned, old_job, old_group)
+      if planned.action == "replace" then
+        replacing[#replacing + 1] = { planned = planned, alloc = alloc }
+      elseif alloc then
+        alloc.replaced = true
+        leaving[#leaving + 1] = alloc
+      end
+      table.move(planned.records, 1, #planned.records, #gone + 1, gone)
+    end
+  end
+  allocs.each(leaving, "stop", "the job no longer has it")
+  for _, planned in ipairs(plan.allocs) do
+    if planned.action == "create" then agent:start(job, group_of(job, planned.group), planned.index) end
+  end
+  local ok, err = roll(agent, job, replacing)
+  teardown.images(agent.images, agent.emitter, gone, agent.options)
+  if not ok or failure then return nil, err or failure end
+  return true
+end
+
+-- What is there of a job, with what a killed process had half done brought to its end; and how the state has the job.
+local function look(agent, name)
+  local known, err = agent.state:job(name)
+  if err then return nil, err end
+  local other
+  other, err = agent.state:runs_elsewhere(name, agent.engine:endpoint())
+  if err then return nil, err end
+  if other then
+    return nil, runtime.error("taken", ("job '%s' runs on another engine, %s; stop it there first, or use another --state-dir"):format(
+      name, other))
+  end
+  local found
+  found, err = observed.find(agent, name)
+  if not found then return nil, err end
+  if #found.unowned > 0 then
+    agent:warn(("job '%s': %d of its containers are not in this state and are left alone; `dockrun adopt %s` takes them over"):format(
+      name, #found.unowned, name))
+  end
+  local ok
+  ok, err = observed.finish(agent, found, name)
+  if not ok then return nil, err end
+  return observed.standing(found), known
+end
+
+-- Makes it what it should be, from what is there.
+local function change(agent, job, source, records)
+  local plan = plans.make(job, records, function() return update.is_possible(agent.engine) end)
+  local ok, err = plans.check_room(plan, agent.state, agent.options["limits.allocs"])
+  if ok then ok, err = agent:record(job, source) end
+  if not ok then return nil, err end
+  return carry_out(agent, job, plan)
+end
+
+-- The whole job as it was, by its text or by what was there of it.
+local function revert(agent, before, source)
+  local records, err = look(agent, before.name)
+  if not records then return nil, err end
+  return change(agent, before, source, records)
+end
+
+local function bring(agent, job, source, dockrun)
+  local records, known = look(agent, job.name)
+  if not records then return nil, known end
+  local ok, err = change(agent, job, source, records)
+  if ok or not err.reverts then return ok, err end
+  local text = known and known.source
+  local before = text and load.source(text, dockrun, true) or former(job, records)
+  local reverted, why = revert(agent, before, text)
+  err.message = ("%s; %s"):format(err.message, reverted and "the job is again what it was" or "it cannot be reverted: " .. tostring(why))
+  return nil, err
+end
+
+--- Brings a job to what it should be, whatever of it is there. Returns once everything of it that is there has been taken
+--- over, and what is to be replaced has been.
+---@param agent Agent
+---@param job table          normalised; the caller holds it, see claim.lua
+---@param source? JobSource  what it was read from
+---@param dockrun? table     what hooks of a job file find as `dockrun`, for one that is read again
+---@return true? ok
+---@return table? err  an update that failed: what was there before runs on, or, with `auto_revert`, the job is what it was;
+---  kind "stopped": it was to end meanwhile
+function M.run(agent, job, source, dockrun)
+  local bringing <close> = runtime.spawn(internal.call, bring, agent, job, source, dockrun)
+  agent.changes[job.name] = bringing
+  local _ <close> = setmetatable({}, { __close = function()
+    agent.changes[job.name] = nil
+    agent:note_end(job.name)
+  end })
+  local answer = table.pack(pcall(bringing.await, bringing))
+  if answer[1] then return table.unpack(answer, 2, answer.n) end
+  local err = answer[2]
+  if type(err) == "table" and err.kind == "stopped" then return nil, err end
+  error(err, 0)
+end
+
+-- Records as one list for each allocation.
+local function by_alloc(records)
+  local lists, index = {}, {}
+  for _, record in ipairs(records) do
+    local list = index[record.alloc]
+    if not list then
+      list = { alloc = record.alloc, index = record.index, records = {} }
+      index[record.alloc], lists[#lists + 1] = list, list
+    end
+    table.insert(list.records, record)
+  end
+  return lists
+end
+
+-- Goes on with everything of a job as it was started.
+local function adopt_all(agent, name, records)
+  local known, err = agent.state:job(name)
+  if err then return nil, err end
+  for _, planned in ipairs(by_alloc(records)) do
+    local old_job, old_group = former(known.definition, planned.records)
+    adopt(agent, planned, old_job, old_group)
+  end
+  return true
+end
+
+-- Nothing of a job runs: it is not to be said of it, whoever had noted it last.
+local function note_end(agent, name)
+  local known, err = agent.state:job(name)
+  local _
+  if known and known.status == "running" then _, err = agent.state:set_job_status(name, "dead") end
+  return not err or nil, err
+end
+
+--- Goes on with a job of which there is no text, by what the state and its containers tell.
+---@param agent Agent
+---@param name string  the caller holds the job, see claim.lua
+---@return true? ok
+---@return table? err
+function M.take_over(agent, name)
+  local records, err = look(agent, name)
+  if not records then return nil, err end
+  if #records > 0 then return adopt_all(agent, name, records) end
+  return note_end(agent, name)
+end
+
+--- Ends a job as it wants to be ended, what the agent runs of it and what it has not taken over yet, and waits until
+--- nothing of it is left.
+---@param agent Agent
+---@param name string  the caller holds the job, see claim.lua
+---@param reason? string
+---@return boolean? found  false where there is nothing of it
+---@return table? err
+function M.stop(agent, name, reason)
+  agent:stop_job(name, reason)
+  local records, err = look(agent, name)
+  if not records then return nil, err end
+  if #records == 0 then
+    local known
+    known, err = agent.state:job(name)
+    return not err and known ~= nil or nil, err
+  end
+  local ok
+  ok, err = adopt_all(agent, name, records)
+  if not ok then return nil, err end
+  agent:stop_job(name, reason)
+  ok, err = note_end(agent, name)  -- first: until then its images are in use
+  if not ok then return nil, err end
+  teardown.images(agent.images, agent.emitter, records, agent.options)
+  return true
+end
+
+--- Ends what the agent runs, and what of a job it has not taken over yet, at once.
+---@param agent Agent
+---@param name string  the caller holds the job, see claim.lua
+---@return true? ok
+---@return table? err
+function M.kill(agent, name)
+  agent:kill()
+  local records, err = look(agent, name)
+  if not records then return nil, err end
+  if #records == 0 then return true end
+  local ok
+  ok, err = adopt_all(agent, name, records)
+  if not ok then return nil, err end
+  agent:kill()
+  return true
+end
+
+return M

@@ -1,0 +1,231 @@
+--- What no job owns any more: containers, networks, directories, images, leases and records that a killed process left, or
+--- whose time is over. Only what this state recorded is removed: what another tool made, or a dockrun with another state
+--- directory, is none of ours, whatever its labels say.
+local try = require "dockrun.util.try"
+local allocdir = require "dockrun.driver.allocdir"
+local driver = require "dockrun.driver.docker"
+local leases = require "dockrun.task.leases"
+local observed = require "dockrun.agent.observed"
+local runtime = require "dockrun.core.runtime"
+local timestamp = require "dockrun.util.time"
+local uv = require "luv"
+
+local M = {}
+
+---@class Garbage
+---@field kind "container"|"network"|"directory"|"image"|"job"
+---@field name string
+---@field reason string
+---@field remove fun(): true?, table?
+
+local function age_of(moment) return (runtime.clock()) - timestamp.seconds(moment) end
+
+-- Gone already, or somebody else is at it: as good as removed.
+local function removed(ok, err)
+  if ok or err.status == 404 or err.status == 409 then return true end
+  return nil, err
+end
+
+local function is_fresh(agent, seconds) return (runtime.clock()) - seconds < agent.options["gc.creation_grace"] end
+
+local function add_containers(agent, found, list)
+  local function add(record, reason, remove)
+    if is_fresh(agent, timestamp.seconds(record.created)) then return end
+    list[#list + 1] = { kind = "container", name = driver.name(record.task, record.alloc), reason = reason, remove = remove }
+    record.goes = true  -- and with it, what only it has
+  end
+  for _, record in ipairs(found.records) do
+    if record.container_id and observed.has_ended(record.row) and agent.options["docker.cleanup.container"] then
+      add(record, "its task has ended", function() return observed.remove_ended(agent, record) end)
+    end
+  end
+  for _, one in ipairs(found.forgotten) do
+    if one.record then add(one.record, "no job owns it", function() return observed.remove_forgotten(agent, one) end) end
+  end
+end
+
+-- Intents to remove what is not there any more, or never came to be.
+local function settle_forgotten(agent, found)
+  for _, one in ipairs(found.forgotten) do
+    if not one.record and not is_fresh(agent, timestamp.seconds(one.intent.at)) then
+      local _, err = agent.state:done(one.intent.id)
+      if err then return nil, err end
+    end
+  end
+  return true
+end
+
+-- Scripts and hooks may make networks for an allocation, labelled as its containers are. One whose allocation the state
+-- does not know is left alone.
+local function add_networks(agent, found, list, ignored)
+  local label = ("%s=%s"):format(driver.labels.state, agent.state.id)
+  local networks, err = agent.engine:network_list { filters = { label = { label } } }
+  if not networks then return nil, err end
+  for _, network in ipairs(networks) do
+    local alloc = found.allocs[network.Labels[driver.labels.alloc] or ""]
+    if not alloc then
+      ignored[#ignored + 1] = { kind = "network", name = network.Name, reason = "its allocation is not in this state" }
+    elseif not alloc.live and age_of(network.Created) >= agent.options["gc.creation_grace"] then
+      list[#list + 1] = {
+        kind = "network", name = network.Name, reason = "no job owns it",
+        remove = function()
+          local ok, why = agent.engine:network_remove(network.Id)
+          if not ok and why.status == 403 then return true end  -- another tool's container is in it
+          return removed(ok, why)
+        end,
+      }
+    end
+  end
+  return true
+end
+
+local function add_directories(agent, found, list)
+  local held = {}
+  for _, record in ipairs(found.records) do
+    held[record.alloc] = held[record.alloc] or record.container_id ~= nil and not record.goes
+  end
+  for _, one in ipairs(found.forgotten) do
+    if one.record and not one.record.goes then held[one.record.alloc] = true end
+  end
+  -- After the state was lost, containers that it does not know may use theirs. They are called <task>-<alloc id>.
+  local function has_name(id)
+    for _, stranger in ipairs(found.strangers) do
+      if stranger.name:find("-" .. id, 1, true) then return true end
+    end
+    return false
+  end
+  for _, record in ipairs(found.unowned) do held[record.alloc] = held[record.alloc] or not found.allocs[record.alloc] end
+  for _, id in ipairs(allocdir.list(agent.options.state_dir)) do
+    local root = allocdir.of(agent.options.state_dir, id, "").root
+    local alloc, stat = found.allocs[id], uv.fs_stat(root)
+    local fresh = stat and (runtime.clock()) - stat.mtime.sec < agent.options["gc.creation_grace"]
+    if stat and not held[id] and not (alloc and alloc.live) and not fresh and (alloc or not has_name(id)) then
+      list[#list + 1] = { kind = "directory", name = root, reason = "no job owns it", remove = function() return allocdir.remove(root) end }
+    end
+  end
+end
+
+local function add_images(agent, found, list)
+  if not agent.options["docker.cleanup.image"] then return true end
+  local images, err = agent.state:images()
+  if not images then return nil, err end
+  local going = {}
+  for _, record in ipairs(found.records) do going[record.container_id or ""] = record.goes end
+  for _, one in ipairs(found.forgotten) do
+    if one.record then going[one.record.container_id] = one.record.goes end
+  end
+  for _, image in ipairs(images) do
+    local used, _
+    local is_ours, why = agent.images:is_ours(image.reference)
+    if not why then used, why = agent.images:is_used(image.reference, going) end
+    local goes = not why and not used and age_of(image.last_used_at) >= agent.options["docker.cleanup.image_delay"]
+    if goes and is_ours then
+      list[#list + 1] = {
+        kind = "image", name = image.reference, reason = "dockrun pulled it, and nothing uses it",
+        remove = function()
+          local _, problem = agent.images:remove(image.reference)
+          return not problem or nil, problem
+        end,
+      }
+    elseif goes then
+      _, why = agent.state:forget_image(image.reference)
+    end
+    if why then return nil, why end
+  end
+  return true
+end
+
+-- Jobs whose last task ended long ago.
+local function add_jobs(agent, found, list)
+  local jobs, err = agent.state:jobs()
+  if not jobs then return nil, err end
+  local live, last = {}, {}
+  for _, record in ipairs(found.records) do
+    local alloc = found.allocs[record.alloc]
+    live[record.job] = live[record.job] or alloc and alloc.live or record.container_id ~= nil
+    local at = record.row and record.row.finished_at
+    if at and at > (last[record.job] or "") then last[record.job] = at end
+  end
+  for _, job in ipairs(jobs) do
+    if not live[job.name] and age_of(last[job.name] or job.submitted_at) >= agent.options["gc.job_threshold"] then
+      list[#list + 1] = {
+        kind = "job", name = job.name, reason = "it has ended", remove = function()
+          local _, problem = agent.state:remove_job(job.name)
+          return not problem or nil, problem
+        end,
+      }
+    end
+  end
+  return true
+end
+
+-- Containers with labels of dockrun's that this state did not record.
+local function add_ignored(found, ignored)
+  for _, record in ipairs(found.unowned) do
+    ignored[#ignored + 1] = { kind = "container", name = driver.name(record.task, record.alloc),
+      reason = "it is not in this state; `dockrun adopt` takes it over" }
+  end
+  for _, stranger in ipairs(found.strangers) do
+    ignored[#ignored + 1] = { kind = "container", name = stranger.name, reason = stranger.reason }
+  end
+end
+
+--- All that is garbage now. Finishes, on the way, what a killed process left half done in the state itself.
+---@param agent Agent
+---@return Garbage[]? list
+---@return table|{ kind: string, name: string, reason: string }[] err_or_ignored  what has labels of dockrun's, and is not ours
+function M.find(agent)
+  local ok, err = agent.images:settle(agent.is_alive)
+  if not ok then return nil, err end
+  local found
+  found, err = observed.find(agent)
+  if not found then return nil, err end
+  local list, ignored = {}, {}
+  add_ignored(found, ignored)
+  add_containers(agent, found, list)
+  add_directories(agent, found, list)
+  for _, add in ipairs { add_networks, add_jobs, add_images } do
+    ok, err = add(agent, found, list, ignored)
+    if not ok then return nil, err end
+  end
+  ok, err = settle_forgotten(agent, found)
+  if not ok then return nil, err end
+  return list, ignored
+end
+
+--- Removes what was found, and takes back the leases of processes that have ended.
+---@param agent Agent
+---@param list Garbage[]
+---@param told? fun(one: Garbage, err?: table)  of each, once it is gone or could not go
+---@return true? ok
+---@return table? err  the first
+function M.collect(agent, list, told)
+  local first
+  for _, one in ipairs(list) do
+    local ok, err = one.remove()
+    first = first or not ok and err or nil
+    if told then told(one, not ok and err or nil) end
+  end
+  local _, err = leases.reclaim(agent)
+  first = first or err
+  if first then return nil, first end
+  return true
+end
+
+local function turn(agent)
+  local list, err = M.find(agent)
+  if not list then return nil, err end
+  return M.collect(agent, list)
+end
+
+--- Looks again and again, every `gc.period`, until it is cancelled.
+---@param agent Agent
+function M.run(agent)
+  while agent.options["gc.period"] > 0 do
+    runtime.sleep(agent.options["gc.period"])
+    local _, err = try(turn, agent)
+    if err then agent:warn(err) end
+  end
+end
+
+return M

@@ -1,0 +1,451 @@
+-- What the tasks of one owner share, and the way of a job: submitted, watched, stopped.
+local allocs = require "dockrun.task.alloc"
+local corePorts = require "dockrun.core.ports"
+local directory = require "dockrun.store.directory"
+local endpoint = require "dockrun.driver.endpoint"
+local env = require "dockrun.task.env"
+local events = require "dockrun.agent.emitter"
+local fingerprint = require "dockrun.driver.fingerprint"
+local hooks = require "dockrun.hooks"
+local image = require "dockrun.driver.image"
+local json = require "dockrun.core.json"
+local jobs = require "dockrun.agent.jobs"
+local lifecycle = require "dockrun.task.lifecycle"
+local option_table = require "dockrun.options"
+local owner = require "dockrun.store.owner"
+local snapshot = require "dockrun.task.snapshot"
+local runtime = require "dockrun.core.runtime"
+local standard = require "dockrun.core.standard"
+local store = require "dockrun.store"
+local tree = require "dockrun.job.tree"
+local uv = require "luv"
+local watch = require "dockrun.driver.events"
+
+local M = {}
+
+---@class Agent
+---@field engine table
+---@field options table<string, any>
+---@field emitter Emitter
+---@field state Store
+---@field is_alive fun(owner: Owner): boolean
+---@field hooks Hooks
+---@field tasks Task[]
+---@field allocs Alloc[]
+---@field stops table<table, true>  coroutines that stop a job as one of its hooks wished
+---@field changes table<string, table>  coroutines that bring a job to what it should be, by its name
+---@field limitations table<string, table>  what the engine would not do for a job's tasks, by the job's name
+---@field held table<string, HeldJob>  the jobs that this owner runs, by name
+---@field leaving? boolean  it lets go of its tasks, and begins nothing any more
+---@field random fun(): number  from [0, 1)
+---@field on_transition? fun(task: Task, from: string, to: string, cause: string)
+---@field on_log? fun(task: Task, is_reattached?: boolean)  follows a task's output in a coroutine of its own
+---@field on_progress? fun(task: Task, current: integer, total: integer)
+local Agent = {}
+Agent.__index = Agent
+
+--- An agent for the engine that the options name. Reaches it, and begins to watch.
+---@param options table<string, any>  see options.lua
+---@param opts? { trace?: fun(call: table), emitter?: Emitter, random?: (fun(): number), state?: Store, readonly?: boolean,
+---  is_alive?: fun(owner: Owner): boolean }  state: where it is open already; readonly: for who starts and changes nothing
+---@return Agent? agent
+---@return table? err  kind "unreachable", "invalid", those of store.open, …
+function M.new(options, opts)
+  opts = opts or {}
+  local checked, wrong = option_table.check(options)
+  if not checked then return nil, wrong end
+  local state, problem = opts.state, nil
+  if not state then state, problem = store.open(options.state_dir, { readonly = opts.readonly }) end
+  if problem and not (opts.readonly and problem.kind == "missing") then return nil, problem end
+  local engine, err = endpoint.connect(options, { trace = opts.trace })
+  if not engine then return nil, err end
+  local bind_ip = options["docker.bind_ip"]
+  local self = setmetatable({
+    engine = engine, options = options, emitter = opts.emitter or events.new(),
+    hooks = hooks.new(options),
+    state = state, is_alive = opts.is_alive or owner.is_alive, warned = {}, limitations = {}, changes = {}, stops = {},
+    held = {},
+    images = image.new(engine, options, state),
+    watch = watch.new(engine, { interval = options["docker.watch_interval"], patience = options["docker.timeout"] }),
+    tasks = {}, allocs = {}, publish_ip = bind_ip,
+    random = opts.random or math.random,
+    bind_ip = bind_ip ~= "" and bind_ip or "0.0.0.0",
+    ports = corePorts.new { from = options["ports.from"], to = options["ports.to"] },
+  }, Agent)
+  if not opts.readonly then
+    self.emitter:listen(function(event)
+      local _, why = state:add_event(event)
+      if why then self:warn(why) end
+    end)
+  end
+  local ok
+  if options.hooks ~= "" then
+    ok, err = self.hooks:load(options.hooks)
+    if not ok then return nil, err end
+  end
+  ok, err = self.watch:start()
+  if not ok then return nil, err end
+  self.watch.lost = function(why) self:tell(("lost the engine's events: %s; looking for it again"):format(why)) end
+  self.watch.found = function() self:tell "the engine's events are back; every task was looked at again" end
+  self.attributes = fingerprint.attributes(engine, options)
+  if not opts.readonly and self.attributes["driver.docker.userns"] == "true" then directory.let_through(options.state_dir) end
+  local any = self.bind_ip == "0.0.0.0" or self.bind_ip == "::"
+  self.ip = any and self.attributes["unique.network.ip-address"] or self.bind_ip
+  self.node = { ["unique.name"] = self.attributes["unique.hostname"] }
+  return self
+end
+
+--- Tells what concerns the person who runs this, and no task alone.
+---@param message string
+function Agent:tell(message)
+  local tell = self.on_warning or function(text) io.stderr:write("dockrun: warn: ", standard.safe(text, "text"), "\n") end
+  tell(message)
+end
+
+--- Tells of what went wrong beside the tasks, each thing once a minute at most.
+---@param err table
+function Agent:warn(err)
+  local message, now = tostring(err), runtime.now()
+  if self.warned[message] and now - self.warned[message] < 60 then return end
+  self.warned[message] = now
+  self:tell(message)
+end
+
+--- Tells what the engine would not do for a task, in the engine's words: once, however many containers the task has.
+---@param task { job: string, group: string, name: string }
+---@param text string
+function Agent:limitation(task, text)
+  local message = ("task '%s.%s.%s': the engine warns: %s"):format(task.job, task.group, task.name, text)
+  local told = self.limitations[task.job] or {}
+  self.limitations[task.job] = told
+  if told[message] then return end
+  told[message], told[#told + 1] = true, message
+  self:tell(message)
+end
+
+-- RFC 9562, version 4.
+local function uuid()
+  local bytes = { uv.random(16):byte(1, 16) }
+  bytes[7] = bytes[7] & 0x0f | 0x40
+  bytes[9] = bytes[9] & 0x3f | 0x80
+  return (("%02x"):rep(16):format(table.unpack(bytes)):gsub("^(%x%x%x%x%x%x%x%x)(%x%x%x%x)(%x%x%x%x)(%x%x%x%x)", "%1-%2-%3-%4-"))
+end
+
+-- The images that a job is known to want. They are in use until it has ended.
+local function images_of(job)
+  local list = json.array {}
+  for _, group in ipairs(job.groups or {}) do
+    for _, task in ipairs(group.count > 0 and group.tasks or {}) do list[#list + 1] = image.planned(task.config.image) end
+  end
+  return list
+end
+
+--- Writes a job down, before anything of it is started.
+---@param job table
+---@param source? JobSource  what it was read from
+---@return true? ok
+---@return table? err
+function Agent:record(job, source)
+  local definition = { name = job.name, type = job.type, meta = job.meta, images = images_of(job) }
+  return self.state:put_job {
+    name = job.name, definition = tree.copy(definition), status = "running",
+    endpoint = self.engine:endpoint(), source = source,
+  }
+end
+
+local function wall()
+  local seconds, nanoseconds = runtime.clock()
+  return seconds + nanoseconds / 1e9
+end
+
+local function new_task(self, alloc, job, group, spec, records)
+  local task = lifecycle.new(self, alloc, {
+    job = job, group = group, task = spec, spec = spec, alloc = { id = alloc.id, index = alloc.index }, ip = self.ip,
+    bind_ip = self.publish_ip, ports = {}, env = {}, meta = env.meta(job, group, spec), state_id = self.state.id,
+  })
+  local hook = spec.lifecycle and not spec.lifecycle.sidecar and spec.lifecycle.hook
+  if records and records[spec.name] then
+    task:recover(records[spec.name])
+  elseif records and (hook == "prestart" or hook == "poststart") then
+    task:skip()  -- it did its work when the others began
+  end
+  return task
+end
+
+-- In one transaction: an allocation is there with all its tasks, or not at all.
+local function write(self, alloc, records)
+  return self.state:transaction(function()
+    self.state:remove_ended(alloc)
+    self.state:set_job_status(alloc.job, "running")
+    alloc:save()
+    for _, task in ipairs(alloc.tasks) do
+      local known = records and records[task.name]
+      if not (known and known.row) then self.state:put_task(snapshot.of(task)) end
+    end
+  end)
+end
+
+--- Starts one allocation of a group: each of its tasks in a coroutine of its own. Returns at once. Raises where the state
+--- cannot be written to; nothing is started then.
+---@param job table    normalised, see job/load.lua; `snapshot` has written it down
+---@param group table
+---@param index integer  from 0
+---@param opts? { id?: string, records?: table<string, TaskRecord>, meta?: table }  an allocation that is there already, and
+---  what recovery.lua found of its tasks, by name: they go on from there
+---@return Alloc
+function Agent:start(job, group, index, opts)
+  if self.leaving then error(runtime.error("cancelled", "nothing begins any more: this owner lets go of its tasks"), 0) end
+  opts = opts or {}
+  local meta = opts.meta or {}
+  local alloc = allocs.new(self, {
+    id = opts.id or uuid(), job = job.name, group = group.name, index = index, created = meta.created or wall(),
+  })
+  alloc.stopping = meta.stopping
+  for i, spec in ipairs(group.tasks) do alloc.tasks[i] = new_task(self, alloc, job, group, spec, opts.records) end
+  local ok, err = write(self, alloc, opts.records)
+  if not ok then error(err, 0) end
+  table.move(alloc.tasks, 1, #alloc.tasks, #self.tasks + 1, self.tasks)
+  self.allocs[#self.allocs + 1] = alloc
+  for _, task in ipairs(alloc.tasks) do task.coroutine = runtime.spawn_free(task.run, task) end
+  if opts.records then alloc:resume() end
+  return alloc
+end
+
+--- Writes down that a job has ended, if all that this owner runs of it has. While the job is being changed it has not:
+--- between an allocation and its successor nothing of it runs.
+---@param name string
+function Agent:note_end(name)
+  local count, failed = 0, false
+  for _, task in ipairs(self.tasks) do
+    if task.job == name then
+      if not task:ended() then return end
+      count, failed = count + 1, failed or task.state == "failed"
+    end
+  end
+  if count == 0 or self.changes[name] then return end
+  local _, err = self.state:set_job_status(name, failed and "failed" or "dead")
+  if err then self:warn(err) end
+end
+
+--- An allocation's last task has ended.
+---@param alloc Alloc
+function Agent:alloc_ended(alloc)
+  if alloc.replaced then
+    local _, err = self.state:remove_alloc(alloc.id)
+    if err then self:warn(err) end
+  end
+  self:note_end(alloc.job)
+end
+
+--- What the engine would not do for a job, a sentence each.
+---@param job string
+---@return string[]
+function Agent:limitations_of(job)
+  return json.array { table.unpack(self.limitations[job] or {}) }
+end
+
+--- What this host is, as plan.check asks.
+---@return { attr: table, node: table, ip: string, options: table<string, any> }
+function Agent:host() return { attr = self.attributes, node = self.node, ip = self.ip, options = self.options } end
+
+-- What scripts and host programs ask for; see jobs.lua. `start` and the others below are for what carries that out.
+Agent.run, Agent.plan, Agent.stop, Agent.status = jobs.run, jobs.plan, jobs.stop, jobs.status
+
+--- The allocation of this id that this owner runs.
+---@param id? string
+---@return Alloc?
+function Agent:alloc(id)
+  for _, alloc in ipairs(self.allocs) do
+    if alloc.id == id then return alloc end
+  end
+end
+
+local function tasks_of(self, job)
+  local list = {}
+  for _, task in ipairs(self.tasks) do
+    if task.job == job then list[#list + 1] = task end
+  end
+  return list
+end
+
+---@param job string
+---@return boolean
+function Agent:job_has_ended(job)
+  for _, task in ipairs(tasks_of(self, job)) do
+    if not task:ended() then return false end
+  end
+  return true
+end
+
+--- Waits until every task of a job that is here now has ended.
+---@param job string
+function Agent:await_job(job)
+  for _, task in ipairs(tasks_of(self, job)) do task.coroutine:await() end
+end
+
+--- Forgets the tasks of a job that has ended.
+---@param job string
+function Agent:forget(job)
+  local tasks, kept = {}, {}
+  for _, task in ipairs(self.tasks) do
+    if task.job ~= job then tasks[#tasks + 1] = task end
+  end
+  for _, alloc in ipairs(self.allocs) do
+    if alloc.job ~= job then kept[#kept + 1] = alloc end
+  end
+  self.tasks, self.allocs = tasks, kept
+end
+
+-- Until every task has ended, those too that were started meanwhile.
+local function await_all(self)
+  local i = 1
+  while self.tasks[i] do
+    self.tasks[i].coroutine:await()
+    i = i + 1
+  end
+end
+
+--- Waits until every task has ended.
+---@return boolean ok  no task failed
+function Agent:wait()
+  await_all(self)
+  for _, task in ipairs(self.tasks) do
+    if task.state == "failed" then return false end
+  end
+  return true
+end
+
+--- Stops the allocations of a job (or all) as it wants, and waits for the end of their tasks.
+---@param job? string
+---@param reason? string
+function Agent:stop_job(job, reason)
+  for name, change in pairs(self.changes) do
+    if not job or job == name then
+      change:cancel(runtime.error("stopped", ("job '%s' was stopped before it was what it should be"):format(name)))
+      change:join()
+    end
+  end
+  local those, tasks = {}, {}
+  for _, alloc in ipairs(self.allocs) do
+    if not job or alloc.tasks[1] and alloc.tasks[1].job == job then
+      those[#those + 1] = alloc
+      table.move(alloc.tasks, 1, #alloc.tasks, #tasks + 1, tasks)
+    end
+  end
+  local ok, err = self.state:transaction(function()
+    for _, alloc in ipairs(those) do alloc:mark_stopping(reason) end
+  end)
+  if not ok then self:warn(err) end
+  allocs.each(those, "stop", reason)
+  for _, task in ipairs(tasks) do task.coroutine:await() end
+end
+
+--- Stops a job without waiting for it: for a hook of a task that is to end with it.
+---@param job string
+---@param reason? string
+function Agent:stop_aside(job, reason)
+  local stop
+  stop = runtime.spawn_free(function()
+    local _ <close> = setmetatable({}, { __close = function() self.stops[stop] = nil end })
+    local ok, err = pcall(self.stop_job, self, job, reason)
+    local let_go = type(err) == "table" and err.kind == "cancelled"  -- of the tasks, meanwhile
+    if not ok and not let_go then error(err, 0) end
+  end)
+  self.stops[stop] = true
+end
+
+--- Ends every task at once.
+function Agent:kill()
+  allocs.each(self.tasks, "kill")
+  await_all(self)
+end
+
+local function is_last(task)
+  local order = task.context.spec.lifecycle
+  return order and order.hook == "poststop"
+end
+
+-- Whether a task runs, has run and waits to begin anew, or has ended. The turn of a poststop task comes later; an allocation
+-- that is ending goes on to its end.
+local function has_settled(task)
+  if task:ended() then return true end
+  if task.stopping or task.alloc.ending then return false end
+  return is_last(task) or task.watching or task.started and task.state == "waiting"
+end
+
+-- All at one moment: who goes then leaves no call of the engine's half done.
+local function await_each(tasks, is_so)
+  local all
+  repeat
+    all = true
+    for _, task in ipairs(tasks) do all = all and is_so(task) end
+    if not all then runtime.sleep(0.02) end
+  until all
+end
+
+local function is_healthy(task) return task:ended() or is_last(task) and not task.alloc.ending or task:is_healthy() end
+
+local function failures_of(tasks)
+  local failures = {}
+  for _, task in ipairs(tasks) do
+    if task.state == "failed" then
+      failures[#failures + 1] = ("%s[%d].%s: %s"):format(task.group, task.alloc.index, task.name, task.error or "it failed")
+    end
+  end
+  return failures
+end
+
+--- Why tasks of a job failed: a sentence of each that did.
+---@param job string
+---@return string[] failures
+function Agent:failures(job) return failures_of(tasks_of(self, job)) end
+
+--- Waits until every task of a job runs, or has ended.
+---@param job string
+---@return string[] failures
+function Agent:await_running(job)
+  local tasks = tasks_of(self, job)
+  await_each(tasks, has_settled)
+  return failures_of(tasks)
+end
+
+--- Waits until every task of a job is healthy, or has ended.
+---@param job string
+---@return string[] failures
+function Agent:await_healthy(job)
+  local tasks = tasks_of(self, job)
+  await_each(tasks, is_healthy)
+  return failures_of(tasks)
+end
+
+--- Leaves all containers to themselves: nothing of any task happens here any more, and nothing new begins.
+function Agent:let_go()
+  self.leaving = true
+  for _, change in pairs(self.changes) do change:cancel "detached" end
+  for _, task in ipairs(self.tasks) do task:detach() end
+end
+
+--- Leaves what still runs to itself, removes the images that this agent pulled and that nothing uses any more, and ends the
+--- watch.
+function Agent:close()
+  if next(self.held) then jobs.leave(self) end
+  for stop in pairs(self.stops) do pcall(stop.await, stop) end  -- it writes to the state
+  if self.options["docker.cleanup.image"] then
+    local settled, problem = self.images:settle(self.is_alive)
+    if not settled then self:warn(problem) end
+    for reference in pairs(self.images.pulled) do
+      local user
+      for _, task in ipairs(self.tasks) do
+        local used = task.context.image and task.context.image.reference.full
+        if used == reference then user = task end
+      end
+      local removed, err = self.images:remove(reference)
+      if user and removed then user:emit("image_removed", { message = reference, image_id = user.context.image.id }) end
+      if user and err then user:emit("failed", { message = ("cannot remove image %s: %s"):format(reference, err) }) end
+    end
+  end
+  self.watch:stop()
+  self.state:close()
+end
+
+return M

@@ -1,0 +1,187 @@
+--- One process watches a job. It holds the job by a socket in the state directory, which is also where others ask it for
+--- something: to stop the job, or, of the agent, to take one over. A socket whose process has died is taken over; that of
+--- a process which lives and does nothing is an error that names the process.
+local channel = require "dockrun.agent.channel"
+local directory = require "dockrun.store.directory"
+local peers = require "dockrun.core.peer"
+local process = require "dockrun.store.owner"
+local queue = require "dockrun.core.queue"
+local runtime = require "dockrun.core.runtime"
+local uv = require "luv"
+
+local M = {}
+
+local LONGEST = 107  -- bytes of a socket's path: sockaddr_un, unix(7)
+local PRIVATE, GROUP = tonumber("600", 8), tonumber("660", 8)
+
+-- The same job on the same engine, in few bytes: FNV-1a, 64 bits.
+local function path_of(state_dir, endpoint, job)
+  local hash = 0xcbf29ce484222325
+  for byte in (endpoint .. "\n" .. job):gmatch "." do hash = (hash ~ byte:byte()) * 0x100000001b3 end
+  return ("%s/jobs/%016x"):format(state_dir, hash)
+end
+
+-- The group whose members may ask as well; nil for none.
+local function group_of(options)
+  local name = options.socket_group
+  if name == "" then return nil end
+  return peers.group(name)
+end
+
+-- Whether a peer may ask: root, this very user, and the members of the group.
+local function gate(agent, gid)
+  return function(peer)
+    local may = peer.uid == 0 or peer.uid == uv.getuid() or gid ~= nil and peer.gid == gid
+    for _, group in ipairs(peer.groups) do may = may or group == gid end
+    if not may then agent:warn(("user %d (process %d) may not ask for anything here, and was refused"):format(peer.uid, peer.pid)) end
+    return may
+  end
+end
+
+-- Only this user gets to it, or the group as well; whatever the umask is.
+local function restrict(path, gid)
+  local ok, why = uv.fs_chmod(path, gid and GROUP or PRIVATE)
+  if ok and gid then ok, why = uv.fs_chown(path, -1, gid) end
+  return ok, why
+end
+
+-- A file is told from one that took its name since by both: inodes are given out again.
+local function is_same(a, b)
+  return a and b and a.ino == b.ino and a.ctime.sec == b.ctime.sec and a.ctime.nsec == b.ctime.nsec
+end
+
+-- Listens at the path, in the place of the stale socket that is to be there still. One process at a time does this: who
+-- finds a dead one's socket would else take away the one that another has put in its place.
+---@return table? pipe
+---@return table? err
+---@return table? other  what is there, where that is why not
+local function listen(agent, path, stale, gid, clients)
+  local pipe, other = uv.new_pipe(), nil
+  local ok, why, code
+  local done, err = agent.state:transaction(function()
+    if stale and is_same(uv.fs_stat(path), stale) then uv.fs_unlink(path) end
+    ok, why, code = pipe:bind(path)
+    if ok then ok, why, code = restrict(path, gid) end
+    if ok then ok, why, code = pipe:listen(128, function()
+      local client = uv.new_pipe()
+      if pipe:accept(client) then clients:push(client) else client:close() end
+    end) end
+    if code == "EADDRINUSE" then other = uv.fs_stat(path) end
+  end)
+  if done and ok then return pipe end
+  pipe:close()
+  if not done then return nil, err end
+  if code == "EADDRINUSE" then return nil, nil, other end
+  return nil, runtime.error("system", ("cannot listen on %s: %s"):format(path, why))
+end
+
+local function named(peer) return peer and peer.pid > 0 and ("process %d"):format(peer.pid) or "a process" end
+
+local function foreign(path, peer)
+  return runtime.error("system", ("refusing %s: process %d of user %d listens on it; end that process, or name another --state-dir"):format(
+    path, peer.pid, peer.uid))
+end
+
+---@class Claim
+local Claim = {}
+Claim.__index = Claim
+
+--- Takes hold of a job.
+---@param agent Agent
+---@param job string
+---@param on_request fun(request: table): table?  what another process asks, and the answer; may wait
+---@return Claim? claim  until it is closed
+---@return table? err    kind "taken": another process watches the job; "system"; "invalid"; those of the state
+function M.hold(agent, job, on_request)
+  local state_dir = agent.options.state_dir
+  local path = path_of(state_dir, agent.engine:endpoint(), job)
+  if #path > LONGEST then
+    return nil, runtime.error("system", ("the path of the state directory is too long for a socket: %s"):format(state_dir))
+  end
+  local gid, err = group_of(agent.options)
+  if err then return nil, runtime.error("invalid", ("option 'socket_group': %s"):format(err)) end
+  local made
+  made, err = directory.sockets(state_dir, gid)
+  if not made then return nil, err end
+  local clients = queue.new()
+  local pipe, other
+  repeat
+    pipe, err, other = listen(agent, path, other, gid, clients)
+    if err then return nil, err end
+    local standing, peer
+    if other then standing, peer = channel.listener(path) end
+    if standing == "foreign" then return nil, foreign(path, peer) end
+    if standing == "there" then
+      return nil, runtime.error("taken", ("job '%s' is run by another dockrun (%s); `dockrun stop %s` ends it"):format(job,
+        named(peer), job))
+    end
+  until pipe
+  pipe:unref()
+  -- A task of the caller's, and no callback of the pipe: what it serves lives as long as what holds the job.
+  local serve = channel.server(gate(agent, gid), on_request)
+  local server = runtime.spawn_free(function()
+    while true do runtime.spawn(serve, clients:pop()) end
+  end)
+  return setmetatable({ pipe = pipe, path = path, server = server }, Claim)
+end
+
+--- Lets go of it. Idempotent.
+function Claim:close()
+  if not self.pipe then return end
+  self.pipe:close()  -- and libuv unlinks the socket
+  self.server:cancel()
+  self.pipe = nil
+end
+
+Claim.__close = Claim.close
+
+--- The name under which the agent is held: no job is called so.
+M.agent = ""
+
+--- Why another process asks for a stop, as it says itself.
+---@param request table
+---@return string
+function M.reason(request)
+  local reason = request.reason
+  return type(reason) == "string" and #reason <= 1000 and reason or "another process asked for it"
+end
+
+local complaints = {}
+
+function complaints.hung(whose, peer, opts)
+  local pid = peer and peer.pid > 0 and peer.pid
+  local text = ("%s (%s) has shown no sign of life for %g s"):format(whose, named(peer), opts.patience)
+  if not pid then return text .. "; end it, and try again" end
+  if process.is_stopped(pid) then text = ("%s: a signal has stopped it; `kill -CONT %d` lets it go on"):format(text, pid) end
+  return ("%s; `kill -KILL %d` ends it, and the next command takes over"):format(text, pid)
+end
+
+function complaints.timeout(whose, peer, opts)
+  return ("%s (%s) has not done it within %g s, and is still at it"):format(whose, named(peer), opts.timeout or opts.patience)
+end
+
+function complaints.broken(whose, peer)
+  return ("%s (%s) gave an answer that is none; is it another version of dockrun?"):format(whose, named(peer))
+end
+
+--- Asks the process that watches a job for something, and waits for its answer.
+---@param agent Agent
+---@param job string
+---@param request table
+---@param timeout? number  seconds that it may take; without, as long as it shows signs of life
+---@return table? answer  nil if no process watches it, or it ended meanwhile
+---@return table? err     of the other process; kind "hung" if it does nothing, "failed" if it takes too long, "system"
+function M.ask(agent, job, request, timeout)
+  local path = path_of(agent.options.state_dir, agent.engine:endpoint(), job)
+  if #path > LONGEST or not uv.fs_stat(path) then return nil end
+  local patience = agent.options.answer_timeout
+  local answer, why, peer = channel.ask(path, request, patience, timeout)
+  if answer or why == "none" or why == "ended" then return answer end
+  if why == "foreign" then return nil, foreign(path, peer) end
+  if type(why) == "table" then return nil, why end
+  local whose = job == M.agent and "the agent" or ("the process that watches job '%s'"):format(job)
+  local message = complaints[why](whose, peer, { patience = patience, timeout = timeout })
+  return nil, runtime.error(why == "hung" and "hung" or "failed", message)
+end
+
+return M

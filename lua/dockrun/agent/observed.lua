@@ -1,0 +1,273 @@
+--- What is there of a job: what the state recorded of its tasks, and their containers on the engine, put together. A process
+--- may have been killed at any instant, so neither alone tells all. A container that the state did not record is not the
+--- job's, whatever its labels say.
+local allocdir = require "dockrun.driver.allocdir"
+local driver = require "dockrun.driver.docker"
+local inventory = require "dockrun.driver.containers"
+
+local M = {}
+
+---@param row table  a task's row of the state
+---@return boolean
+function M.has_ended(row) return row.state == "dead" or row.state == "failed" end
+
+---@class Forgotten
+---@field intent Intent        to remove what the state does not have as a task any more
+---@field record? TaskRecord   its container; nil if it is not there
+
+---@class Found
+---@field records TaskRecord[]         those of the state's tasks, each with its container if that is there
+---@field allocs table<string, table>  the state's allocations, by id; `live` if a task of it has not ended
+---@field forgotten Forgotten[]
+---@field unowned TaskRecord[]         containers that this state can have made and did not record: see cli/adopt.lua
+---@field strangers { name: string, reason: string }[]  other containers with a label of dockrun's
+
+-- Whether the state has recorded a container since its task's row was read: the row is then as it is now.
+local function is_recorded_now(state, row, container)
+  local now = not row.forgotten and state:task(row.alloc, row.task)
+  if not now or not inventory.is_recorded(now, container, state.id) then return false end
+  for key in pairs(row) do row[key] = nil end
+  for key, value in pairs(now) do row[key] = value end
+  return true
+end
+
+-- Which row recorded which container, as a function of that.
+local function finder(rows, state)
+  local ids, names = {}, {}
+  for _, row in ipairs(rows) do
+    ids[row.container_id or ""], names[driver.name(row.task, row.alloc)] = row, row
+  end
+  return function(container)
+    local row = ids[container.id] or names[container.name]
+    if not row then return nil end
+    return (inventory.is_recorded(row, container, state.id) or is_recorded_now(state, row, container)) and row or nil
+  end
+end
+
+-- What the state does not have as a task any more on this engine, as rows of tasks.
+local function forgotten_rows(intents, job, endpoint)
+  local rows = {}
+  for _, intent in ipairs(intents) do
+    local data = intent.data
+    local here = not data.endpoint or data.endpoint == endpoint
+    if intent.action == "remove" and here and (not job or data.job == job) then
+      rows[#rows + 1] = { job = data.job, group = "", index = 0, alloc = intent.alloc, task = intent.task, state = "dead",
+        container_id = data.container_id, detail = { intent = data.intent }, forgotten = intent }
+    end
+  end
+  return rows
+end
+
+-- A container that is not recorded. Whatever is wrong with it is no error: it is none of ours.
+local function add_unrecorded(engine, container, state_dir, found)
+  local row, why = inventory.claim(container, state_dir)
+  local seen, err
+  if row then seen, err = engine:container_inspect(container.id) end
+  if seen then
+    table.insert(found.unowned, inventory.record(row, seen))
+  elseif not err or err.status ~= 404 then
+    table.insert(found.strangers, { name = container.name, reason = why or "it cannot be looked at: " .. tostring(err) })
+  end
+end
+
+-- Puts containers to rows.
+local function join(agent, containers, rows, forgotten)
+  local engine, found, seen = agent.engine, { records = {}, forgotten = {}, unowned = {}, strangers = {} }, {}
+  local row_of = finder(table.move(forgotten, 1, #forgotten, #rows + 1, { table.unpack(rows) }), agent.state)
+  for _, container in ipairs(containers) do
+    local row = row_of(container)
+    if row then
+      local inspected, err = engine:container_inspect(container.id)
+      if not inspected and err.status ~= 404 then return nil, err end
+      seen[row] = inspected
+    else
+      add_unrecorded(engine, container, agent.options.state_dir, found)
+    end
+  end
+  for i, row in ipairs(rows) do found.records[i] = inventory.record(row, seen[row]) end
+  for i, row in ipairs(forgotten) do
+    found.forgotten[i] = { intent = row.forgotten, record = seen[row] and inventory.record(row, seen[row]) }
+  end
+  return found
+end
+
+-- By place; at one place, what is to stay first: the newest allocation that nobody has begun to stop.
+local function sort(found)
+  local function rank(record)
+    local alloc = found.allocs[record.alloc]
+    local meta = alloc and alloc.meta or {}
+    return meta.stopping and 1 or 0, -(meta.created or 0)
+  end
+  table.sort(found.records, function(a, b)
+    for _, key in ipairs { "job", "group", "index" } do
+      if a[key] ~= b[key] then return a[key] < b[key] end
+    end
+    local a_stops, a_age = rank(a)
+    local b_stops, b_age = rank(b)
+    if a_stops ~= b_stops then return a_stops < b_stops end
+    if a_age ~= b_age then return a_age < b_age end
+    if a.alloc ~= b.alloc then return a.alloc < b.alloc end
+    return a.task < b.task
+  end)
+end
+
+-- What the state has of a job, or of all.
+local function read(state, job, endpoint)
+  if not state then return {}, {}, {} end
+  local rows, err = state:tasks { job = job }
+  if not rows then return nil, err end
+  local allocs, intents
+  allocs, err = state:allocs { job = job }
+  if not allocs then return nil, err end
+  intents, err = state:intents()
+  if not intents then return nil, err end
+  return rows, allocs, forgotten_rows(intents, job, endpoint)
+end
+
+--- Everything of a job, or of all jobs.
+---@param agent { engine: table, state?: Store, options: table<string, any> }
+---@param job? string
+---@return Found? found
+---@return table? err
+function M.find(agent, job)
+  -- The state first: what another process starts meanwhile has a row before it has a container.
+  local rows, allocs, forgotten = read(agent.state, job, agent.engine:endpoint())
+  if not rows then return nil, allocs end
+  local containers, err = inventory.list(agent.engine, job)
+  if not containers then return nil, err end
+  local found
+  found, err = join(agent, containers, rows, forgotten)
+  if not found then return nil, err end
+  found.allocs = {}
+  for _, alloc in ipairs(allocs) do found.allocs[alloc.id] = alloc end
+  for _, row in ipairs(rows) do
+    if not M.has_ended(row) then found.allocs[row.alloc].live = true end
+  end
+  sort(found)
+  return found
+end
+
+local function place_of(at) return ("%s %s %d"):format(at.job, at.group, at.index) end
+
+-- Places with an allocation that goes on. An ended one at the same place is of an earlier run. If there is any such place,
+-- a run of the job was cut off: allocations at other places that have ended did so in that run, and are not begun again.
+local function live_places(found)
+  local places = {}
+  for _, alloc in pairs(found.allocs) do
+    if alloc.live and not (alloc.meta or {}).stopping then places[place_of(alloc)] = true end
+  end
+  return places
+end
+
+--- Whether a job has allocations, and all of them have ended.
+---@param found Found  of one job
+---@return boolean ended
+---@return boolean failed
+function M.is_over(found)
+  local failed = false
+  for _, record in ipairs(found.records) do
+    if not M.has_ended(record.row) then return false, false end
+    failed = failed or record.row.state == "failed"
+  end
+  return next(found.allocs) ~= nil, failed
+end
+
+--- Of what was found of a job, that which a run begins with: allocations that have not ended, those that have while
+--- others of the same run have not, and their containers. Each has `goes_on` if its task is taken over as it is, and `meta`
+--- of its allocation.
+---@param found Found
+---@return TaskRecord[]
+function M.standing(found)
+  local list, places = {}, live_places(found)
+  local cut_off = next(places) ~= nil
+  for _, record in ipairs(found.records) do
+    local alloc = found.allocs[record.alloc]
+    record.meta = alloc.meta or {}
+    local ended_in_it = cut_off and not record.meta.stopping and not places[place_of(record)]
+    record.goes_on = alloc.live or ended_in_it
+    if record.container_id or record.goes_on then list[#list + 1] = record end
+  end
+  return list
+end
+
+-- Directories and leases of allocations whose tasks have all ended: a process was killed between the two.
+local function finish_ended(agent, found)
+  local held = {}
+  for _, record in ipairs(found.records) do held[record.alloc] = held[record.alloc] or record.container_id ~= nil end
+  for id, alloc in pairs(found.allocs) do
+    if not alloc.live and not held[id] then
+      local ok, err = allocdir.remove(allocdir.of(agent.options.state_dir, id, "").root)
+      if not ok then return nil, err end
+      ok, err = agent.state:release { alloc = id }
+      if not ok then return nil, err end
+    end
+  end
+  return true
+end
+
+--- Removes the container of a task that has ended, and notes that it is gone.
+---@param agent Agent
+---@param record TaskRecord
+---@return true? ok
+---@return table? err
+function M.remove_ended(agent, record)
+  local ok, err = driver.remove(agent.engine, record.container_id)
+  if not ok then return nil, err end
+  local _
+  _, err = agent.state:container_gone(record.alloc, record.task, record.container_id)
+  record.container_id = nil
+  return not err or nil, err
+end
+
+--- Removes what the state does not have as a task any more.
+---@param agent Agent
+---@param one Forgotten
+---@return true? ok
+---@return table? err
+function M.remove_forgotten(agent, one)
+  local ok, err = true, nil
+  if one.record then ok, err = driver.remove(agent.engine, one.record.container_id) end
+  local _
+  if ok then _, err = agent.state:done(one.intent.id) end
+  return not err or nil, err
+end
+
+-- Containers whose tasks have ended: they could not be removed then.
+local function remove_containers(agent, found)
+  if not agent.options["docker.cleanup.container"] then return true end
+  for _, record in ipairs(found.records) do
+    if record.container_id and M.has_ended(record.row) then
+      local ok, err = M.remove_ended(agent, record)
+      if not ok then return nil, err end
+    end
+  end
+  for _, one in ipairs(found.forgotten) do
+    if one.record or one.intent.data.container_id then
+      local ok, err = M.remove_forgotten(agent, one)
+      if not ok then return nil, err end
+    end
+  end
+  return true
+end
+
+--- Finishes what a process that was killed had only half done, as far as it concerns no task that goes on. To be called
+--- by who holds the job.
+---@param agent Agent
+---@param found Found   of the job
+---@param job string
+---@return true? ok
+---@return table? err
+function M.finish(agent, found, job)
+  local ok, err = agent.images:settle(agent.is_alive)
+  if not ok then return nil, err end
+  ok, err = remove_containers(agent, found)
+  if not ok then return nil, err end
+  ok, err = finish_ended(agent, found)
+  if not ok then return nil, err end
+  local over, failed = M.is_over(found)
+  local _
+  if over then _, err = agent.state:set_job_status(job, failed and "failed" or "dead") end
+  return not err or nil, err
+end
+
+return M

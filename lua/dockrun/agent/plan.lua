@@ -1,0 +1,348 @@
+--- What running a job would do to what is there already: for each allocation, whether it is made, changed in place,
+--- replaced, stopped or left alone, and the fields that force it. Changes nothing.
+local validators = require "dockrun.job.validators"
+local constraint = require "dockrun.job.constraint"
+local driver = require "dockrun.driver.docker"
+local env = require "dockrun.task.env"
+local interpolate = require "dockrun.job.interpolate"
+local json = require "dockrun.core.json"
+local policy = require "dockrun.driver.policy"
+local diagnostics = require "dockrun.job.diagnostics"
+local recheck = require "dockrun.job.recheck"
+local shares_from_mhz = require("dockrun.core.cgroup").shares_from_mhz
+local runtime = require "dockrun.core.runtime"
+local tree = require "dockrun.job.tree"
+
+local M = {}
+
+-- ---- whether the job can run here -------------------------------------------------------------
+
+-- A task with its names filled in as far as they are known before it has ports: a port is shown as 0.
+local function filled(job, group, task, host, path)
+  local ports = {}
+  for i, port in ipairs(task.resources.network.ports) do
+    ports[i] = { label = port.label, host_port = port.static or 0, container_port = port.to or port.static or 0 }
+  end
+  local context = {
+    job = job, group = group, task = task, alloc = { id = ("0"):rep(8), index = 0 }, ip = host.ip or "0.0.0.0", ports = ports,
+  }
+  return interpolate.task(task, {
+    env = env.build(context), attr = host.attr, node = host.node, meta = env.meta(job, group, task), path = path,
+  })
+end
+
+-- What is wrong with a task on a host, each place once: what cannot be filled in is not judged besides.
+local function check_task(job, group, task, host, found)
+  local path, told = ("job.%s.group.%s.task.%s"):format(job.name, group.name, task.name), {}
+  local function tell(at, why)
+    if not told[at] then found:add(at, why) end
+    told[at] = true
+  end
+  local function tell_all(err)
+    for _, problem in ipairs(err and err.list or {}) do tell(problem.path, problem.message) end
+  end
+  local whole, err, rest = filled(job, group, task, host, path)
+  tell_all(err)
+  recheck.task(whole or rest, path, tell)
+  tell_all(select(2, policy.check(whole or rest, host.options, { path = path })))
+end
+
+--- Whether a host takes a job: its constraints, the names in its strings, the agent's limits. Everything that is wrong is
+--- told at once.
+---@param job table   normalised
+---@param host { attr: table, node: table, ip?: string, options: table<string, any> }
+---@return true? ok
+---@return SpecError? err
+function M.check(job, host)
+  local found = diagnostics.new()
+  for _, failure in ipairs(constraint.failures(job, host)) do found:add(failure.path, failure.message) end
+  for _, group in ipairs(job.groups) do
+    for _, task in ipairs(group.tasks) do check_task(job, group, task, host, found) end
+  end
+  local err = found:error()
+  if err then return nil, err end
+  return true
+end
+
+-- ---- what differs -----------------------------------------------------------------------------
+
+-- Fields that the engine changes in a container that runs (POST /containers/{id}/update): "set" where it cannot take them
+-- away again.
+local in_place = {
+  ["resources.cpu"] = "any", ["resources.memory"] = "any", ["resources.io.weight"] = "set", ["config.memory_hard_limit"] = "set",
+  ["config.cpu_hard_limit"] = "any", ["config.cpu_cfs_period"] = "any", ["config.cpuset_cpus"] = "set", ["config.pids_limit"] = "set",
+}
+
+-- Fields that no container has: whoever watches the task takes them from the job as it is now.
+local of_the_watcher = {
+  restart = true, checks = true, constraints = true, depends_on = true, leader = true, lifecycle = true, shutdown_delay = true,
+  hooks = true,
+}
+
+local MB = 1024 * 1024
+
+local function number(value) return value and value > 0 and value or nil end
+
+local function memory_of(task, limits)
+  local reserved, most = number(limits.MemoryReservation), limits.Memory or 0
+  local hard = reserved and (reserved < most or task.config.memory_hard_limit)
+  task.resources.memory = (hard and reserved or most) // MB
+  task.config.memory_hard_limit = hard and most // MB or nil
+end
+
+local function cpu_of(task, limits, wanted)
+  -- The engine has least values: what it has may be what was asked for.
+  local shares = number(limits.CpuShares)
+  if shares and shares ~= shares_from_mhz(task.resources.cpu) then
+    task.resources.cpu = shares == shares_from_mhz(wanted.resources.cpu) and wanted.resources.cpu or shares
+  end
+  task.config.cpu_hard_limit = number(limits.CpuQuota) ~= nil
+  -- Without a hard limit, it means nothing over which time one is measured.
+  local period = task.config.cpu_hard_limit and number(limits.CpuPeriod)
+  task.config.cpu_cfs_period = period or wanted.config.cpu_cfs_period
+  if not validators.is_open(wanted.config.cpuset_cpus or "") then
+    task.config.cpuset_cpus = limits.CpusetCpus ~= "" and limits.CpusetCpus or nil
+  end
+end
+
+-- A limit that neither has is the agent's.
+local function pids_of(task, limits, wanted)
+  if number(task.config.pids_limit) or number(wanted.config.pids_limit) then task.config.pids_limit = number(limits.PidsLimit) end
+end
+
+-- Where the engine's kernel knows of no weights, it has none whatever is asked for.
+local function weight_of(task, limits, wanted)
+  local old, new = task.resources.io or {}, wanted.resources.io or {}
+  local weight = number(limits.BlkioWeight) or old.weight and new.weight
+  if not old.weight and not weight then return end
+  task.resources.io = tree.copy(old)
+  task.resources.io.weight = weight
+end
+
+-- An older version wrote the default of its time into a definition. What it made keeps that, and is not replaced for it.
+local function forget_old_defaults(task, record, wanted)
+  local older = not record.stop_timeout
+  if older and task.kill_signal == "SIGTERM" and not wanted.kill_signal then task.kill_signal = nil end
+end
+
+-- The definition that a container has now: as the state knows it, or as it was made, with the limits that the engine tells.
+local function current(record, wanted)
+  local task, limits = tree.copy(record.row and record.row.definition or record.definition), record.limits
+  forget_old_defaults(task, record, wanted)
+  if not limits then return task end  -- it has no container just now
+  for _, take in ipairs { memory_of, cpu_of, pids_of, weight_of } do take(task, limits, wanted) end
+  return task
+end
+
+local function is_empty(value) return value == nil or value == 0 or type(value) == "table" and next(value) == nil end
+
+local function forces(path, new)
+  local kind = in_place[path]
+  return (kind == "any" or kind == "set" and not is_empty(new)) and "in_place" or "replace"
+end
+
+local function compare(old, new, path, fields)
+  local block = type(old) == "table" and old or type(new) == "table" and new
+  if block and not tree.is_list(block) and (old == nil or new == nil) then old, new = old or {}, new or {} end
+  if type(old) == "table" and type(new) == "table" then
+    local keys = {}
+    for key in pairs(old) do keys[key] = true end
+    for key in pairs(new) do keys[key] = true end
+    for _, key in ipairs(tree.keys(keys)) do
+      local at = type(key) == "number" and ("%s[%d]"):format(path, key) or path == "" and key or path .. "." .. key
+      if path ~= "" or not of_the_watcher[key] then compare(old[key], new[key], at, fields) end
+    end
+  elseif old ~= new and not (is_empty(old) and is_empty(new)) then
+    fields[#fields + 1] = { path = path, old = old, new = new, forces = forces(path, new) }
+  end
+end
+
+--- Fields in which a task differs from its container.
+---@param record TaskRecord
+---@param task table   normalised, not filled in
+---@param meta table   of job, group and task together
+---@return { path: string, old: any, new: any, forces: "in_place"|"replace" }[]
+function M.fields(record, task, meta)
+  local fields = {}
+  if not record.definition then return { { path = "definition", forces = "replace" } } end
+  if not record.goes_on then
+    fields[1] = { path = "state", old = record.state, new = "running", forces = "replace" }
+  end
+  local wanted = json.decode(driver.definition(task, meta))
+  compare(current(record, wanted), wanted, "", fields)
+  return fields
+end
+
+-- ---- the plan ---------------------------------------------------------------------------------
+
+---@class PlanChange
+---@field action "create"|"in_place"|"replace"|"stop"|"none"
+---@field group string
+---@field index integer
+---@field task string
+---@field alloc? string         of what is there
+---@field container_id? string
+---@field fields table[]        what forces it
+---@field reason? string        where it is no field of its own
+
+---@class PlanAlloc
+---@field action "create"|"keep"|"replace"|"stop"
+---@field group string
+---@field index integer
+---@field alloc? string
+---@field tasks PlanChange[]
+---@field records TaskRecord[]
+
+---@class Plan
+---@field job string
+---@field allocs PlanAlloc[]
+
+-- A task that is done once it has done its work: that it is not there says nothing.
+local function comes_and_goes(task) return task.lifecycle and not task.lifecycle.sidecar end
+
+local function plan_task(job, group, index, task, record, can_update)
+  local change = { group = group.name, index = index, task = task.name, fields = json.array {}, action = "none" }
+  if not record then
+    change.action = comes_and_goes(task) and "none" or "create"
+    return change
+  end
+  change.alloc, change.container_id = record.alloc, record.container_id
+  if record.state ~= "running" and comes_and_goes(task) then return change end
+  change.fields = json.array(M.fields(record, task, env.meta(job, group, task)))
+  for _, field in ipairs(change.fields) do
+    if change.action ~= "replace" then change.action = field.forces end
+  end
+  if change.action == "in_place" and not can_update() then
+    change.action, change.reason = "replace", "this engine cannot change the limits of a running container"
+    for _, field in ipairs(change.fields) do field.forces = "replace" end
+  end
+  return change
+end
+
+-- An allocation is one thing: it is replaced with all its tasks, or not at all.
+local function plan_alloc(job, group, index, records, can_update)
+  local by_task, alloc = {}, { group = group.name, index = index, tasks = {}, records = records, action = "keep" }
+  for _, record in ipairs(records) do
+    by_task[record.task], alloc.alloc = record, record.alloc
+  end
+  local known = {}
+  for _, task in ipairs(group.tasks) do
+    known[task.name] = true
+    local change = plan_task(job, group, index, task, by_task[task.name], can_update)
+    table.insert(alloc.tasks, change)
+    if #records > 0 and (change.action == "replace" or change.action == "create") then alloc.action = "replace" end
+  end
+  if #records == 0 then
+    alloc.action = "create"
+    for _, change in ipairs(alloc.tasks) do change.action = "create" end
+    return alloc
+  end
+  for _, record in ipairs(records) do
+    if not known[record.task] then
+      alloc.action = "replace"
+      table.insert(alloc.tasks, { action = "stop", group = group.name, index = index, task = record.task, alloc = record.alloc,
+        container_id = record.container_id, fields = json.array {}, reason = "the job no longer has it" })
+    end
+  end
+  for _, change in ipairs(alloc.action == "replace" and alloc.tasks or {}) do
+    if change.action == "none" or change.action == "in_place" then
+      change.action, change.reason = change.container_id and "replace" or "create", "its allocation is replaced"
+    end
+  end
+  return alloc
+end
+
+-- "group index" -> records of one allocation there. A second allocation of the same place is to go, and one whose stop was
+-- begun: lists of records, an allocation each.
+local function by_place(records)
+  local places, going, by_alloc = {}, {}, {}
+  for _, record in ipairs(records) do
+    local key = record.group .. " " .. record.index
+    local stopping = record.meta and record.meta.stopping
+    if not stopping then places[key] = places[key] or { alloc = record.alloc, records = {} } end
+    local list = not stopping and places[key].alloc == record.alloc and places[key].records or by_alloc[record.alloc]
+    if not list then
+      list = { reason = stopping and "its stop was begun" or "another allocation has its place" }
+      by_alloc[record.alloc], going[#going + 1] = list, list
+    end
+    list[#list + 1] = record
+  end
+  return places, going
+end
+
+local function stop_all(records, reason)
+  local tasks = {}
+  for i, record in ipairs(records) do
+    tasks[i] = { action = "stop", group = record.group, index = record.index, task = record.task, alloc = record.alloc,
+      container_id = record.container_id, fields = json.array {}, reason = reason }
+  end
+  return { action = "stop", group = records[1].group, index = records[1].index, alloc = records[1].alloc, tasks = tasks, records = records }
+end
+
+--- The plan for a job, given what of it is on the engine.
+---@param job table            normalised
+---@param records TaskRecord[] of this job, see recovery.standing
+---@param can_update? fun(): boolean  whether the engine changes limits in place: asked once, and only if that matters; yes
+---  if left out
+---@return Plan
+function M.make(job, records, can_update)
+  local possible
+  local function once()
+    if possible == nil then possible = not can_update or can_update() end
+    return possible
+  end
+  local plan = { job = job.name, allocs = {} }
+  local places, going = by_place(records)
+  for _, group in ipairs(job.groups) do
+    for index = 0, group.count - 1 do
+      local key = group.name .. " " .. index
+      table.insert(plan.allocs, plan_alloc(job, group, index, places[key] and places[key].records or {}, once))
+      places[key] = nil
+    end
+  end
+  local keys = {}
+  for key in pairs(places) do keys[#keys + 1] = key end
+  table.sort(keys)
+  for _, key in ipairs(keys) do table.insert(plan.allocs, stop_all(places[key].records, "the job no longer has it")) end
+  for _, list in ipairs(going) do table.insert(plan.allocs, stop_all(list, list.reason)) end
+  return plan
+end
+
+-- By how many allocations the state grows.
+local function growth(plan)
+  local count = 0
+  for _, alloc in ipairs(plan.allocs) do
+    count = count + (alloc.action == "create" and 1 or alloc.action == "stop" and -1 or 0)
+  end
+  return count
+end
+
+--- Whether a state takes the allocations that a plan adds. A plan that adds none is taken, whatever runs already.
+---@param plan Plan
+---@param state? Store   nil: it is not there yet
+---@param most integer   limits.allocs
+---@return true? ok
+---@return table? err  kind "invalid"; those of the state
+function M.check_room(plan, state, most)
+  local more, count, err = growth(plan), 0, nil
+  if more <= 0 then return true end
+  if state then count, err = state:count_allocs() end
+  if not count then return nil, err end
+  if count + more <= most then return true end
+  local message = "job '%s': with %d more allocations there are %d, and limits.allocs is %d; stop a job, or set more"
+  return nil, runtime.error("invalid", message:format(plan.job, more, count + more, most))
+end
+
+--- Whether there is anything to do.
+---@param plan Plan
+---@return boolean
+function M.has_changes(plan)
+  for _, alloc in ipairs(plan.allocs) do
+    for _, change in ipairs(alloc.tasks) do
+      if change.action ~= "none" then return true end
+    end
+  end
+  return false
+end
+
+return M

@@ -1,0 +1,81 @@
+--- Jobs and their tasks, as the state and the engine have them.
+local json = require "dockrun.core.json"
+local observed = require "dockrun.agent.observed"
+
+local M = {}
+
+-- The state of a job from its tasks': the first of these that any of them is in.
+local order = { "failed", "running", "pending", "dead", "unowned" }
+
+local function status_of(tasks, known)
+  local seen = {}
+  for _, task in ipairs(tasks) do seen[task.state] = true end
+  for _, state in ipairs(order) do
+    if seen[state] then return state end
+  end
+  return known and known.status or "dead"
+end
+
+-- Every job with its tasks, those of the state that have none left too.
+local function by_job(records, jobs, last)
+  local list, index = json.array {}, {}
+  local function job_of(name)
+    if not index[name] then
+      index[name] = { name = name, tasks = json.array {} }
+      list[#list + 1] = index[name]
+    end
+    return index[name]
+  end
+  for _, record in ipairs(records) do
+    table.insert(job_of(record.job).tasks, {
+      group = record.group, task = record.task, index = record.index, alloc = record.alloc, state = record.state, image = record.image,
+      container_id = record.container_id, ports = record.ports, exit_code = record.exit_code, restarts = record.restarts,
+      started_at = record.started_at, last_event = last[record.alloc .. " " .. record.task],
+    })
+  end
+  local known = {}
+  for _, job in ipairs(jobs) do known[job.name] = job_of(job.name) and job end
+  for _, job in ipairs(list) do job.status = status_of(job.tasks, known[job.name]) end
+  table.sort(list, function(a, b) return a.name < b.name end)
+  return list
+end
+
+-- The last event of each task: "alloc task" -> { event, time }.
+local function last_events(state, job)
+  local last = {}
+  local events, err = state:events { job = job }
+  if not events then return nil, err end
+  for _, event in ipairs(events) do
+    if event.alloc and event.task then last[event.alloc .. " " .. event.task] = { event = event.event, time = event.time } end
+  end
+  return last
+end
+
+--- Every job, or one, with its tasks.
+--- Containers that the state should have and does not are unowned: `dockrun adopt` takes them over.
+---@param agent { engine: table, state?: Store, options: table<string, any> }
+---@param job? string
+---@return table[]? jobs  as `dockrun status --json` prints them
+---@return table? err
+function M.jobs(agent, job)
+  local state = agent.state
+  local found, err = observed.find(agent, job)
+  if not found then return nil, err end
+  for _, record in ipairs(found.unowned) do
+    record.state = "unowned"
+    table.insert(found.records, record)
+  end
+  if not state then return by_job(found.records, {}, {}) end
+  local jobs, last
+  jobs, err = state:jobs()
+  if not jobs then return nil, err end
+  last, err = last_events(state, job)
+  if not last then return nil, err end
+  local wanted = {}
+  for _, one in ipairs(jobs) do
+    if not job or one.name == job then wanted[#wanted + 1] = one end
+  end
+  return by_job(found.records, wanted, last)
+end
+
+return M

@@ -1,0 +1,183 @@
+-- The options of a task's `config` in the engine's terms: each row of job/schema/docker_options.lua that names a field of the create
+-- body goes there as it is, but for those below, which the engine wants in another shape.
+--
+-- What is false or left out is left to the engine, so that its own defaults hold.
+local capabilities = require "dockrun.driver.capabilities"
+local cgroup = require "dockrun.core.cgroup"
+local fingerprint = require "dockrun.driver.fingerprint"
+local job_files = require "dockrun.driver.job_files"
+local json = require "dockrun.core.json"
+local rows = require "dockrun.job.schema.docker_options"
+local runtime = require "dockrun.core.runtime"
+local mounts = require "dockrun.driver.mounts"
+
+local M = {}
+
+local MB = 1024 * 1024
+
+-- ---- resources --------------------------------------------------------------------------------
+
+-- Engine field -> key of a device.
+local throttles = {
+  BlkioDeviceReadBps = "read_bps", BlkioDeviceWriteBps = "write_bps",
+  BlkioDeviceReadIOps = "read_iops", BlkioDeviceWriteIOps = "write_iops",
+}
+
+local function add_io(limits, io)
+  limits.BlkioWeight = io.weight
+  for field, key in pairs(throttles) do
+    for _, device in ipairs(io.device or {}) do
+      if device[key] then
+        limits[field] = limits[field] or {}
+        table.insert(limits[field], { Path = device.path, Rate = device[key] })
+      end
+    end
+  end
+end
+
+--- What a task may use, as HostConfig has it and as POST /containers/{id}/update takes it (contract §5).
+---@param task table
+---@param host? { mhz: integer, cores: integer }  this one, where left out
+---@return table? limits
+---@return table? err  kind "invalid": the host cannot give it
+function M.resources(task, host)
+  local config, memory = task.config, task.resources.memory * MB
+  local hard = (config.memory_hard_limit or 0) > 0 and config.memory_hard_limit * MB or nil
+  local limits = {
+    Memory = hard or memory, MemoryReservation = hard and memory,
+    MemorySwap = hard or memory,  -- memory and swap together: no swap
+    CpuShares = cgroup.shares_from_mhz(task.resources.cpu), CpusetCpus = config.cpuset_cpus,
+  }
+  if config.cpu_hard_limit then
+    if not host then
+      local mhz, cores = fingerprint.compute()
+      host = { mhz = mhz, cores = cores }
+    end
+    local quota, err = cgroup.quota_from_mhz(task.resources.cpu, host.mhz, config.cpu_cfs_period, host.cores)
+    if not quota then return nil, err end
+    limits.CpuPeriod, limits.CpuQuota = config.cpu_cfs_period, quota
+  end
+  add_io(limits, task.resources.io or {})
+  return limits
+end
+
+-- ---- options ----------------------------------------------------------------------------------
+
+local function put(body, field, value)
+  local last = field:match "[^.]+$"
+  for name in field:gmatch "([^.]+)%." do
+    body[name] = body[name] or {}
+    body = body[name]
+  end
+  body[last] = value
+end
+
+local function devices(list)
+  local result = json.array {}
+  for i, device in ipairs(list) do
+    result[i] = {
+      PathOnHost = device.host_path, PathInContainer = device.container_path or device.host_path,
+      CgroupPermissions = device.cgroup_permissions,
+    }
+  end
+  return result
+end
+
+local function ulimits(map)
+  local result = json.array {}
+  for name, text in pairs(map) do
+    local soft, hard = text:match "^(%-?%d+):?(%-?%d*)$"
+    soft, hard = math.tointeger(tonumber(soft)), math.tointeger(tonumber(hard ~= "" and hard or soft))
+    if not soft then return nil, ("ulimit.%s must be 'soft:hard', not '%s'"):format(name, text) end
+    result[#result + 1] = { Name = name, Soft = soft, Hard = hard }
+  end
+  table.sort(result, function(a, b) return a.Name < b.Name end)
+  return result
+end
+
+local PROFILE_BYTES = 1 << 20  -- Docker's own has 12 KB
+
+-- As docker run does: the engine may be elsewhere, and gets the profile itself.
+local function security(list, context, options)
+  local result = json.array {}
+  for i, option in ipairs(list) do
+    local path = job_files.profile(option)
+    result[i] = option
+    if path then
+      local text, err = job_files.read(context.dirs, path, options, PROFILE_BYTES)
+      if not text then return nil, "the seccomp profile: " .. err.message end
+      local profile = json.decode(text)
+      if type(profile) ~= "table" then return nil, ("the seccomp profile '%s' is not a JSON object"):format(path) end
+      result[i] = "seccomp=" .. json.encode(profile)
+    end
+  end
+  return result
+end
+
+-- What the engine wants in another shape: value, context, options -> what goes to the row's field; nil, why where it cannot.
+local convert = {
+  devices = devices, ulimit = ulimits, security_opt = security,
+  logging = function(block) return { Type = block.type, Config = block.config } end,
+  healthchecks = function(block) return block.disable and { Test = { "NONE" } } or false end,
+}
+local fields = { logging = "HostConfig.LogConfig", healthchecks = "Healthcheck" }
+
+-- What others put into the body: docker.lua, M.resources, and below.
+local elsewhere = {
+  image = true, command = true, args = true, labels = true, ports = true, port_map = true, cpu_hard_limit = true,
+  cpu_cfs_period = true, cpuset_cpus = true, memory_hard_limit = true, cap_add = true, cap_drop = true, volumes = true,
+  mount = true, network_aliases = true, ipv4_address = true, ipv6_address = true, mac_address = true, pids_limit = true,
+  oom_score_adj = true,
+}
+
+-- In the network that is asked for.
+local function network(body, config)
+  local address = (config.ipv4_address or config.ipv6_address)
+    and { IPv4Address = config.ipv4_address, IPv6Address = config.ipv6_address }
+  if not (address or config.network_aliases or config.mac_address) then return end
+  body.NetworkingConfig = { EndpointsConfig = { [config.network_mode] = {
+    IPAMConfig = address or nil, Aliases = config.network_aliases, MacAddress = config.mac_address,
+  } } }
+end
+
+-- What the agent says where a task says nothing, or less than is needed.
+local function limits_of_the_agent(host, config, options)
+  local add, drop = capabilities.delta(config.cap_add, config.cap_drop, options["docker.allow_caps"])
+  if #add > 0 then host.CapAdd = add end
+  if #drop > 0 then host.CapDrop = drop end
+  local function or_option(value, name)
+    if (value or 0) > 0 then return value end
+    return options[name] > 0 and math.floor(options[name]) or nil
+  end
+  host.PidsLimit = or_option(config.pids_limit, "docker.pids_limit")
+  host.OomScoreAdj = or_option(config.oom_score_adj, "docker.oom_score_adj")
+end
+
+local function invalid(name, why) return nil, runtime.error("invalid", ("config.%s: %s"):format(name, tostring(why))) end
+
+--- Puts a task's config into the create body.
+---@param body table
+---@param context TaskContext
+---@param options table<string, any>
+---@return true? ok
+---@return table? err  kind "invalid": names the option
+function M.apply(body, context, options)
+  local config = context.task.config
+  for _, row in ipairs(rows) do
+    local value, field = config[row.name], row.engine or fields[row.name]
+    if value and field and not elsewhere[row.name] then
+      local shape, why = value, nil
+      if convert[row.name] then shape, why = convert[row.name](value, context, options) end
+      if shape == nil then return invalid(row.name, why) end
+      if shape then put(body, field, shape) end
+    end
+  end
+  local limits, err = M.resources(context.task)
+  if not limits then return invalid("cpu_hard_limit", err) end
+  for name, value in pairs(limits) do body.HostConfig[name] = value end
+  limits_of_the_agent(body.HostConfig, config, options)
+  network(body, config)
+  return mounts.apply(body.HostConfig, context, options)
+end
+
+return M

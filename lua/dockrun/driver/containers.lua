@@ -1,0 +1,187 @@
+-- dockrun's containers on this engine. What a container's labels say is a claim: anybody can make a container with such
+-- labels, and `docker commit` copies them. A container is ours only if the state recorded it.
+local check = require("dockrun.hooks.validate").problem
+local allocdir = require "dockrun.driver.allocdir"
+local driver = require "dockrun.driver.docker"
+local json = require "dockrun.core.json"
+local types = require "dockrun.job.types"
+local uv = require "luv"
+
+local M = {}
+
+---@class TaskRecord
+---@field job string
+---@field group string
+---@field task string
+---@field alloc string
+---@field index integer
+---@field state "pending"|"running"|"dead"|"failed"
+---@field container_id? string  nil if the task has no container
+---@field image string
+---@field image_id? string
+---@field ports PortMapping[]
+---@field exit_code? integer
+---@field restarts integer
+---@field started_at? string
+---@field finished_at? string
+---@field tty boolean
+---@field created string    RFC 3339
+---@field kill_timeout number
+---@field stop_timeout? integer  that the engine knows; nil if an older version made the container
+---@field definition? table  the task as it was when the container was made, see driver/docker.lua
+---@field row table          what the state knows of it; of an unowned one, what its labels claim
+---@field limits? table      what it may use now: the engine's HostConfig
+
+---@class Listed
+---@field id string
+---@field name string
+---@field labels table<string, string>
+
+-- A linked container has further names, such as "/other/alias".
+local function name_of(container)
+  for _, name in ipairs(container.Names or {}) do
+    local own = name:match "^/?([^/]+)$"
+    if own then return own end
+  end
+  return container.Id
+end
+
+--- Every container that claims to be dockrun's, of a job or of all. Nothing is asked of the containers themselves.
+---@param engine table
+---@param job? string
+---@param running? boolean  only those that run
+---@return Listed[]? containers
+---@return table? err
+function M.list(engine, job, running)
+  local labels = { driver.labels.runtime }
+  if job then labels[#labels + 1] = driver.labels.job .. "=" .. job end
+  local containers, err = engine:container_list { all = not running, filters = { label = labels } }
+  if not containers then return nil, err end
+  local list = {}
+  for i, container in ipairs(containers) do
+    list[i] = { id = container.Id, name = name_of(container), labels = container.Labels or {} }
+  end
+  return list
+end
+
+--- Whether a row of the state recorded a container: its id; or, if the answer to its creation was not heard, the intent to
+--- create it, under its name. Containers of dockrun 0.1.0 carry no intent, and neither do its rows.
+---@param row table  of a task: `alloc`, `task`, `container_id`, `detail`
+---@param container Listed
+---@param state_id string
+---@return boolean
+function M.is_recorded(row, container, state_id)
+  if row.container_id then return row.container_id == container.id end
+  local labels = container.labels
+  return container.name == driver.name(row.task, row.alloc) and labels[driver.labels.state] == state_id
+    and labels[driver.labels.intent] == (row.detail or {}).intent
+end
+
+-- ---- what a container is ----------------------------------------------------------------------
+
+local states = { created = "pending", running = "running", paused = "running", restarting = "running", stopping = "running",
+  configured = "pending", initialized = "pending" }
+local without_container = { running = "running", healthy = "running", unhealthy = "running", stopping = "running",
+  exited = "running", dead = "dead", failed = "failed" }
+
+--- A task, from its row alone or together with its container.
+---@param row table
+---@param found? table  Engine API, ContainerInspect
+---@return TaskRecord
+function M.record(row, found)
+  local record = {
+    job = row.job, group = row.group, task = row.task, alloc = row.alloc, index = row.index, restarts = row.restarts or 0,
+    state = without_container[row.state] or "pending", image = row.image, ports = json.array(row.ports or {}),
+    exit_code = row.exit_code, started_at = row.started_at, finished_at = row.finished_at, tty = false, created = "",
+    definition = row.definition, kill_timeout = (row.definition or {}).kill_timeout or 5, row = row,
+  }
+  if not found then return record end
+  local state = found.State
+  local ended = not states[state.Status]
+  record.state = states[state.Status] or (state.ExitCode == 0 and "dead" or "failed")
+  record.container_id, record.image, record.created = found.Id, found.Config.Image, found.Created or "0001-01-01T00:00:00Z"
+  record.exit_code = ended and state.ExitCode or nil
+  record.started_at = state.StartedAt and not state.StartedAt:find "^0001" and state.StartedAt or nil
+  record.finished_at = ended and state.FinishedAt or nil
+  record.image_id, record.tty, record.limits = found.Image, found.Config.Tty or false, found.HostConfig
+  record.stop_timeout = found.Config.StopTimeout
+  return record
+end
+
+-- ---- what a container claims ------------------------------------------------------------------
+
+local function is_name(text) return text ~= "" and #text <= 255 and utf8.len(text) ~= nil and not text:find "%c" end
+
+local function read_json(text)
+  local value = json.decode(text)
+  return type(value) == "table" and value or nil
+end
+
+local function read_ports(text)
+  local list = read_json(text)
+  return list and (#list > 0 or not next(list)) and not check("ports", list) and list or nil
+end
+
+local function read_definition(text)
+  local task = read_json(text)
+  local resources = task and task.resources
+  local complete = task and type(task.config) == "table" and type(task.name) == "string" and type(resources) == "table"
+    and type(resources.network) == "table" and type(resources.network.ports) == "table"
+  return complete and type(task.kill_timeout) == "number" and task or nil
+end
+
+local function is_index(text) return text:find "^%d+$" and #text <= 9 and math.tointeger(tonumber(text)) end
+
+-- What each label must be: its field, how it is read, and what is said otherwise.
+local claims = {
+  { "job", function(text) return is_name(text) and text end, "a name" },
+  { "group", function(text) return is_name(text) and text end, "a name" },
+  { "task", function(text) return is_name(text) and text end, "a name" },
+  { "alloc", function(text) return text:find "^%x[%x-]*$" and #text <= 64 and text end, "an allocation's id" },
+  { "index", is_index, "a whole number" },
+  { "ports", read_ports, "a list of ports" },
+  { "definition", read_definition, "a task's definition" },
+}
+
+local function read_labels(labels)
+  local row = {}
+  for _, claim in ipairs(claims) do
+    local field, read, must = table.unpack(claim)
+    local label = driver.labels[field]
+    if not labels[label] then return nil, ("it has no label %s"):format(label) end
+    row[field] = read(labels[label]) or nil
+    if row[field] == nil then return nil, ("its label %s is not %s"):format(label, must) end
+  end
+  return row
+end
+
+-- Whether a path is an allocation's below this state directory, by the name that the directory has now, or by its own if that
+-- is a link.
+local function is_own_path(path, state_dir, alloc)
+  for _, dir in ipairs { state_dir, uv.fs_realpath(state_dir) or nil } do
+    if path:gsub("/+", "/") == allocdir.of(dir, alloc, "").root:gsub("/+", "/") then return true end
+  end
+  return false
+end
+
+--- What a container that the state did not record claims to be, if a state in this directory can have made it.
+---@param container Listed
+---@param state_dir string
+---@return table? row    as the state would have it: job, group, task, alloc, index, ports, definition, type
+---@return string? why   it cannot
+function M.claim(container, state_dir)
+  local row, why = read_labels(container.labels)
+  if not row then return nil, why end
+  if row.definition.name ~= row.task then return nil, "its definition is another task's" end
+  if container.name ~= driver.name(row.task, row.alloc) then
+    return nil, ("its name is not %s"):format(types.show(driver.name(row.task, row.alloc)))
+  end
+  local root = container.labels[driver.labels.alloc_dir]
+  if root and not is_own_path(root, state_dir, row.alloc) then
+    return nil, "its directory is another state directory's"
+  end
+  row.type = container.labels[driver.labels.type] == "service" and "service" or "batch"
+  return row
+end
+
+return M

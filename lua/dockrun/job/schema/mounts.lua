@@ -1,0 +1,86 @@
+--- What `config` may say of files: volumes, mounts, devices.
+
+local validators = require "dockrun.job.validators"
+local types = require "dockrun.job.types"
+
+local M = {}
+
+local options = {
+  { name = "name", type = "string", check = validators.not_blank, engine = "HostConfig.Mounts[].VolumeOptions.DriverConfig.Name",
+    doc = "the volume driver" },
+  { name = "options", type = "map", of = "string", engine = "HostConfig.Mounts[].VolumeOptions.DriverConfig.Options",
+    doc = "of the volume driver" },
+}
+
+local volume_options = {
+  { name = "no_copy", type = "boolean", default = false, engine = "HostConfig.Mounts[].VolumeOptions.NoCopy",
+    doc = "do not fill a new volume with what the image has there" },
+  { name = "labels", type = "map", of = "string", engine = "HostConfig.Mounts[].VolumeOptions.Labels", doc = "of a new volume" },
+  { name = "driver_config", type = "block", rows = options, doc = "how a new volume is made" },
+}
+
+local tmpfs_options = {
+  { name = "size", type = "integer", check = validators.range(0), engine = "HostConfig.Mounts[].TmpfsOptions.SizeBytes", doc = "bytes" },
+  { name = "mode", type = "mode", engine = "HostConfig.Mounts[].TmpfsOptions.Mode", doc = "of the directory, such as '0755'" },
+}
+
+local bind_options = {
+  { name = "propagation", type = "string", engine = "HostConfig.Mounts[].BindOptions.Propagation",
+    check = validators.one_of("private", "rprivate", "shared", "rshared", "slave", "rslave"),
+    doc = "private, rprivate, shared, rshared, slave or rslave" },
+}
+
+---@type SchemaRow[]
+M.mount = {
+  { name = "type", type = "string", default = "volume", check = validators.one_of("volume", "bind", "tmpfs"),
+    engine = "HostConfig.Mounts[].Type", doc = "volume, bind or tmpfs" },
+  { name = "target", type = "string", required = true, check = validators.absolute_path, engine = "HostConfig.Mounts[].Target",
+    doc = "where it is in the container" },
+  { name = "source", type = "string", check = validators.not_blank, engine = "HostConfig.Mounts[].Source",
+    doc = "name of a volume, or path on the host; a relative one is in the task's directory" },
+  { name = "readonly", type = "boolean", default = false, engine = "HostConfig.Mounts[].ReadOnly", doc = "it cannot be written to" },
+  { name = "bind_options", type = "block", rows = bind_options, doc = "for bind" },
+  { name = "tmpfs_options", type = "block", rows = tmpfs_options, doc = "for tmpfs" },
+  { name = "volume_options", type = "block", rows = volume_options, doc = "for volume" },
+}
+
+-- What the engine knows as the mode of a volume, several with commas between them.
+local modes = {}
+for mode in ([[ro rw z Z nocopy private rprivate shared rshared slave rslave consistent cached delegated]]):gmatch "%S+" do
+  modes[mode] = true
+end
+
+--- Takes a volume apart: source:target[:mode].
+---@param text string
+---@return { source: string, target: string, mode?: string }? volume
+---@return string? why
+function M.parse(text)
+  local source, target, mode = text:match "^([^:]+):(/[^:]*)$"
+  if not source then source, target, mode = text:match "^([^:]+):(/[^:]*):([%w,]+)$" end
+  if not source then
+    return nil, ("must be 'source:target' or 'source:target:mode', the target absolute, not %s"):format(types.show(text))
+  end
+  for part in (mode or "ro"):gmatch "[^,]*" do
+    if not modes[part] then return nil, ("'%s' is not a mode of a volume, such as ro or rw, in %s"):format(part, types.show(text)) end
+  end
+  return { source = source, target = target, mode = mode }
+end
+
+---@type Check
+function M.volume(value)
+  if validators.is_open(value) then return nil end
+  local _, why = M.parse(value)
+  return why
+end
+
+---@type SchemaRow[]
+M.device = {
+  { name = "host_path", type = "string", required = true, check = validators.absolute_path, engine = "HostConfig.Devices[].PathOnHost",
+    doc = "the device on the host" },
+  { name = "container_path", type = "string", check = validators.absolute_path, engine = "HostConfig.Devices[].PathInContainer",
+    doc = "left out, the same" },
+  { name = "cgroup_permissions", type = "string", default = "rwm", check = validators.matches("some of r, w and m", "[rwm][rwm]?[rwm]?"),
+    engine = "HostConfig.Devices[].CgroupPermissions", doc = "read, write, mknod" },
+}
+
+return M

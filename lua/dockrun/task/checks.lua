@@ -1,0 +1,100 @@
+--- One look at a task, by the kind of its check.
+local retry = require "dockrun.driver.retry"
+local http = require "dockrun.core.http"
+local call = require "dockrun.sandbox.call"
+local queue = require "dockrun.core.queue"
+local runtime = require "dockrun.core.runtime"
+local uv = require "luv"
+
+local M = {}
+
+local function port_of(task, check)
+  for _, port in ipairs(task.context.ports) do
+    if port.label == check.port or not check.port then return port end
+  end
+end
+
+-- Where the port answers. One that is bound on all addresses does so on the node's.
+local function address(task, check)
+  local port = port_of(task, check)
+  return port.ip, port.host_port
+end
+
+local look = {}
+
+function look.tcp(task, check)
+  local ip, port = address(task, check)
+  local socket, done = uv.new_tcp(), queue.new()
+  local _ <close> = setmetatable({}, { __close = function() socket:close() end })
+  local ok, why = socket:connect(ip, port, function(err) done:push(err or true) end)
+  if ok then why = done:pop(check.timeout) or "no answer in time" end
+  if why == true then return true end
+  return false, ("%s:%d: %s"):format(ip, port, why)
+end
+
+function look.http(task, check)
+  local ip, port = address(task, check)
+  local url = ("http://%s:%d/%s"):format(ip:find ":" and "[" .. ip .. "]" or ip, port, (check.path:gsub("^/", "")))
+  local answer, err = http.request { url = url, method = check.method, timeout = check.timeout }
+  if not answer then return false, tostring(err) end
+  if answer.status < 400 then return true end
+  return false, ("status %d from %s"):format(answer.status, url)
+end
+
+-- Of an engine that cannot be heard nothing is known of the task; what it says itself, such as that the container is
+-- paused, fails the check.
+local function verdict(err)
+  if retry.may_pass(err) then return nil, tostring(err) end
+  return false, tostring(err)
+end
+
+-- The command's end shows by the end of its output.
+local function run_command(engine, id, check)
+  local made, err = engine:exec_create(id, {
+    body = { Cmd = { check.command, table.unpack(check.args or {}) }, AttachStdout = true, AttachStderr = true },
+  })
+  if not made then return verdict(err) end
+  local stream
+  stream, err = engine:exec_start(made.Id, { body = { Detach = false } })
+  if not stream then return verdict(err) end
+  local output <close> = stream
+  local last
+  while true do
+    local text = output:read()
+    if not text then break end
+    last = text
+  end
+  local found
+  found, err = engine:exec_inspect(made.Id)
+  if not found then return verdict(err) end
+  if found.Running or not found.ExitCode then return nil, "its output broke off" end
+  if found.ExitCode == 0 then return true end
+  local said = last and ": " .. last:gsub("%s+$", ""):sub(-200) or ""
+  return false, ("'%s' ended with %d%s"):format(check.command, found.ExitCode, said)
+end
+
+function look.exec(task, check)
+  local command <close> = runtime.spawn(run_command, task.agent.engine, task.container_id, check)
+  local ok, why = command:await(check.timeout)
+  if command:status() ~= "done" then return false, ("'%s' took more than %g s"):format(check.command, check.timeout) end
+  return ok, why
+end
+look.script = look.exec
+
+-- The job's own function, under the limits of a hook.
+function look.lua(task, check)
+  local limits = setmetatable({ timeout = check.timeout }, { __index = task.agent.hooks.limits })
+  local ok, answer, why = call.call(limits, check.run, task:view())
+  if not ok then return false, "the function " .. answer end
+  if answer == nil and why == nil then return true end  -- it found nothing to complain of
+  return answer and true or false, why or "the function said no"
+end
+
+--- Looks once.
+---@param task Task
+---@param check table  a row of job/schema/lifecycle.lua, normalised
+---@return boolean? ok   nil: it could not be told
+---@return string? why not
+function M.look(task, check) return look[check.type](task, check) end
+
+return M

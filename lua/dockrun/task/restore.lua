@@ -1,0 +1,90 @@
+--- How a task goes on where another process left it: methods of a task, see lifecycle.lua.
+local driver = require "dockrun.driver.docker"
+local oom = require "dockrun.task.oom"
+local snapshot = require "dockrun.task.snapshot"
+local reread = require "dockrun.job.reread"
+local runtime = require "dockrun.core.runtime"
+local setup = require "dockrun.task.setup"
+
+---@class Task
+---@field resume? function  its first run
+local M = {}
+
+-- How a task goes on, by where it was: each is the first run, in the place of `run_once`.
+local resume = {}
+
+-- The container; nil where there is none. An engine that cannot be heard is waited for: to take the container for lost
+-- would start it twice.
+local function inspect(self)
+  local pause = 0.2
+  while not self.killed do
+    local found, err = self.agent.engine:container_inspect(self.container_id)
+    if found or err.status == 404 then return found end
+    runtime.sleep(pause)
+    pause = math.min(pause * 2, 5)
+  end
+  error(self.stopping, 0)
+end
+
+-- Its container runs, or has ended since, or has vanished: what is so will be seen by who watches it.
+function resume.running(self)
+  local found = inspect(self)
+  self.events = self.agent.watch:add(self.container_id)
+  self.events:push { action = "resync" }
+  setup.restore(self, found)
+  self.started, self.started_at = true, self.recovered.started_at
+  self:become("running", "recovery")
+  self:emit("reattached", {
+    container_id = self.container_id, image_id = found and found.Image, ports = self.context.ports,
+    message = found and driver.handle(found.Image, self.container_id) or "its container is gone",
+  })
+  if self.agent.on_log and found then self.logs = runtime.spawn(self.agent.on_log, self, true) end
+  local kernel <close> = oom.watch(self)
+  self:watch_end(kernel)
+end
+
+-- Its end was seen, but nothing was decided yet.
+function resume.exited(self)
+  setup.restore(self)
+  self:become("exited", "recovery")
+end
+
+function resume.waiting(self)
+  setup.restore(self)
+  self.wake_at = snapshot.from_wall(self.recovered.row.detail.wake_at or 0)
+  self:become("waiting", "recovery")
+  self:await_attempt()
+  self:run_once()
+end
+
+local has_run = { running = true, healthy = true, unhealthy = true, stopping = true }
+
+-- Which of these it is; nil where it begins anew, because it had not come far enough.
+local function entry(found)
+  local state = found.row.state
+  if state == "cleanup" then return "cleanup" end
+  if found.state == "running" and (found.container_id or found.row.container_id) then return "running" end
+  if state == "exited" or state == "waiting" then return state end
+  if found.container_id and (found.started_at or has_run[state]) then return "running" end
+end
+
+--- Goes on where another process left it, by what that wrote down and what is on the engine. To be called before `run`.
+---@param found TaskRecord  see recovery.lua
+function M:recover(found)
+  self.recovered, self.container_id, self.context.ports = found, found.container_id, found.ports
+  self.entry = entry(found)
+  self.resume = resume[self.entry]
+  local row = found.row
+  if self.entry == "running" then self.container_id = self.container_id or row.container_id end  -- gone: which is seen then
+  local detail = row.detail
+  self.intent = detail.intent
+  self.context.wanted = detail.wanted and reread.restore(detail.wanted, self.context.spec)
+  if self.context.wanted then self.restarts.policy = self.context.wanted.restart end
+  self.restarts:restore(row, snapshot.from_wall(row.restart_since))
+  self.started, self.succeeded = detail.started, detail.succeeded
+  self.restart_wanted, self.result, self.finished_at = detail.restart_wanted, snapshot.result(row), row.finished_at
+  self.stopping = self.entry == "cleanup" and detail.stopping and runtime.error("cancelled", detail.stopping) or nil
+  if row.state == "dead" or row.state == "failed" then self.state, self.error = row.state, detail.error end
+end
+
+return M

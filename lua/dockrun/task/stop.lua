@@ -1,0 +1,77 @@
+--- How a task is asked to end: methods of a task, see lifecycle.lua.
+local driver = require "dockrun.driver.docker"
+local queue = require "dockrun.core.queue"
+local runtime = require "dockrun.core.runtime"
+local setup = require "dockrun.task.setup"
+
+---@class Task
+local M = {}
+
+--- Waits until the container has ended.
+---@param timeout number
+---@return boolean ended
+function M:await_exit(timeout)
+  if self.state ~= "stopping" then return true end
+  local ended = queue.new()
+  table.insert(self.ends, ended)
+  return ended:pop(timeout) == true
+end
+
+--- Ends the container that runs, as the job wants. The end itself is seen by who watches it.
+---@param cause "user"|"health"
+---@param reason? string
+function M:halt(cause, reason)
+  if not self:is_live() then return end
+  self:become("stopping", cause)
+  local spec = self.context.task
+  self:emit("killing", { container_id = self.container_id, message = reason })
+  if spec.shutdown_delay > 0 and not self.killed then self:await_exit(spec.shutdown_delay) end
+  if self.state ~= "stopping" then return end
+  local how = { signal = driver.stop_signal(self.context), timeout = spec.kill_timeout }
+  if not self.killed then self:late_hook("kill", how) end
+  if self.state ~= "stopping" then return end
+  local ok, err = setup.end_container(self, how)
+  if not ok then
+    self:emit("failed", { message = "cannot stop it: " .. tostring(err), container_id = self.container_id })
+    ok = how.signal ~= setup.at_once.signal and setup.end_container(self, setup.at_once)
+    if not ok then return end
+  end
+  self:emit("killed", { container_id = self.container_id })
+  self:late_hook("killed", { id = self.container_id })
+end
+
+--- Ends the container and lets the restart policy decide what follows: for a task that its checks gave up.
+---@param reason string
+function M:restart(reason)
+  if not self:is_live() then return end
+  self.restart_wanted = reason
+  self:halt("health", reason)
+end
+
+--- Asks the task to end, for good: its container is stopped as the job wants, or, before there is one, it goes no
+--- further. A second stop changes nothing.
+---@param reason? string
+function M:stop(reason)
+  if self.stopping or self:ended() or self.state == "cleanup" then return end
+  self.stopping = runtime.error("cancelled", reason or "stopped")
+  self:break_off()
+  self:halt("user", reason)
+end
+
+--- Ends it at once: no delay, no grace, no hook that runs on.
+function M:kill()
+  self.killed = true
+  for part in pairs(self.late) do part:cancel "killed" end
+  if self:ended() then return end
+  if self.stopping then self:break_off() else self:stop "killed" end
+  if self.state == "stopping" then setup.end_container(self, setup.at_once) end
+end
+
+--- Leaves a container that runs to itself: nothing of the task happens any more.
+function M:detach()
+  self.detached = true
+  local at_rest = self.watching or self.state == "received" or self.state == "waiting"
+  if at_rest then self.coroutine:cancel "detached" end
+end
+
+return M
