@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <uv.h>
 
-#include "../../core/dockrun.h"
+#include "dockrun.h"
 
 static unsigned long calls, first, count;
 

@@ -1,11 +1,12 @@
-// libFuzzer: the way of an answer (core/request.c, answer.c, stream.c, upgrade.c), from the bytes on a socket to Lua
-// values. The first byte chooses the call, the second where the bytes are cut in two; the rest is what the engine says.
+// libFuzzer: the way of an answer (core/http/request.c, answer.c, stream.c, upgrade.c), from the bytes on a socket to
+// Lua values. The first byte chooses the call, the second where the bytes are cut in two; the rest is what the engine
+// says.
 #include <lauxlib.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "../../core/dockrun.h"
+#include "dockrun.h"
 
 static void call(dockrun *d, int nargs) {
   if (!dockrun_call(d, nargs)) return;

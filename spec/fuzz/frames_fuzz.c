@@ -1,10 +1,10 @@
-// libFuzzer: the readers of streams (core/frames.c). What comes out must not depend on how the bytes were cut on the
-// way, and must lie within them.
+// libFuzzer: the readers of streams (core/http/frames.c). What comes out must not depend on how the bytes were cut on
+// the way, and must lie within them.
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../core/frames.h"
+#include "http/frames.h"
 
 struct output {
   char *data;

@@ -1,5 +1,5 @@
-// libFuzzer: JSON (core/json.c). Any text is a document or an error; what was decoded can be encoded, and is the same
-// after another round.
+// libFuzzer: JSON (core/data/json.c). Any text is a document or an error; what was decoded can be encoded, and is the
+// same after another round.
 #define _GNU_SOURCE
 #include <lauxlib.h>
 #include <lualib.h>
@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../core/dockrun.h"
-#include "../../core/json.h"
+#include "data/json.h"
+#include "dockrun.h"
 
 static int one_round(lua_State *L) {
   size_t len;

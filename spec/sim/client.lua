@@ -6,7 +6,7 @@ local streams = require "spec.sim.stream"
 
 local M = {}
 
-local TIMEOUT = 60  -- seconds that a call may take, as core/docker.c has it
+local TIMEOUT = 60  -- seconds that a call may take, as core/docker/docker.c has it
 
 local function unreachable(what) return nil, runtime.error("unreachable", "cannot reach the engine: " .. what) end
 

@@ -1,4 +1,4 @@
--- dockrun.core.ports over the simulated kernel: what core/ports.c does, with its claims against other processes.
+-- dockrun.core.ports over the simulated kernel: what core/host/ports.c does, with its claims against other processes.
 local runtime = require "dockrun.core.runtime"
 
 local M = {}

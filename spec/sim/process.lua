@@ -173,7 +173,7 @@ function M.start(world, name, main, kill_at)
   return self
 end
 
--- As core/runtime.c ends a program: once its script has ended, what is left of it is cancelled and awaited.
+-- As core/runtime/runtime.c ends a program: once its script has ended, what is left of it is cancelled and awaited.
 function Process:see_out()
   pcall(self.main.await, self.main)
   if self.dead then return end

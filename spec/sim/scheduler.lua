@@ -1,7 +1,7 @@
 -- Virtual time and a seeded choice of who runs next. Everything in a simulated world is a task of a process (the world's
 -- own have none); a process that is killed never runs again, and closes nothing.
 --
--- Tasks are what core/task.c has: a cancel raises once, at the place where the task waits, or at its next wait.
+-- Tasks are what core/runtime/fiber.c has: a cancel raises once, at the place where the task waits, or at its next wait.
 local runtime = require "dockrun.core.runtime"
 
 local M = {}

@@ -1,4 +1,4 @@
--- A stream of documents from the simulated engine, as core/stream.c has it.
+-- A stream of documents from the simulated engine, as core/http/stream.c has it.
 local runtime = require "dockrun.core.runtime"
 
 local M = {}

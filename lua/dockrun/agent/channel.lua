@@ -102,7 +102,7 @@ local complaints = {
 }
 
 --- What answers the clients of a listening pipe.
----@param may_ask fun(peer: table): boolean  whether a peer (see core/peer.c) is answered at all
+---@param may_ask fun(peer: table): boolean  whether a peer (see core/host/peer.c) is answered at all
 ---@param on_request fun(request: table): table?  raises an error that the client is to have; may wait
 ---@return fun(client: table) serve  for each pipe that was accepted, in a task of its own; closes it
 function M.server(may_ask, on_request)
@@ -138,7 +138,7 @@ end
 --- The process that listens on a socket.
 ---@param path string
 ---@return "none"|"there"|"foreign" standing  none: its process has ended; foreign: of another user
----@return table? peer  see core/peer.c; nil if it cannot be told
+---@return table? peer  see core/host/peer.c; nil if it cannot be told
 function M.listener(path)
   local pipe, code = connect(path)
   if not pipe then return (code == "ECONNREFUSED" or code == "ENOENT") and "none" or "there" end

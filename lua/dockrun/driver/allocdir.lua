@@ -5,7 +5,7 @@
 --                                              /secrets   the task's own, in memory: a tmpfs that the engine makes
 --   <state-dir>/alloc/<alloc id>/.places/…                what tasks bind of these, see places.lua
 --
--- A task can write to what it sees of them, at any moment. They are therefore walked by core/beneath.h alone. No task
+-- A task can write to what it sees of them, at any moment. They are therefore walked by core/host/beneath.h alone. No task
 -- sees <alloc id>/ itself.
 local beneath = require "dockrun.core.beneath"
 local runtime = require "dockrun.core.runtime"

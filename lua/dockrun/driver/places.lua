@@ -37,7 +37,7 @@ local ABSORBED = 50             -- names that are moved before other tasks of th
 ---@field of AllocDirs
 ---@field home string  the task's own directory in the root
 ---@field real string  the root, without links
----@field root table   core/beneath.h
+---@field root table   core/host/beneath.h
 ---@field known table<string, true>
 ---@field moved string[]  what all tasks share and had without a place until now
 local Places = {}

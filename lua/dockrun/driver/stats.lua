@@ -22,7 +22,7 @@ function M.new(engine, root) return setmetatable({ engine = engine, root = root,
 
 ---@class Reading
 ---@field at number   runtime.now()
----@field stat table  core/cgroup.h
+---@field stat table  core/host/cgroup.h
 
 --- A container's figures at this moment; nil if it does not run, or is just going. A figure that this kernel does not
 --- count for the container is absent: so are all of them if it has no cgroup of its own.

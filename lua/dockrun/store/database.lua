@@ -74,7 +74,7 @@ local function call(self, method, ...)
   end
 end
 
---- See core/sqlite.c for the four. They wait while another process has the lock, but not within a transaction: that has it.
+--- See core/data/sqlite.c for the four. They wait while another process has the lock, but not within a transaction: that has it.
 ---@param sql string
 ---@return true? ok
 ---@return table? err  kind "busy", "full", "corrupt", "readonly", "constraint", "store"

@@ -1,5 +1,5 @@
 -- Who has which host port, among all dockrun processes that share the state. What else of the host has one, the kernel
--- knows: core/ports.c asks it.
+-- knows: core/host/ports.c asks it.
 local emitter = require "dockrun.agent.emitter"
 local process = require "dockrun.store.owner"
 local mapper = require "dockrun.store.mapper"
@@ -23,7 +23,7 @@ local M = {}
 
 local ANY = "0.0.0.0"
 
--- One spelling for each address, as core/ports.c has it.
+-- One spelling for each address, as core/host/ports.c has it.
 local function canonical(ip)
   local found = uv.getaddrinfo(ip, nil, { numerichost = true, socktype = "stream" })
   if not found then
@@ -34,7 +34,7 @@ local function canonical(ip)
   return text == "::" and ANY or text
 end
 
--- As core/ports.c words it, and with what the state knows besides.
+-- As core/host/ports.c words it, and with what the state knows besides.
 local function taken(wanted, ip, lease)
   local who = lease.job and ("%s.%s[%d].%s"):format(lease.job, lease.group, lease.index, lease.task)
     or ("task %s of allocation %s"):format(lease.task, lease.alloc)

@@ -1,0 +1,67 @@
+// Host ports: which this runtime has handed out, and what the rest of the host says of them.
+#ifndef DOCKRUN_PORTS_H
+#define DOCKRUN_PORTS_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "data/error.h"
+
+// An address a port is published on. IPv4 is kept as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2), so that one comparison serves
+// both families. The wildcard, written 0.0.0.0 or ::, is all zero: it stands for every address of both families.
+struct dr_address {
+  struct in6_addr bits;
+  char text[INET6_ADDRSTRLEN];
+};
+
+// Who has a port that was asked for. `name` is a noun phrase for a message, empty where the port is not taken.
+struct dr_holder {
+  char name[256];
+  pid_t pid;  // 0 where unknown
+};
+
+// ---- ports_host.c: the host's side -----------------------------------------------------------
+
+// Reads IPv4 or IPv6 text. Fails with "invalid".
+int dr_address_parse(struct dr_address *a, const char *text, struct dr_error *e);
+bool dr_address_is_any(const struct dr_address *a);
+// True where a socket on one excludes a socket on the other: equal, or one of them the wildcard.
+bool dr_address_overlaps(const struct dr_address *a, const struct dr_address *b);
+
+// Asks the kernel whether tcp and udp of a port can be bound, as the engine will bind them: 0, or -code.
+// -EADDRINUSE means taken; *protocol is then "tcp" or "udp", and e is not filled (naming the holder is costly).
+int dr_port_probe(const struct dr_address *a, int port, const char **protocol, struct dr_error *e);
+
+// Claims a port number against every other dockrun process of this network namespace: a descriptor that holds the claim
+// until closed, or -code. -EADDRINUSE means leased elsewhere; e is then not filled.
+int dr_port_lease(int port, struct dr_error *e);
+
+// Names who has a port: by its lease where protocol is NULL, else by the kernel's socket table of that protocol.
+void dr_port_holder(const struct dr_address *a, int port, const char *protocol, struct dr_holder *holder);
+
+// Fills e (kind "taken") from a holder. Returns -EADDRINUSE.
+int dr_port_taken(const struct dr_address *a, int port, const struct dr_holder *holder, struct dr_error *e);
+
+// ---- ports.c: the allocator ------------------------------------------------------------------
+
+struct dr_ports;
+
+// Hands out ports from..to (1 to 65535, from <= to). One seed gives one sequence of starting points. NULL: no memory.
+struct dr_ports *dr_ports_new(int from, int to, uint64_t seed);
+void dr_ports_free(struct dr_ports *p);
+void dr_ports_release_all(struct dr_ports *p);
+
+// A free port of the range, from a random start upwards and around: the port, or -code ("exhausted", "system").
+int dr_ports_allocate(struct dr_ports *p, const struct dr_address *a, const char *owner, struct dr_error *e);
+
+// Exactly this port, in the range or not: 0, or -code ("taken", with holder filled; "system"). Without `probe` the
+// kernel is not asked: for a port that a container found running after a restart is already bound to.
+int dr_ports_reserve(struct dr_ports *p, const struct dr_address *a, int port, const char *owner, bool probe,
+                     struct dr_holder *holder, struct dr_error *e);
+
+// True where the port was held.
+bool dr_ports_release(struct dr_ports *p, const struct dr_address *a, int port);
+
+#endif

@@ -1,0 +1,308 @@
+// libcurl's multi handle on the runtime's loop (curl_multi_socket_action), one for each Lua state, so that connections
+// are kept and shared. And dockrun.core.http: plain requests for scripts and hooks.
+#include "http/http.h"
+
+#include <lauxlib.h>
+#include <stdio.h>
+#include <strings.h>
+#include <sys/socket.h>
+
+static const char HTTP[] = "dockrun.http";
+static const char KEY;
+
+struct dr_http {
+  CURLM *multi;
+  uv_loop_t *loop;
+  uv_timer_t *timer;
+};
+
+struct watched {  // a socket that libcurl wants watched
+  uv_poll_t poll;
+  struct dr_http *http;
+  curl_socket_t fd;
+  int events;
+};
+
+struct pending {  // an easy handle's way back
+  void (*done)(void *arg, CURLcode result);
+  void *arg;
+};
+
+static void free_handle(uv_handle_t *handle) { free(handle); }
+
+// Once for each: what libcurl still says of a transfer that we have ended is of no interest.
+static void end(CURL *easy, CURLcode result) {
+  struct pending *p = NULL;
+  curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&p);
+  if (!p) return;
+  curl_easy_setopt(easy, CURLOPT_PRIVATE, NULL);
+  p->done(p->arg, result);
+  free(p);
+}
+
+static void collect_done(struct dr_http *http) {
+  int left;
+  for (CURLMsg *m; (m = curl_multi_info_read(http->multi, &left));)
+    if (m->msg == CURLMSG_DONE) end(m->easy_handle, m->data.result);
+}
+
+static void on_poll(uv_poll_t *poll, int status, int events) {
+  struct watched *w = poll->data;
+  struct dr_http *http = w->http;
+  int running, flags = 0;
+  if (status < 0) flags = CURL_CSELECT_IN | CURL_CSELECT_OUT;  // let it meet the error itself: then it can say which
+  if (events & UV_READABLE) flags |= CURL_CSELECT_IN;
+  if (events & UV_WRITABLE) flags |= CURL_CSELECT_OUT;
+  curl_multi_socket_action(http->multi, w->fd, flags, &running);
+  // libuv stops at an error; libcurl, which has not come to it yet, believes that the socket is watched.
+  if (status < 0 && !uv_is_closing((uv_handle_t *)poll)) uv_poll_start(poll, w->events, on_poll);
+  collect_done(http);
+}
+
+static void on_timer(uv_timer_t *timer) {
+  struct dr_http *http = timer->data;
+  int running;
+  curl_multi_socket_action(http->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+  collect_done(http);
+}
+
+static int want_timer(CURLM *multi, long ms, void *arg) {
+  (void)multi;
+  struct dr_http *http = arg;
+  if (!http->timer) return 0;
+  if (ms < 0) {
+    uv_timer_stop(http->timer);
+  } else {
+    uv_update_time(http->loop);
+    uv_timer_start(http->timer, on_timer, (uint64_t)ms, 0);
+  }
+  return 0;
+}
+
+static struct watched *new_watched(struct dr_http *http, curl_socket_t fd) {
+  struct watched *w = calloc(1, sizeof *w);
+  if (!w) return NULL;
+  w->http = http;
+  w->fd = fd;
+  if (uv_poll_init_socket(http->loop, &w->poll, fd)) {
+    free(w);
+    return NULL;
+  }
+  w->poll.data = w;
+  curl_multi_assign(http->multi, fd, w);
+  return w;
+}
+
+// A socket that cannot be watched fails its own transfer. Were libcurl told, all of the multi handle's would end.
+static int want_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket) {
+  struct dr_http *http = arg;
+  struct watched *w = socket;
+  if (what == CURL_POLL_REMOVE) {
+    if (!w) return 0;
+    uv_poll_stop(&w->poll);
+    uv_close((uv_handle_t *)&w->poll, free_handle);
+    curl_multi_assign(http->multi, fd, NULL);
+    return 0;
+  }
+  if (!w) w = new_watched(http, fd);
+  if (w) w->events = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
+  if (!w || uv_poll_start(&w->poll, w->events, on_poll)) end(easy, CURLE_OUT_OF_MEMORY);
+  return 0;
+}
+
+static int l_gc(lua_State *L) {
+  struct dr_http *http = luaL_checkudata(L, 1, HTTP);
+  if (http->timer) uv_close((uv_handle_t *)http->timer, free_handle);
+  http->timer = NULL;
+  if (http->multi) curl_multi_cleanup(http->multi);
+  http->multi = NULL;
+  return 0;
+}
+
+static bool open_http(struct dr_http *http) {
+  if (curl_global_init(CURL_GLOBAL_ALL)) return false;
+  http->multi = curl_multi_init();
+  if (!http->multi || !(http->timer = malloc(sizeof *http->timer))) return false;
+  uv_timer_init(http->loop, http->timer);
+  http->timer->data = http;
+  curl_multi_setopt(http->multi, CURLMOPT_SOCKETFUNCTION, want_socket);
+  curl_multi_setopt(http->multi, CURLMOPT_SOCKETDATA, http);
+  curl_multi_setopt(http->multi, CURLMOPT_TIMERFUNCTION, want_timer);
+  curl_multi_setopt(http->multi, CURLMOPT_TIMERDATA, http);
+  return true;
+}
+
+struct dr_http *dr_http_of(lua_State *L) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &KEY);
+  struct dr_http *http = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  if (http) return http;
+  http = lua_newuserdatauv(L, sizeof *http, 0);
+  *http = (struct dr_http){.loop = &dr_runtime_of(L)->loop};
+  dr_set_gc(L, HTTP, l_gc);
+  if (!open_http(http)) luaL_error(L, "cannot make an HTTP client: out of memory");
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &KEY);
+  return http;
+}
+
+uv_loop_t *dr_http_loop(struct dr_http *http) { return http->loop; }
+
+int dr_http_add(struct dr_http *http, CURL *easy, void (*done)(void *arg, CURLcode result), void *arg) {
+  struct pending *p = malloc(sizeof *p);
+  if (!p) return -ENOMEM;
+  *p = (struct pending){done, arg};
+  curl_easy_setopt(easy, CURLOPT_PRIVATE, p);
+  if (curl_multi_add_handle(http->multi, easy) == CURLM_OK) return 0;
+  free(p);
+  curl_easy_setopt(easy, CURLOPT_PRIVATE, NULL);
+  return -ENOMEM;
+}
+
+void dr_http_remove(struct dr_http *http, CURL *easy) {
+  struct pending *p = NULL;
+  curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&p);
+  if (http->multi) curl_multi_remove_handle(http->multi, easy);
+  curl_easy_cleanup(easy);
+  free(p);
+}
+
+// As libcurl opens it, but not for the children of this process: one of them would keep a connection open that we
+// closed.
+static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address) {
+  (void)arg, (void)purpose;
+  int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+  return fd < 0 ? CURL_SOCKET_BAD : fd;
+}
+
+int dr_http_prepare(CURL *easy, const struct dr_request_options *o, char *detail) {
+  int failed = 0;
+  failed |= curl_easy_setopt(easy, CURLOPT_URL, o->url);
+  failed |= curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, detail);
+  failed |= curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+  failed |= curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, 10000L);
+  failed |= curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
+  failed |= curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+  failed |= curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
+  if (o->unix_socket) failed |= curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, o->unix_socket);
+  if (!o->proxy) failed |= curl_easy_setopt(easy, CURLOPT_NOPROXY, "*");
+  if (o->tls.ca) failed |= curl_easy_setopt(easy, CURLOPT_CAINFO, o->tls.ca);
+  if (o->tls.cert) failed |= curl_easy_setopt(easy, CURLOPT_SSLCERT, o->tls.cert);
+  if (o->tls.key) failed |= curl_easy_setopt(easy, CURLOPT_SSLKEY, o->tls.key);
+  if (o->tls.insecure) {
+    failed |= curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L);
+    failed |= curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L);
+  }
+  return failed ? -ENOMEM : 0;
+}
+
+int dr_http_error(struct dr_error *e, CURL *easy, CURLcode code, const char *who, const char *detail) {
+  static const struct {
+    CURLcode code;
+    const char *kind, *what;
+  } known[] = {
+      {CURLE_COULDNT_CONNECT, "unreachable", "cannot reach"},
+      {CURLE_COULDNT_RESOLVE_HOST, "unreachable", "cannot find"},
+      {CURLE_OPERATION_TIMEDOUT, "timeout", "no answer in time from"},
+      {CURLE_URL_MALFORMAT, "invalid", "bad address of"},
+      {CURLE_WEIRD_SERVER_REPLY, "protocol", "not HTTP from"},
+      {CURLE_HTTP2, "protocol", "not HTTP/1.1 from"},
+      {CURLE_UNSUPPORTED_PROTOCOL, "protocol", "not HTTP/1.1 from"},
+      {CURLE_BAD_CONTENT_ENCODING, "protocol", "broken content encoding from"},
+      {CURLE_PEER_FAILED_VERIFICATION, "unreachable", "cannot trust the certificate of"},
+      {CURLE_SSL_CONNECT_ERROR, "unreachable", "no TLS with"},
+      {CURLE_SSL_CACERT_BADFILE, "unreachable", "cannot read the authority's certificate for"},
+      {CURLE_SSL_CERTPROBLEM, "unreachable", "cannot use our certificate for"},
+      {CURLE_OUT_OF_MEMORY, "system", "out of memory in a call to"},
+  };
+  const char *kind = "unreachable", *what = "lost the connection to";
+  for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+    if (known[i].code == code) kind = known[i].kind, what = known[i].what;
+  }
+  long os = 0;
+  curl_easy_getinfo(easy, CURLINFO_OS_ERRNO, &os);
+  const char *why = code == CURLE_COULDNT_CONNECT && os ? strerror((int)os)
+                    : *detail                           ? detail
+                                                        : curl_easy_strerror(code);
+  return dr_fail(e, kind, (int)code, "%s %s: %s", what, who, why);
+}
+
+// ---- dockrun.core.http -------------------------------------------------------------------------
+
+static int answered(lua_State *L, int status, lua_KContext ctx) {
+  (void)status, (void)ctx;
+  struct dr_request *r = lua_touserdata(L, -1);
+  if (r->channel.failed) {
+    dr_return_error(L, &r->channel.error);
+    r->channel.close(&r->channel);
+    return 2;
+  }
+  lua_createtable(L, 0, 3);
+  lua_pushinteger(L, r->status);
+  lua_setfield(L, -2, "status");
+  dr_push_headers(L, &r->headers);
+  lua_setfield(L, -2, "headers");
+  lua_pushlstring(L, dr_buffer_len(&r->channel.in) ? dr_buffer_data(&r->channel.in) : "",
+                  dr_buffer_len(&r->channel.in));
+  lua_setfield(L, -2, "body");
+  r->channel.close(&r->channel);
+  return 1;
+}
+
+static const char *opt_field(lua_State *L, const char *name, const char *fallback) {
+  int type = lua_getfield(L, 1, name);  // stays on the stack: the string must outlive the call
+  if (type == LUA_TNIL) return fallback;
+  if (type != LUA_TSTRING) luaL_error(L, "http.request: '%s' must be a string, not a %s", name, lua_typename(L, type));
+  return lua_tostring(L, -1);
+}
+
+static bool is_http(const char *url) { return !strncasecmp(url, "http://", 7) || !strncasecmp(url, "https://", 8); }
+
+// Pushes the line of the header at -2 (name) and -1 (value), as libcurl wants it.
+static void push_header(lua_State *L) {
+  const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : NULL, *value = lua_tostring(L, -1);
+  if (!name || !*name || !value || strpbrk(name, "\r\n:") || strpbrk(value, "\r\n"))
+    luaL_error(L, "http.request: a header is a name and a value without line breaks");
+  lua_pushfstring(L, *value ? "%s: %s" : "%s;", name, value);
+}
+
+// http.request{url, method = "GET", headers = {}, body, unix_socket, timeout = 60, limit = 64 MiB}
+//   -> {status, headers (lower-case names), body} | nil, err
+static int l_request(lua_State *L) {
+  static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-";
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 1);
+  struct dr_error e;
+  struct dr_request_options o = {.method = opt_field(L, "method", "GET"), .proxy = true};
+  if (!*o.method || o.method[strspn(o.method, letters)]) return luaL_error(L, "http.request: 'method' must be a word");
+  o.url = opt_field(L, "url", NULL);
+  if (!o.url) return luaL_error(L, "http.request: 'url' is missing");
+  o.who = o.url;
+  o.unix_socket = opt_field(L, "unix_socket", NULL);
+  if (opt_field(L, "body", NULL)) o.body = lua_gettop(L);
+  lua_getfield(L, 1, "limit");
+  lua_Integer limit = luaL_optinteger(L, -1, 64 << 20);
+  if (limit < 0) return luaL_error(L, "http.request: 'limit' must be a number of bytes of at least 0");
+  o.limit = (size_t)limit;
+  lua_getfield(L, 1, "timeout");
+  double timeout = dr_opt_seconds(L, lua_gettop(L), 60);
+  if (!is_http(o.url)) {
+    dr_fail(&e, "invalid", EINVAL, "the URL '%s' is neither http:// nor https://", o.url);
+    return dr_return_error(L, &e);
+  }
+  lua_newtable(L);
+  o.headers = lua_gettop(L);
+  if (lua_getfield(L, 1, "headers") == LUA_TTABLE) {
+    for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+      push_header(L);
+      lua_rawseti(L, o.headers, (lua_Integer)lua_rawlen(L, o.headers) + 1);
+    }
+  }
+  if (!dr_request_start(L, &o, &e)) return dr_return_error(L, &e);
+  return dr_request_wait(L, lua_gettop(L), timeout, answered, 0);
+}
+
+int luaopen_dockrun_core_http(lua_State *L) {
+  static const luaL_Reg module[] = {{"request", l_request}, {NULL, NULL}};
+  luaL_newlib(L, module);
+  return 1;
+}

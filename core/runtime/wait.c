@@ -1,0 +1,188 @@
+// Waiting: the queue of tasks that can go on, time-outs, and what a primitive calls to park its task.
+#include <lauxlib.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "data/error.h"
+#include "runtime/budget.h"
+#include "runtime/fiber.h"
+
+const char dr_parked;
+
+struct dr_wait *dr_task_wait(const struct dr_task *t) {
+  return t->wait;
+}
+
+bool dr_is_parked(lua_State *co) { return lua_gettop(co) > 0 && lua_touserdata(co, -1) == &dr_parked; }
+
+// ---- the ready queue ---------------------------------------------------------------------------
+
+void dr_make_ready(struct dr_task *t) {
+  struct dr_runtime *rt = t->rt;
+  if (rt->in_uv) uv_stop(&rt->loop);  // what was woken before the loop polls must not sleep through that poll
+  if (t->queued || t->blocked || t == rt->root) return;
+  t->queued = true;
+  t->next_ready = NULL;
+  *(rt->ready_last ? &rt->ready_last->next_ready : &rt->ready_first) = t;
+  rt->ready_last = t;
+}
+
+// ---- waiting -----------------------------------------------------------------------------------
+
+static void settle(struct dr_wait *w, enum dr_outcome outcome) {
+  w->outcome = outcome;
+  if (w->task->timer) uv_timer_stop(w->task->timer);
+  if (outcome != DR_WOKEN && w->stop) w->stop(w);
+}
+
+static void end_wait(struct dr_wait *w, enum dr_outcome outcome) {
+  if (!w->task || w->outcome != DR_PENDING) return;
+  settle(w, outcome);
+  dr_make_ready(w->task);
+}
+
+void dr_wake(struct dr_wait *w) { end_wait(w, DR_WOKEN); }
+
+static void on_timer(uv_timer_t *timer) {
+  struct dr_task *t = timer->data;
+  if (t->wait) end_wait(t->wait, DR_TIMED_OUT);
+}
+
+static void on_timer_closed(uv_handle_t *timer) { free(timer); }
+
+void dr_close_timer(struct dr_task *t) {
+  if (t->timer) uv_close((uv_handle_t *)t->timer, on_timer_closed);
+  t->timer = NULL;
+}
+
+// What a timer needs so that a task does not find itself awake before its time. The loop's clock counts whole
+// milliseconds and is behind, so the end is rounded up on that clock: a length that is rounded up ends early. That
+// clock is read first: however long the process is held between the two, the end is not before it.
+static uint64_t ms_until_over(uv_loop_t *loop, double seconds) {
+  if (seconds <= 0) return 0;
+  if (seconds > 1e9) return (uint64_t)1e15;
+  uv_update_time(loop);
+  uint64_t end = uv_hrtime() + (uint64_t)ceil(seconds * 1e9);
+  return (end + 999999) / 1000000 - uv_now(loop);
+}
+
+static void start_timer(lua_State *L, struct dr_task *t, double seconds) {
+  if (!t->timer) {
+    t->timer = malloc(sizeof *t->timer);
+    if (!t->timer) luaL_error(L, "out of memory");
+    uv_timer_init(&t->rt->loop, t->timer);
+    t->timer->data = t;
+  }
+  uv_timer_start(t->timer, on_timer, ms_until_over(&t->rt->loop, seconds), 0);
+}
+
+static void detach(lua_State *L, struct dr_wait *w) {
+  if (w->task) w->task->wait = NULL;
+  w->task = NULL;
+  lua_pushnil(L);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, w);
+}
+
+// Of a coroutine that was closed while it waited: nobody wants what it waits for.
+static void abandon(lua_State *L, struct dr_wait *w) {
+  if (w->outcome == DR_PENDING) settle(w, DR_CANCELLED);
+  detach(L, w);
+}
+
+void dr_push_cancel(lua_State *L, struct dr_task *t) {
+  const char *spent = dr_budget_spent(t->budget);
+  t->cancel_pending = false;
+  if (spent) {
+    dr_push_error_text(L, "cancelled", 0, spent, strlen(spent));
+    return;
+  }
+  if (t->signal) {
+    dr_interrupted(L, t->signal);
+    t->signal = 0;
+    return;
+  }
+  if (t != t->rt->root) {
+    dr_push_handle(L, t);
+    bool given = lua_getiuservalue(L, -1, DR_REASON) != LUA_TNIL;
+    lua_remove(L, given ? -2 : -1);
+    if (given) return;
+    lua_pop(L, 1);
+  }
+  dr_push_error_text(L, "cancelled", 0, "cancelled", strlen("cancelled"));
+}
+
+static int raise_cancel(lua_State *L, struct dr_task *t) {
+  if (t->budget) dr_budget_watch(L, t->budget);
+  dr_push_cancel(L, t);
+  return lua_error(L);
+}
+
+void dr_cancel_wait(struct dr_task *t) {
+  if (t->wait && t->wait->outcome == DR_PENDING)
+    end_wait(t->wait, DR_CANCELLED);
+  else
+    t->cancel_pending = true;
+}
+
+static int finish_wait(lua_State *L, struct dr_wait *w) {
+  struct dr_task *t = w->task;
+  detach(L, w);
+  if (w->outcome == DR_CANCELLED) return raise_cancel(L, t);
+  return w->k(L, LUA_YIELD, w->ctx);
+}
+
+static int resumed(lua_State *L, int status, lua_KContext ctx) {
+  (void)status;
+  return finish_wait(L, (struct dr_wait *)ctx);
+}
+
+void dr_run_until_woken(lua_State *L, struct dr_wait *w) {
+  struct dr_runtime *rt = w->task->rt;
+  struct dr_task *current = rt->current;
+  lua_State *running = rt->running;
+  struct dr_task *t = w->task;
+  t->blocked = true;
+  rt->current = NULL;
+  rt->running = NULL;
+  while (w->outcome == DR_PENDING && dr_step(rt, L)) {}
+  if (t == rt->root) dr_settle_loop(rt);
+  t->blocked = false;
+  rt->current = current;
+  rt->running = running;
+  if (w->outcome != DR_PENDING) return;
+  abandon(L, w);
+  luaL_error(L, "this wait can never end: nothing is under way that could wake it");
+}
+
+int dr_wait(lua_State *L, struct dr_wait *w, int anchor, double timeout, lua_KFunction k, lua_KContext ctx) {
+  struct dr_runtime *rt = dr_runtime_of(L);
+  struct dr_task *t = rt->current ? rt->current : rt->root;
+  bool yields = rt->current && lua_isyieldable(L);
+  if (!rt->L) return luaL_error(L, "cannot wait: the state is closing");
+  if (dr_is_copy(rt)) return luaL_error(L, "%s", dr_copy_refused);
+  if (w->task) return luaL_error(L, "another task waits for this already");
+  if (!yields && rt->in_uv) return luaL_error(L, "cannot wait inside of a callback that cannot yield; use spawn()");
+  if (!yields && t->budget)  // it would hold up whoever else waits so
+    return luaL_error(L, "cannot wait here, inside of a function of C that calls back, such as string.gsub");
+  if (t->wait) abandon(L, t->wait);
+  if (timeout >= 0) start_timer(L, t, timeout);
+  lua_pushvalue(L, anchor);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, w);
+  w->task = t;
+  w->outcome = DR_PENDING;
+  w->k = k;
+  w->ctx = ctx;
+  t->wait = w;
+  if (t->cancel_pending || dr_budget_spent(t->budget)) {
+    settle(w, DR_CANCELLED);
+    return finish_wait(L, w);
+  }
+  if (w->start) w->start(w);
+  if (yields) {
+    lua_pushlightuserdata(L, (void *)&dr_parked);
+    return lua_yieldk(L, 1, (lua_KContext)w, resumed);
+  }
+  dr_run_until_woken(L, w);
+  return finish_wait(L, w);
+}
