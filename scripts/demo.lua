@@ -1,7 +1,8 @@
 -- The main job in one picture: a task from its file to a container with a mapped port and limits, changed by an
 -- operator's hook on the way, and nothing left of it afterwards. `scripts/demo` builds dockrun and runs this.
 local dockrun = require "dockrun"
-local output = require "dockrun.cli.output"
+
+local output = dockrun.output
 
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
 local IMAGE = "dockrun-demo:1"

@@ -5,21 +5,14 @@
 --   dockrun scripts/prune.lua [--dry-run] [--containers] [--images] [--label LABEL] AGE      (AGE: 24h, 90m, 10s)
 --
 -- Exit: 0 done, 1 the engine failed, 2 bad usage.
-local argparse = require "argparse"
 local dockrun = require "dockrun"
-local duration = require "dockrun.job.duration"
-local time = require "dockrun.util.time"
 
-local parser = argparse("prune.lua", "Removes old stopped containers and unused images.")
-parser:argument("age", "How old: 24h, 90m, 10s."):convert(duration.parse)
+local parser = dockrun.arguments.parser("prune.lua", "Removes old stopped containers and unused images.")
+parser:argument("age", "How old: 24h, 90m, 10s."):convert(dockrun.duration.parse)
 parser:flag("-n --dry-run", "Say what would be removed, and remove nothing.")
 parser:flag("--containers", "Only containers.")
 parser:flag("--images", "Only images.")
 parser:option("--label", "Only what carries this label (LABEL or LABEL=VALUE).")
-function parser:error(message)
-  io.stderr:write(self:get_usage(), "\n\nError: ", message, "\n")
-  os.exit(2, true)
-end
 local args = parser:parse()
 
 local engine = assert(dockrun.connect())
@@ -51,7 +44,7 @@ local function prune_containers()
     local state = inspected and inspected.State
     if state and not state.Running then
       local ended = state.Status == "created" and inspected.Created or state.FinishedAt
-      if now - time.seconds(ended) >= args.age then
+      if now - dockrun.time.seconds(ended) >= args.age then
         local name = container.Names[1]:gsub("^/", "")
         gone[container.Id] = remove("container", name, engine.container_remove, container.Id, { v = true })
       end

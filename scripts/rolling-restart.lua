@@ -5,18 +5,12 @@
 --   dockrun scripts/rolling-restart.lua [--settle TIME] [--timeout TIME] LABEL[=VALUE]
 --
 -- Exit: 0 all are up, 1 one is not (or none has the label), 2 bad usage.
-local argparse = require "argparse"
 local dockrun = require "dockrun"
-local duration = require "dockrun.job.duration"
 
-local parser = argparse("rolling-restart.lua", "Restarts containers by label, one at a time.")
+local parser = dockrun.arguments.parser("rolling-restart.lua", "Restarts containers by label, one at a time.")
 parser:argument("label", "LABEL or LABEL=VALUE.")
-parser:option("--settle", "How long a container must stay up before the next.", "2"):convert(duration.parse)
-parser:option("--timeout", "How long a container may take to come back.", "60"):convert(duration.parse)
-function parser:error(message)
-  io.stderr:write(self:get_usage(), "\n\nError: ", message, "\n")
-  os.exit(2, true)
-end
+parser:option("--settle", "How long a container must stay up before the next.", "2"):convert(dockrun.duration.parse)
+parser:option("--timeout", "How long a container may take to come back.", "60"):convert(dockrun.duration.parse)
 local args = parser:parse()
 
 local function name_of(container) return dockrun.safe((container.Names[1]:gsub("^/", ""))) end

@@ -5,17 +5,12 @@
 --   dockrun scripts/run-with-hook.lua [--registry PREFIX] [--owner NAME] JOB
 --
 -- Exit: 0 every task ended well, 1 one did not, 2 bad usage or job file, 130 interrupted.
-local argparse = require "argparse"
 local dockrun = require "dockrun"
 
-local parser = argparse("run-with-hook.lua", "Runs a job under hooks that label, check and report.")
+local parser = dockrun.arguments.parser("run-with-hook.lua", "Runs a job under hooks that label, check and report.")
 parser:argument("job", "Job file.")
 parser:option("--registry", "Refuse images that are not below this, such as registry.example:5000/team."):argname "PREFIX"
 parser:option("--owner", "Value of the label 'owner'.", os.getenv "USER" or "nobody"):argname "NAME"
-function parser:error(message)
-  io.stderr:write(self:get_usage(), "\n\nError: ", message, "\n")
-  os.exit(2, true)
-end
 local args = parser:parse()
 local prefix = args.registry and args.registry:gsub("/*$", "/")  -- whole parts: registry.example is not registry.example.org
 

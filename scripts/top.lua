@@ -6,25 +6,17 @@
 -- CPU% is of one core. Memory is without the page cache that the kernel takes back first, as `docker stats` counts it.
 -- PRESSURE is the percentage of the last 10 seconds in which a process waited for CPU, memory and I/O. "-" is what the
 -- kernel does not count for the container.
-local argparse = require "argparse"
-local count = require "dockrun.cli.count"
 local dockrun = require "dockrun"
-local duration = require "dockrun.job.duration"
-local output = require "dockrun.cli.output"
-local stats = require "dockrun.driver.stats"
-local usage_table = require "dockrun.cli.usage_table"
 
-local parser = argparse("top.lua", "Live statistics of all containers.")
+local output, stats = dockrun.output, dockrun.stats
+
+local parser = dockrun.arguments.parser("top.lua", "Live statistics of all containers.")
 parser:option("-d --delay", "Time between two pictures.", "2"):convert(function(text)
-  if duration.parse(text) == 0 then return nil, "the delay must be more than 0" end
-  return duration.parse(text)
+  if dockrun.duration.parse(text) == 0 then return nil, "the delay must be more than 0" end
+  return dockrun.duration.parse(text)
 end)
-parser:option("-n --count", "How many pictures; without it, until interrupted."):convert(count("--count", 1))
+parser:option("-n --count", "How many pictures; without it, until interrupted."):convert(dockrun.arguments.integer("--count", 1))
 parser:flag("--json", "One JSON document a picture.")
-function parser:error(message)
-  io.stderr:write(self:get_usage(), "\n\nError: ", message, "\n")
-  os.exit(2, true)
-end
 local args = parser:parse()
 
 local engine = assert(dockrun.connect())
@@ -51,7 +43,7 @@ local function show(rows)
   if output.is_terminal(1) then io.write "\27[H\27[2J" end
   local names = {}
   for i, row in ipairs(rows) do names[i] = row.name end
-  usage_table.print("NAME", names, rows)
+  output.stats("NAME", names, rows)
 end
 
 local before = read_all()

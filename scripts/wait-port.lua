@@ -5,19 +5,13 @@
 --   dockrun scripts/wait-port.lua [--timeout TIME] [--http PATH] HOST:PORT
 --
 -- Exit: 0 it answers, 1 it does not, 2 bad usage.
-local argparse = require "argparse"
 local dockrun = require "dockrun"
-local duration = require "dockrun.job.duration"
 local uv = require "luv"
 
-local parser = argparse("wait-port.lua", "Waits until a port answers.")
+local parser = dockrun.arguments.parser("wait-port.lua", "Waits until a port answers.")
 parser:argument("target", "HOST:PORT.")
-parser:option("--timeout", "How long to wait in all.", "30"):convert(duration.parse)
+parser:option("--timeout", "How long to wait in all.", "30"):convert(dockrun.duration.parse)
 parser:option("--http", "Ask for this path and want a status below 400."):argname "PATH"
-function parser:error(message)
-  io.stderr:write(self:get_usage(), "\n\nError: ", message, "\n")
-  os.exit(2, true)
-end
 local args = parser:parse()
 
 local host, port = args.target:match "^%[?([^%]]+)%]?:(%d+)$"

@@ -93,7 +93,7 @@ describe("an option", function()
       { { "--set", "ports.from=0", "status" }, {}, "--set: option 'ports.from' must be at least 1" },
       { { "--bind-ip", "1.2.3", "-e", "print(1)" }, {}, "--bind-ip: option 'docker.bind_ip' must be an IP address" },
       { { "status" }, { DOCKRUN_BIND_IP = "1.2.3" }, "DOCKRUN_BIND_IP: option 'docker.bind_ip' must be an IP address" },
-      { { "-e", "print(1)" }, { DOCKRUN_JSON = "maybe" }, "DOCKRUN_JSON must be 1, true, 0 or false, not 'maybe'" },
+      { { "-e", "print(1)" }, { DOCKRUN_JSON = "maybe" }, "DOCKRUN_JSON: expected 1, true, 0 or false, got 'maybe'" },
       { { "--set", "ports.to=5", "validate", "x.hcl" }, {}, "option 'ports.to' must not be below ports.from" },
     } do
       local result = process.run(case[1], { env = case[2] })

@@ -6,7 +6,7 @@ local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local fingerprint = require "dockrun.driver.fingerprint"
 local jobs = require "spec.jobs"
-local output = require "dockrun.cli.output"
+local output = require("dockrun").output
 local uv = require "luv"
 
 local parser = require "argparse"("run.lua", "What dockrun costs, beside a floor and peers.")

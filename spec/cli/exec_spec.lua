@@ -101,12 +101,12 @@ describe("a running task", function()
     it("refuses to count to " .. value .. " for `stats`", function()
       local result = jobs.dockrun(endpoint, { "stats", "-n", value })
       assert.equal(2, result.code)
-      assert.matches("--count takes a whole number", result.stderr, 1, true)
+      assert.matches("--count: expected a whole number", result.stderr, 1, true)
     end)
   end
 
   for _, case in ipairs {
-    { "a job that is not there", { "nonesuch", "--", "true" }, 1, "nothing runs as 'nonesuch'" },
+    { "a job that is not there", { "nonesuch", "--", "true" }, 1, "no running task matches 'nonesuch'" },
     { "-t without a terminal", { "-t", "x", "--", "true" }, 2, "needs a terminal" },
     { "no command", { "x" }, 2, "'cmd'" },
   } do

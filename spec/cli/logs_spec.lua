@@ -130,7 +130,7 @@ return job %q { group "g" {
   end)
 
   for _, case in ipairs {
-    { "a job that is not there", { "nonesuch" }, 1, "nothing runs as 'nonesuch'" },
+    { "a job that is not there", { "nonesuch" }, 1, "no task matches 'nonesuch'" },
     { "a number of lines that is none", { "--tail", "few", "x" }, 2, "--tail takes" },
     { "a moment that is none", { "--since", "yesterday", "x" }, 2, "--since takes" },
     { "no job", {}, 2, "'target'" },

@@ -3,7 +3,7 @@ local process = require "spec.process"
 
 describe("results", function()
   local SHOW = [[
-    local output = require "dockrun.cli.output"
+    local output = require "dockrun.output"
     output.columns({ "NAME", "STATE", "TEXT" }, {
       { "one", output.paint("running", "32"), "short" }, { "zwei", output.paint("dead", "90"), "äöü äöü äöü äöü äöü" },
     })]]

@@ -102,7 +102,7 @@ return job %q {
     assert.same({}, jobs.containers(engine, name))
   end)
 
-  it("is left alone where it is as it is asked for", function()
+  it("is left alone if it is up to date", function()
     run()
     local before = container()
     assert.same({ "g[0].t none" }, (plan()))
@@ -186,7 +186,7 @@ return job %q {
       env.LEVEL: "info" -> "debug"  forces replacement
       resources.memory: 32 -> 48
 ]], result.stdout)
-    assert.matches("is as it is asked for", dockrun_with({ "plan", path }).stdout)
+    assert.matches("is up to date", dockrun_with({ "plan", path }).stdout)
   end)
 
   it("is planned in colours on a terminal, and in none with NO_COLOR", function()

@@ -68,7 +68,7 @@ describe("a signal", function()
     run:kill "SIGHUP"
     local result = run:wait()
     assert.equal(0, result.code, result.stderr)
-    assert.matches("interrupted by SIGHUP: the tasks run on", result.stderr)
+    assert.matches("interrupted by SIGHUP: left the tasks running", result.stderr)
     assert.equal("running", state_of_container())
     local agent <close> = start("agent", "--json")
     agent:wait_for '"event":"reattached"'
@@ -79,7 +79,7 @@ describe("a signal", function()
     agent:kill "SIGTERM"
     result = agent:wait()
     assert.equal(0, result.code, result.stderr)
-    assert.matches("interrupted by SIGTERM: the tasks run on", result.stderr)
+    assert.matches("interrupted by SIGTERM: left the tasks running", result.stderr)
   end)
 
   it("SIGQUIT ends at once, and the next one takes over", function()

@@ -117,7 +117,7 @@ describe("top.lua", function()
   for _, case in ipairs {
     { "a delay that is none", { "-d", "often" }, "must be a duration such as '1m30s' or a number of seconds, not 'often'" },
     { "no delay", { "-d", "0s" }, "the delay must be more than 0" },
-    { "no picture", { "-n", "0" }, "--count takes a whole number from 1 on, not '0'" },
+    { "no picture", { "-n", "0" }, "--count: expected a whole number of at least 1, got '0'" },
     { "a word too many", { "web" }, "too many arguments" },
   } do
     local what, args, message = table.unpack(case)

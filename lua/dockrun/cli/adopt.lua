@@ -1,8 +1,8 @@
 local adopt = require "dockrun.agent.adopt"
 local agents = require "dockrun.agent"
-local lock = require "dockrun.agent.lock"
 local dockrun = require "dockrun"
-local output = require "dockrun.cli.output"
+local lock = require "dockrun.agent.lock"
+local output = require "dockrun.output"
 
 local function describe(one, record)
   return {
@@ -11,7 +11,7 @@ local function describe(one, record)
   }
 end
 
--- One row for each container: those that can be adopted, and the others.
+-- A row for each container: those that can be adopted, and those that cannot.
 local function rows_of(list)
   local rows, refused = dockrun.json.array {}, dockrun.json.array {}
   for _, one in ipairs(list) do
@@ -30,18 +30,19 @@ local function show(rows, verb)
   end
 end
 
--- nil, err if there is nobody to ask.
+-- Whether the user agrees; nil, err without a terminal to ask on.
 local function confirmed(args, count)
   if args.yes then return true end
   if not (output.is_terminal(0) and output.is_terminal(2)) then
-    return nil, dockrun.error("usage", "adopt asks before it takes anything over, and there is no terminal; add --yes, or --dry-run to see")
+    return nil, dockrun.error("usage",
+      "adopt asks before it takes a container over, which needs a terminal; add --yes, or --dry-run to only show them")
   end
   io.stderr:write(("Adopt %s? [y/N] "):format(count == 1 and "this container" or ("these %d containers"):format(count)))
   io.stderr:flush()
   return (io.read() or ""):lower():find "^y" ~= nil
 end
 
--- Takes over the allocations of a job that were shown, as they are once no other process is at the job.
+-- Takes over those allocations of a job that were shown to the user. The lock comes first, so they are read again.
 local function take_job(agent, job, shown, done)
   local held <close>, err = lock.hold(agent, job, function() end)
   if not held then return err end
@@ -70,10 +71,10 @@ local function take(agent, list)
 end
 
 return {
-  summary = "Take over containers that the state has lost.",
+  summary = "Take over containers that the state does not know.",
   define = function(command)
     command:argument("job", "Only those of this job."):args "?"
-    command:flag("--dry-run", "Only say what would be taken over.")
+    command:flag("--dry-run", "Only show what would be taken over.")
     command:flag("-y --yes", "Do not ask.")
   end,
   run = function(args)
@@ -86,7 +87,7 @@ return {
     if not args.json then
       show(rows, args.yes and "adopting" or "would adopt")
       show(refused, "cannot adopt")
-      if #rows == 0 then output.say("info", "there is nothing to adopt") end
+      if #rows == 0 then output.say("info", "no container to adopt") end
     end
     local sure, failure = true, nil
     if #rows > 0 and not args.dry_run then
@@ -103,7 +104,7 @@ return {
     agent:close()
     if failure then return nil, failure end
     if #rows > 0 and sure and not args.dry_run then
-      output.say("info", "`dockrun run FILE` or `dockrun agent` goes on with what was adopted")
+      output.say("info", "`dockrun run FILE` or `dockrun agent` now watches what was adopted")
     end
     return sure and 0 or 1
   end,

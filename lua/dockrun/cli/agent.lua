@@ -1,11 +1,11 @@
 local agents = require "dockrun.agent"
-local dockrun = require "dockrun"
-local output = require "dockrun.cli.output"
-local runtime = require "dockrun.core.runtime"
 local daemon = require "dockrun.agent.daemon"
+local dockrun = require "dockrun"
+local output = require "dockrun.output"
+local runtime = require "dockrun.core.runtime"
 
 return {
-  summary = "Watch every job of the state, and those that `run -d` hands over.",
+  summary = "Watch every job of the state, and every job that `run -d` hands over.",
   define = function() end,
   run = function(args)
     local agent, err = agents.new(dockrun.options)
@@ -17,7 +17,7 @@ return {
     local returned, reason, why = pcall(daemon.run, agent, dockrun)
     if returned then return nil, why end
     if type(reason) ~= "table" or reason.kind ~= "cancelled" then error(reason, 0) end
-    output.say("info", ("%s: the tasks run on"):format(reason))
+    output.say("info", ("%s: left the tasks running"):format(reason))
     return 0
   end,
 }

@@ -1,6 +1,6 @@
-local count = require "dockrun.cli.count"
+local arguments = require "dockrun.arguments"
 local dockrun = require "dockrun"
-local output = require "dockrun.cli.output"
+local output = require "dockrun.output"
 local standard = require "dockrun.core.standard"
 local store = require "dockrun.store"
 
@@ -18,11 +18,11 @@ local function show(args, event)
 end
 
 return {
-  summary = "Print what happened to tasks.",
+  summary = "Print the events of tasks.",
   define = function(command)
-    command:argument("job", "Only of this job."):args "?"
-    command:flag("-f --follow", "Go on as more happens.")
-    command:option("--tail", "Only the last N."):argname "N":convert(count("--tail", 0))
+    command:argument("job", "Only those of this job."):args "?"
+    command:flag("-f --follow", "Continue with new events.")
+    command:option("--tail", "Only the last N events."):argname "N":convert(arguments.integer("--tail", 0))
   end,
   run = function(args)
     standard.end_with_reader "at once"

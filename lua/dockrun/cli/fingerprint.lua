@@ -1,6 +1,6 @@
 local dockrun = require "dockrun"
 local fingerprint = require "dockrun.driver.fingerprint"
-local output = require "dockrun.cli.output"
+local output = require "dockrun.output"
 
 return {
   summary = "Print this node's attributes.",

@@ -1,15 +1,15 @@
 local options = require "dockrun.options"
-local output = require "dockrun.cli.output"
+local output = require "dockrun.output"
 local schema = require "dockrun.job.schema"
 
 -- ---- options of the agent ---------------------------------------------------------------------
 
-local function shown(value)
+local function to_text(value)
   if type(value) == "table" then return table.concat(value, ", ") end
   return tostring(value)
 end
 
--- A text as lines of at most so many characters.
+-- Breaks a text into lines of at most `width` characters.
 local function wrap(text, width)
   local lines = {}
   for word in text:gmatch "%S+" do
@@ -29,7 +29,7 @@ end
 
 -- ---- options of a job -------------------------------------------------------------------------
 
--- Where a key stands, and what its name begins with here. The first that fits counts.
+-- Where a key belongs, and the prefix of its name on the page. The first that matches wins.
 local levels = {
   { title = "config: the container", path = "job.group.task.config.", name = "config." },
   { title = "resources: what it may use", path = "job.group.task.resources.", name = "resources." },
@@ -45,7 +45,7 @@ local function level_of(path)
   end
 end
 
--- Every key that a job file may have, as { name = "config.mount.type", … }, by level.
+-- Every key of a job file, as { name = "config.mount.type", … }, ordered by level.
 local function job_rows(unused)
   local by_level, rows = {}, {}
   for _, row in ipairs(schema.describe()) do
@@ -64,18 +64,18 @@ end
 
 local function config_rows() return job_rows(false) end
 
--- What is said of a row beside its name: its type, and what it is where it is left out.
+-- A row's type, and its default.
 local function nature(row)
   if row.required then return row.type .. ", required" end
   if row.default == nil or row.default == "" then return row.type end
-  return ("%s, %s"):format(row.type, shown(row.default))
+  return ("%s, %s"):format(row.type, to_text(row.default))
 end
 
 local function meaning(row)
   return row.values and ("%s (%s)"):format(row.doc, table.concat(row.values, ", ")) or row.doc
 end
 
--- A name and what it is on one line, its meaning below, within the terminal's width.
+-- Prints a name and its type on one line and its meaning below, within the terminal's width.
 local function show(rows)
   local width = math.min(output.width(), 100)
   for _, row in ipairs(rows) do
@@ -99,14 +99,14 @@ local function show_level(title, rows)
 | option | type | default | meaning | the engine's field | limited by |
 | --- | --- | --- | --- | --- | --- |]]):format(title))
   for _, row in ipairs(rows) do
-    local default = row.required and "required" or row.default ~= nil and code(shown(row.default)) or ""
+    local default = row.required and "required" or row.default ~= nil and code(to_text(row.default)) or ""
     local limits = {}
     for i, name in ipairs(row.policy or {}) do limits[i] = code(name) end
     markdown_row(code(row.name), row.type, default, meaning(row), code(row.engine), table.concat(limits, ", "))
   end
 end
 
--- Rows by a key, in the order of their first.
+-- Groups rows by a key, in the order of their first.
 local function grouped(rows, key)
   local order, groups = {}, {}
   for _, row in ipairs(rows) do
@@ -120,23 +120,22 @@ local function grouped(rows, key)
   return order, groups
 end
 
--- The page docs/config.md, whole.
+-- Prints the page docs/config.md.
 local function show_markdown()
   output.result [[
 # Options of a job
 
-Every key that a job file may have. Names, types and defaults of `config` are those of Nomad's Docker driver. Numbers and
-booleans may be quoted; `${…}` is filled in in every string of a task. A *block* is `key { … }`, *blocks* may stand several
-times or be a list, *named* ones have a label: `task "web" { … }`. This page is made by
-`dockrun help config --markdown > docs/config.md`; `dockrun help config` shows it on a terminal, and `--json` gives it to
-programs.]]
+Every key of a job file. Names, types and defaults of `config` are those of Nomad's Docker driver. Numbers and booleans may be
+quoted; `${…}` is interpolated in every string of a task. A *block* is `key { … }`, *blocks* may be repeated or be a list,
+*named* blocks have a label: `task "web" { … }`. The command `dockrun help config --markdown > docs/config.md` makes this page;
+`dockrun help config` shows it on a terminal, `--json` prints it for programs.]]
   local titles, by_title = grouped(config_rows(), "level")
   for _, title in ipairs(titles) do show_level(title, by_title[title]) end
   output.result [[
 
 ## Known to Nomad, not used here
 
-They decide about a cluster, or about what a single host does not have. They are kept, and named once.
+These keys concern a cluster, or parts of Nomad that a single host does not have. dockrun keeps them, and warns once.
 
 | of | keys |
 | --- | --- |]]
@@ -150,15 +149,15 @@ They decide about a cluster, or about what a single host does not have. They are
 
 ## Limits of the agent
 
-Options of the user who runs dockrun (`--set NAME=VALUE`, or a file). A task that asks for more is refused before
-anything is pulled or made, with the option's name. A list is given with commas. A value that an option cannot have ends
-the command with 2. Global options are read from the environment as well: `DOCKRUN_STATE_DIR` is `--state-dir`.
+Options of the operator (`--set NAME=VALUE`, or a file). dockrun refuses a task that asks for more before it pulls or creates
+anything, and names the option. Separate the items of a list by commas. An invalid value ends the command with 2. Global
+options may also come from the environment: `DOCKRUN_STATE_DIR` is `--state-dir`.
 
 The command reads `/etc/dockrun/config.lua` and then `$XDG_CONFIG_HOME/dockrun/config.lua` (`~/.config/dockrun/config.lua`)
-if they exist; with `--config FILE` or `DOCKRUN_CONFIG` it reads that file, and neither of the two. The command line counts
-before the environment, the environment before a file, and the user's file before the system's. Root refuses a file in
-these two places that is not root's, or that others may write to. A host program reads none of them. A config is a table in
-Lua, or in JSON if its name ends with `.json`:
+if they exist; with `--config FILE` or `DOCKRUN_CONFIG` it reads only that file. The command line wins over the environment,
+the environment over a file, and the user's file over the system's. Root refuses a file in these two places that does not
+belong to root, or that other users may write to. A host program reads none of them. A config file is a table in Lua, or in
+JSON if its name ends with `.json`:
 
 ```lua
 return { docker = { volumes = { enabled = true } }, limits = { allocs = 500 } }
@@ -171,7 +170,7 @@ return { docker = { volumes = { enabled = true } }, limits = { allocs = 500 } }
     for _, name in ipairs(row.policy or {}) do limits[name] = true end
   end
   for _, row in ipairs(option_rows()) do
-    if limits[row.name] then markdown_row(code(row.name), row.type, code(shown(row.default)), row.doc) end
+    if limits[row.name] then markdown_row(code(row.name), row.type, code(to_text(row.default)), row.doc) end
   end
 end
 
@@ -183,10 +182,10 @@ local topics = {
 }
 
 return {
-  summary = "Explain a command, or the options.",
+  summary = "Explain a command, or list the options.",
   define = function(command)
-    command:argument("topic", "A command's name, 'options' for the agent's, 'config' for a job's."):args "?"
-    command:flag("--markdown", "As the page of the documentation ('config').")
+    command:argument("topic", "A command, 'options' (of the agent) or 'config' (of a job)."):args "?"
+    command:flag("--markdown", "Print the page of the documentation ('config').")
   end,
   run = function(args, parser)
     local topic = topics[args.topic]
@@ -205,7 +204,7 @@ return {
       return 0
     end
     parser:pparse { args.topic, "--help" }  -- prints it and exits
-    output.say("error", ("no help on '%s'"):format(args.topic))
+    output.say("error", ("no help on '%s': expected a command, 'options' or 'config'"):format(args.topic))
     return 2
   end,
 }

@@ -1,30 +1,30 @@
--- The command: which word, which options, which exit code. What a word does is in a file of its own beside this one.
+-- The command line: commands, global options and exit codes. Each command has a file of its own in this directory.
 local config = require "dockrun.cli.config"
 local dockrun = require "dockrun"
 local endpoint = require "dockrun.driver.endpoint"
 local internal = require "dockrun.util.internal"
 local options = require "dockrun.options"
-local output = require "dockrun.cli.output"
+local output = require "dockrun.output"
 
 -- In the order of the help.
 local commands = { "run", "plan", "validate", "status", "logs", "exec", "stop", "stats", "events", "fingerprint", "gc", "adopt", "agent",
   "version", "help" }
 
--- Global options: they stand before or after the command's name. `option` is what they set in dockrun.options. Each that
--- stands alone has an environment variable as well: DOCKRUN_STATE_DIR for --state-dir.
+-- Global options may come before or after the command's name. `option`: which of dockrun.options it sets. Each that may be
+-- given only once has an environment variable too: DOCKRUN_STATE_DIR for --state-dir.
 local globals = {
   { flags = "--endpoint", option = "docker.endpoint", argument = "URL", doc = "The engine (unix://, tcp://, http://, https://, ssh://)." },
   { flags = "--context", option = "context", argument = "NAME", doc = "Docker context to take the endpoint from." },
   { flags = "--bind-ip", option = "docker.bind_ip", argument = "IP", doc = "Address that ports are bound on." },
-  { flags = "--state-dir", option = "state_dir", argument = "DIR", doc = "Directory for state." },
-  { flags = "--config", argument = "FILE", doc = "Options from this Lua or JSON file, and not from those of the system and the user." },
+  { flags = "--state-dir", option = "state_dir", argument = "DIR", doc = "Directory of the state." },
+  { flags = "--config", argument = "FILE", doc = "Read options from this Lua or JSON file only." },
   { flags = "--set", argument = "NAME=VALUE", many = true, doc = "Set one option (dockrun help options)." },
   { flags = "--dev", option = "dev", doc = "Read DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH." },
   { flags = "--json", doc = "Results as JSON." },
-  { flags = "-v --verbose", doc = "Say more on stderr." },
+  { flags = "-v --verbose", doc = "Print more on stderr." },
 }
 
--- Exit codes by the kind of an error (contract §9).
+-- Exit codes by the kind of an error; docs/job.md lists them.
 local exit_codes = {
   spec = 2, invalid = 2, usage = 2, unreachable = 3, timeout = 3, protocol = 3, engine = 1, failed = 1,
   constraint = 1, taken = 1, system = 1, cancelled = 130, corrupt = 1, full = 1, readonly = 1, busy = 1, store = 1, missing = 1,
@@ -38,7 +38,7 @@ local function fail(err)
   local level = (reader_gone or kind == "output") and "debug" or kind == "cancelled" and "info" or "error"
   output.say(level, tostring(err))
   if kind == "internal" then output.say("error", err.traceback) end
-  if kind == "unreachable" then output.say("error", "is the engine running? --endpoint says where it is") end
+  if kind == "unreachable" then output.say("error", "is the engine running? give its address with --endpoint") end
   return code
 end
 
@@ -56,8 +56,8 @@ local function add_command(parser, name)
   return own
 end
 
--- A parser that knows the global options, and the command `word` in full; every command where it is not one of them.
--- Then that of the command, where there is one.
+-- A parser with the global options and the command `word`, or every command if `word` is none. Also returns the parser of
+-- that command.
 local function build_parser(word)
   local parser = require "argparse"("dockrun", "Runs and scripts containers on a Docker engine.")
     :epilog "dockrun SCRIPT.lua [ARG…], dockrun -e CODE and dockrun - run Lua on the same runtime."
@@ -79,7 +79,7 @@ end
 
 local words_for = { ["1"] = true, ["true"] = true, ["0"] = false, ["false"] = false }
 
--- Reads what the environment says of global options that the command line does not give.
+-- Reads global options from the environment, unless the command line gives them.
 ---@return { name: string, value: any, variable: string }[]? settings  of options
 ---@return table? err
 local function read_environment(args)
@@ -91,7 +91,7 @@ local function read_environment(args)
     if not row.many and text ~= "" and args[key] == nil then
       local value = text
       if not row.argument then value = words_for[text] end
-      if value == nil then return nil, dockrun.error("usage", ("%s must be 1, true, 0 or false, not '%s'"):format(variable, text)) end
+      if value == nil then return nil, dockrun.error("usage", ("%s: expected 1, true, 0 or false, got '%s'"):format(variable, text)) end
       if row.option then
         settings[#settings + 1] = { name = row.option, value = value, variable = variable }
       else
@@ -102,8 +102,7 @@ local function read_environment(args)
   return settings
 end
 
--- Puts the global options into dockrun.options: those of files, of the environment, of the command line; the last counts.
--- nil, err if one is wrong.
+-- Sets dockrun.options from files, the environment and the command line; the last wins. nil, err if one is wrong.
 local function apply_globals(args)
   local settings, err = read_environment(args)
   if not settings then return nil, err end
@@ -116,7 +115,7 @@ local function apply_globals(args)
   end
   for _, setting in ipairs(args.set or {}) do
     local name, value = setting:match "^([%w_.]+)=(.*)$"
-    if not name then return nil, dockrun.error("usage", ("--set takes NAME=VALUE, not '%s'"):format(setting)) end
+    if not name then return nil, dockrun.error("usage", ("--set: expected NAME=VALUE, got '%s'"):format(setting)) end
     ok, err = set_option("--set", name, value)
     if not ok then return nil, err end
   end
@@ -149,7 +148,7 @@ local function run_command(argv, word)
   return fail(done and why or code)
 end
 
--- Where the first word that is not a global option stands.
+-- The index of the first word that is not a global option.
 local function first_word(argv)
   local with_argument = {}
   for _, row in ipairs(globals) do
@@ -163,7 +162,7 @@ local function first_word(argv)
   return i
 end
 
--- The options that stand before a script.
+-- The options before a script.
 local function apply_before(argv, count)
   if count == 0 then return apply_globals {} end
   local parser = require "argparse" "dockrun"
@@ -179,7 +178,7 @@ end
 
 --- The whole command.
 ---@param argv string[]  argv[0] is the program
----@return integer|function exit_code  or a script for the core to call
+---@return integer|function exit_code  or a script, which the core calls
 ---@return string ...  the script's arguments
 return function(argv)
   local at = first_word(argv)

@@ -1,29 +1,29 @@
-local containers = require "dockrun.cli.containers"
 local dockrun = require "dockrun"
 local duration = require "dockrun.job.duration"
 local logs = require "dockrun.driver.logs"
-local output = require "dockrun.cli.output"
+local output = require "dockrun.output"
 local standard = require "dockrun.core.standard"
-local timestamp = require "dockrun.util.time"
+local target = require "dockrun.agent.target"
+local time = require "dockrun.util.time"
 
--- A moment as the engine takes it, in seconds since 1970: "10m" is ten minutes ago.
+-- Converts a moment to seconds since 1970, as the engine takes it: "10m" is ten minutes ago.
 local function moment(text)
   if text:find "^%d+%.?%d*$" then return text end
-  local at = timestamp.seconds(text)
+  local at = time.seconds(text)
   if at then return at .. (text:match "%.%d+" or "") end
   local ago = duration.parse(text)
   if ago then return tostring(os.time() - math.ceil(ago)) end
-  return nil, "--since takes a duration (10m), a timestamp (2006-01-02T15:04:05Z) or a Unix time, not '" .. text .. "'"
+  return nil, "--since: expected a duration (10m), a timestamp (2006-01-02T15:04:05Z) or a Unix time, got '" .. text .. "'"
 end
 
 local function lines(text)
   if text == "all" or text:find "^%d+$" then return text end
-  return nil, "--tail takes a number of lines or 'all', not '" .. text .. "'"
+  return nil, "--tail: expected a number of lines or 'all', got '" .. text .. "'"
 end
 
-local LONGEST = 1024 * 1024  -- bytes; a longer line is several in JSON
+local LONGEST = 1024 * 1024  -- bytes; JSON shows a longer line as several
 
--- Shows whole lines as JSON. Returns what takes pieces, and what shows the line that has no end.
+-- Shows whole lines as JSON. Returns a function that takes pieces, and one that shows an unfinished line at the end.
 local function json_lines(record)
   local open = {}
   local function finish(stream)
@@ -35,8 +35,8 @@ local function json_lines(record)
     }
     return standard.wait(1) ~= nil
   end
-  return function(bytes, stream, time)
-    local line = open[stream] or { time = time, size = 0 }
+  return function(bytes, stream, stamp)
+    local line = open[stream] or { time = stamp, size = 0 }
     open[stream] = line
     line[#line + 1], line.size = bytes, line.size + #bytes
     if bytes:sub(-1) == "\n" or line.size > LONGEST then return finish(stream) end
@@ -54,23 +54,20 @@ local function text_lines(record, prefix, plain)
 end
 
 return {
-  summary = "Print what a job's tasks wrote.",
+  summary = "Print the output of a job's tasks.",
   define = function(command)
     command:argument("target", "JOB or JOB/TASK.")
-    command:flag("-f --follow", "Go on as more is written.")
-    command:flag("--plain", "Leave out control sequences.")
+    command:flag("-f --follow", "Continue with new output.")
+    command:flag("--plain", "Leave control sequences out.")
     command:option("--tail", "Only the last N lines."):argname "N":convert(lines)
-    command:option("--since", "Only what is newer: 10m, a timestamp, or a Unix time."):argname "T":convert(moment)
+    command:option("--since", "Only newer output: 10m, a timestamp, or a Unix time."):argname "T":convert(moment)
   end,
   run = function(args)
-    local job, task = args.target:match "^([^/]+)/(.+)$"
-    job = job or args.target
     local engine, err = dockrun.connect()
     if not engine then return nil, err end
     local records
-    records, err = containers(engine, job, task)
+    records, err = target.find(engine, dockrun.options, args.target)
     if not records then return nil, err end
-    if #records == 0 then return nil, dockrun.error("failed", ("nothing runs as '%s' on this engine"):format(args.target)) end
     standard.end_with_reader "at once"
     local failure
     local follow = {}

@@ -1,10 +1,11 @@
-local dockrun = require "dockrun"
 local agents = require "dockrun.agent"
+local arguments = require "dockrun.arguments"
+local dockrun = require "dockrun"
 local jobs = require "dockrun.agent.jobs"
 local load = require "dockrun.job.load"
-local output = require "dockrun.cli.output"
+local output = require "dockrun.output"
 
--- What stands before a task, and its colour.
+-- The sign before a task, and its colour.
 local signs = {
   create = { "+", "32" }, in_place = { "~", "33" }, replace = { "-/+", "31" }, stop = { "-", "31" }, none = { " ", "90" },
 }
@@ -31,14 +32,14 @@ local function show_task(change)
 end
 
 return {
-  summary = "Say what `run` would do, and change nothing.",
+  summary = "Show what `run` would do, and change nothing.",
   define = function(command)
     command:argument("job", "Job file (.lua, .nomad, .hcl, .json).")
     command:option("--var", "Give the job a variable."):argname "K=V":count "*"
   end,
   run = function(args)
-    local vars, err = require "dockrun.cli.vars"(args.var)
-    if not vars then return nil, err end
+    local vars, err = arguments.variables(args.var)
+    if not vars then return nil, dockrun.error("usage", err) end
     local job
     job, err = load.file(args.job, { vars = vars, runtime = dockrun })
     if not job then return nil, err end
@@ -55,7 +56,7 @@ return {
       output.json(plan)
     else
       for _, change in ipairs(plan.changes) do show_task(change) end
-      if not changes then output.result(("job '%s' is as it is asked for"):format(job.name)) end
+      if not changes then output.result(("job '%s' is up to date"):format(job.name)) end
     end
     return changes and 1 or 0
   end,

@@ -1,10 +1,10 @@
--- The prompt: a line of Lua at a time, on the runtime, with `dockrun` and `engine` at hand.
+-- The prompt: reads and runs a line of Lua at a time, with the globals `dockrun` and `engine`.
 local dockrun = require "dockrun"
 local standard = require "dockrun.core.standard"
 local uv = require "luv"
 
--- Reads a line while tasks go on: readline is asked only when the terminal has something.
----@return fun(prompt: string): string?  nil at the end of the input; raises what interrupts it
+-- Reads a line while fibers run: readline is called only if the terminal has input.
+---@return fun(prompt: string): string?  nil at the end of the input; raises the signal that interrupts it
 local function reader()
   local ok, readline = pcall(require, "readline")
   if not ok then
@@ -15,7 +15,7 @@ local function reader()
     end
   end
   local lines = dockrun.queue()
-  -- Opened anew: polling makes a descriptor non-blocking, and the one that we have is stdout as well, and the shell's.
+  -- A descriptor of its own: polling makes it non-blocking, and the shell and stdout share the one that we were given.
   local terminal = uv.new_poll(assert(uv.fs_open("/proc/self/fd/0", "r", 0)))
   local function got(line)
     readline.handler_remove()
@@ -34,7 +34,7 @@ local function reader()
   end
 end
 
--- An incomplete chunk ends in "<eof>", as in lua.c.
+-- Reads until the chunk is complete: the error of an incomplete one ends in "<eof>", as in lua.c.
 local function read_chunk(read)
   local text = read "> "
   if not text then return nil end
@@ -50,7 +50,7 @@ local function read_chunk(read)
   end
 end
 
--- Ctrl-C ends what runs, or the line; any other signal ends the prompt.
+-- Ctrl-C ends the chunk that runs, or the line; any other signal ends the prompt.
 local function is_ctrl_c(err) return type(err) == "table" and err.kind == "cancelled" and err.signal == "SIGINT" end
 
 local function show(ok, ...)

@@ -1,19 +1,20 @@
 local agents = require "dockrun.agent"
-local lock = require "dockrun.agent.lock"
+local arguments = require "dockrun.arguments"
 local dockrun = require "dockrun"
 local internal = require "dockrun.util.internal"
 local jobs = require "dockrun.agent.jobs"
 local load = require "dockrun.job.load"
+local lock = require "dockrun.agent.lock"
 local logs = require "dockrun.driver.logs"
-local output = require "dockrun.cli.output"
+local output = require "dockrun.output"
 local plans = require "dockrun.agent.plan"
 local runtime = require "dockrun.core.runtime"
 local standard = require "dockrun.core.standard"
 
 local palette = { "32", "33", "34", "35", "36", "92", "93", "94", "95", "96" }
 
--- Shows a task's output, each line with the task's name before it. Waits while the reader is slow, but not any more once
--- the container has ended: what it wrote is to be read before it is removed.
+-- Shows a task's output, with the task's name before each line. It waits for a slow reader only while the container runs:
+-- afterwards all output must be read before the container is removed.
 local function log_follower(agent, plain)
   local color = 0
   return function(task, is_reattached)
@@ -47,8 +48,8 @@ local function listen(agent, args)
   if output.is_terminal(2) then agent.on_progress = progress_bar end
 end
 
--- Whether every task that failed did so because the engine speaks no protocol of ours.
-local function is_the_engines(agent)
+-- Whether every failure is an answer of the engine that dockrun does not understand.
+local function is_protocol_failure(agent)
   local found = false
   for _, task in ipairs(agent.tasks) do
     local protocol = type(task.error) == "table" and task.error.kind == "protocol"
@@ -58,33 +59,32 @@ local function is_the_engines(agent)
   return found
 end
 
-local MOST = 5  -- reasons that one sentence gives
+local MOST = 5  -- reasons in one sentence
 
--- Whether all went well: an exit code. If not, it says why once more: a task may have failed long ago, or in the process
--- before this one.
+-- The exit code. Says again why tasks failed: that may be long ago, or in an earlier process.
 local function verdict(agent, job, ok)
   local failures = agent:failures(job.name)
   if ok and #failures == 0 then return 0 end
   if #failures == 0 then return 1 end
   local left = #failures - MOST
-  local told = table.concat(failures, "; ", 1, math.min(#failures, MOST))
-  output.say("error", ("job '%s' failed: %s%s"):format(job.name, told, left > 0 and ("; and %d more tasks"):format(left) or ""))
-  return is_the_engines(agent) and 3 or 1
+  local reasons = table.concat(failures, "; ", 1, math.min(#failures, MOST))
+  output.say("error", ("job '%s' failed: %s%s"):format(job.name, reasons, left > 0 and ("; and %d more tasks"):format(left) or ""))
+  return is_protocol_failure(agent) and 3 or 1
 end
 
--- Brings the job to what it should be, then waits for the end.
+-- Deploys the job, then waits for its end.
 local function foreground(agent, job, source)
-  local brought, failure = jobs.bring(agent, job, source)
+  local deployed, failure = jobs.bring(agent, job, source)
   local stopped = failure and failure.kind == "stopped"
   if failure and not stopped then
     if #agent.tasks == 0 then return nil, failure end
     output.say("error", tostring(failure))
   end
   jobs.await(agent, job.name, "exited")
-  return verdict(agent, job, brought or stopped)
+  return verdict(agent, job, deployed or stopped)
 end
 
--- Brings the job to what it should be, and leaves it as soon as it runs.
+-- Deploys the job, and leaves it as soon as it runs.
 local function detached(agent, job, source)
   local ok, err = jobs.bring(agent, job, source)
   jobs.await(agent, job.name, "running")
@@ -93,23 +93,23 @@ local function detached(agent, job, source)
   return verdict(agent, job, true)
 end
 
--- The first Ctrl-C stops the job as it wants to be stopped, the second kills it. So does the first SIGHUP, unless the job
--- is to outlive its terminal.
+-- The first Ctrl-C, SIGTERM or SIGHUP stops the job gracefully, the second signal kills it. With `keep_on_hangup`, SIGHUP
+-- leaves the job running.
 local function interruptible(agent, name, keep_on_hangup, run, ...)
   local ok, code, err = xpcall(run, internal.handler, ...)
   if ok then return code, err end
   if type(code) ~= "table" or code.kind ~= "cancelled" or not agent.held[name] then error(code, 0) end
   runtime.ignore_hangup()
   if keep_on_hangup and code.signal == "SIGHUP" then
-    output.say("info", ("%s: the tasks run on; an agent takes them over, or the next `dockrun run`"):format(code))
+    output.say("info", ("%s: left the tasks running; an agent or the next `dockrun run` takes them over"):format(code))
     agent:let_go()
     return 0
   end
-  output.say("info", ("%s: stopping; once more to kill"):format(code))
+  output.say("info", ("%s: stopping job '%s' (press Ctrl-C again to kill it)"):format(code, name))
   local done, stopped, why = pcall(jobs.stop, agent, name, { reason = tostring(code) })
   if done and not stopped then return nil, why end
   if done then return 130 end
-  output.say("warn", ("%s: killing"):format(stopped))
+  output.say("warn", ("%s: killing job '%s'"):format(stopped, name))
   local killed
   killed, err = jobs.kill(agent, name)
   return killed and 130 or nil, err
@@ -119,15 +119,15 @@ return {
   summary = "Run a job and watch it until it ends.",
   define = function(command)
     command:argument("job", "Job file (.lua, .nomad, .hcl, .json).")
-    command:flag("-d --detach", "Leave the containers running once they are started.")
-    command:flag("--keep-on-hangup", "Leave the tasks running if the terminal goes (SIGHUP), for the agent to take over.")
-    command:flag("--plain", "Leave out control sequences of what the tasks write.")
+    command:flag("-d --detach", "Leave the containers running after their start.")
+    command:flag("--keep-on-hangup", "Leave the tasks running if the terminal closes (SIGHUP).")
+    command:flag("--plain", "Leave control sequences out of the tasks' output.")
     command:option("--hooks", "Lua file with the operator's hooks."):argname "FILE"
     command:option("--var", "Give the job a variable."):argname "K=V":count "*"
   end,
   run = function(args)
-    local vars, err = require "dockrun.cli.vars"(args.var)
-    if not vars then return nil, err end
+    local vars, err = arguments.variables(args.var)
+    if not vars then return nil, dockrun.error("usage", err) end
     local source, job
     source, err = load.read(args.job, { runtime = dockrun })
     if not source then return nil, err end

@@ -1,9 +1,9 @@
--- What one run of the command sets ends with it: a host program may run several, and has options of its own.
+-- Ends with one run of the command what that run sets: a host program may run several commands, and has options itself.
 local dockrun = require "dockrun"
-local output = require "dockrun.cli.output"
+local output = require "dockrun.output"
 local tree = require "dockrun.job.tree"
 
---- Begins a run, on a copy of the options. To be closed when the command has ended.
+--- Begins a run, on a copy of the options. Closing it restores the options of the host.
 ---@return table scope
 return function()
   local options, arg, argparse = dockrun.options, _G.arg, package.loaded.argparse

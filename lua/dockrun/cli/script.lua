@@ -1,8 +1,8 @@
--- dockrun as an interpreter: a file, -e CODE, - (stdin), or a prompt, as people know them from `lua`.
-local output = require "dockrun.cli.output"
+-- dockrun as an interpreter, with the words of `lua`: a file, -e CODE, - (stdin), or a prompt.
+local output = require "dockrun.output"
 local standard = require "dockrun.core.standard"
 
--- Sets the global `arg` as lua does: the script at 0, its arguments after it, what stands before it below.
+-- Sets the global `arg` as lua does: the script at 0, its arguments from 1, the words before it below 0.
 local function set_arg(argv, script)
   local arg = {}
   for i = 0, #argv do arg[i - script] = argv[i] end
@@ -10,7 +10,7 @@ local function set_arg(argv, script)
   return table.unpack(arg)
 end
 
--- Lua for `load`, as `loadfile` takes a file: without a byte order mark and a first line that begins with "#".
+-- Text for `load`, which unlike `loadfile` accepts neither a byte order mark nor a first line that begins with "#".
 local function without_head(text) return (text:gsub("^\xEF\xBB\xBF", ""):gsub("^#[^\n]*", "")) end
 
 local function prepare(chunk, why, ...)

@@ -1,10 +1,10 @@
 local dockrun = require "dockrun"
-local output = require "dockrun.cli.output"
+local output = require "dockrun.output"
 local status = require "dockrun.agent.status"
 local store = require "dockrun.store"
-local timestamp = require "dockrun.util.time"
+local time = require "dockrun.util.time"
 
--- All that is to be shown. Without a state, that is what `dockrun adopt` could take over.
+-- The jobs to show. Without a state, only the containers that `dockrun adopt` could take over.
 local function gather(job)
   local engine, err = dockrun.connect()
   if not engine then return nil, err end
@@ -13,7 +13,7 @@ local function gather(job)
   return status.jobs({ engine = engine, state = state, options = dockrun.options }, job)
 end
 
-local function since(moment) return output.duration((dockrun.clock()) - (timestamp.seconds(moment) or dockrun.clock())) end
+local function since(moment) return output.duration((dockrun.clock()) - (time.seconds(moment) or dockrun.clock())) end
 
 local function uptime(task)
   if task.state == "running" and task.started_at then return since(task.started_at) end
@@ -50,7 +50,9 @@ return {
       output.json { jobs = jobs }
       return 0
     end
-    if args.job and #jobs == 0 then return nil, dockrun.error("failed", ("no job '%s' on this engine"):format(args.job)) end
+    if args.job and #jobs == 0 then
+      return nil, dockrun.error("failed", ("no job '%s' in this state or on this engine"):format(args.job))
+    end
     output.columns({ "JOB", "TASK", "ALLOC", "STATE", "UPTIME", "RESTARTS", "LAST EVENT", "PORTS" }, rows_of(jobs))
     return 0
   end,

@@ -2,15 +2,15 @@ local agents = require "dockrun.agent"
 local dockrun = require "dockrun"
 local duration = require "dockrun.job.duration"
 local jobs = require "dockrun.agent.jobs"
-local output = require "dockrun.cli.output"
+local output = require "dockrun.output"
 
 return {
-  summary = "Stop a job and clean up after it.",
+  summary = "Stop a job and remove its containers.",
   define = function(command)
     command:argument("job", "The job's name.")
-    command:option("--timeout", "Give up after so long (a duration); what has begun goes on."):argname "TIME"
+    command:option("--timeout", "Stop waiting after this time (a duration); the stop itself continues."):argname "TIME"
       :convert(duration.parse)
-    command:flag("--purge", "Forget it wholly, and remove its containers even where docker.cleanup.container is false.")
+    command:flag("--purge", "Also forget the job, and remove its containers even if docker.cleanup.container is false.")
   end,
   run = function(args)
     if args.purge then dockrun.options["docker.cleanup.container"] = true end

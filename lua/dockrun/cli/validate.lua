@@ -1,8 +1,9 @@
+local arguments = require "dockrun.arguments"
 local dockrun = require "dockrun"
 local load = require "dockrun.job.load"
-local output = require "dockrun.cli.output"
+local output = require "dockrun.output"
 
--- Hooks are functions: a program is told which there are.
+-- A job for JSON, which has no functions: a hook becomes "function".
 local function printable(value)
   if type(value) == "function" then return "function" end
   if type(value) ~= "table" then return value end
@@ -18,8 +19,8 @@ return {
     command:option("--var", "Give the job a variable."):argname "K=V":count "*"
   end,
   run = function(args)
-    local vars, why = require "dockrun.cli.vars"(args.var)
-    if not vars then return nil, why end
+    local vars, why = arguments.variables(args.var)
+    if not vars then return nil, dockrun.error("usage", why) end
     local code = 0
     for _, file in ipairs(args.files) do
       local job, err = load.file(file, { vars = vars, options = dockrun.options })

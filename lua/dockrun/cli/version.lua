@@ -1,5 +1,5 @@
 local dockrun = require "dockrun"
-local output = require "dockrun.cli.output"
+local output = require "dockrun.output"
 
 return {
   summary = "Print the version.",

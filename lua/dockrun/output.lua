@@ -1,4 +1,5 @@
--- How the commands speak: results on stdout, diagnostics with a level on stderr, colour for terminals alone.
+--- Prints for commands and scripts: results on stdout, diagnostics with a level on stderr, colours only on a terminal. Text
+--- from others (tasks, the engine) cannot send control sequences to the terminal.
 local json = require "dockrun.core.json"
 local standard = require "dockrun.core.standard"
 local uv = require "luv"
@@ -9,21 +10,21 @@ local M = {}
 ---@return boolean
 function M.is_terminal(fd) return uv.guess_handle(fd) == "tty" end
 
---- Whether text for this descriptor may have colours (no-color.org).
+--- Whether text for this descriptor may have colours (https://no-color.org).
 ---@param fd integer
 ---@return boolean
 function M.has_color(fd) return M.is_terminal(fd) and (os.getenv "NO_COLOR" or "") == "" and os.getenv "TERM" ~= "dumb" end
 
---- Columns of the terminal, 80 where there is none.
+--- Columns of the terminal, or 80 without one.
 ---@return integer
 function M.width()
   local columns = tonumber(os.getenv "COLUMNS") or standard.size(1)
   return columns and columns > 20 and math.floor(columns) or 80
 end
 
--- ---- text of strangers ------------------------------------------------------------------------
+-- ---- text from others ------------------------------------------------------------------------
 
--- What begins a colour of ours until the text is written. No stranger can know it, so all other escapes are theirs.
+-- Marks our colours until the text is written. Others cannot know it, so every other escape sequence is theirs.
 local MARK = ("\1%s:"):format(uv.random(16):gsub(".", function(byte) return ("%02x"):format(byte:byte()) end))
 local COLOR = MARK .. "([%d;]+)m"
 
@@ -33,7 +34,7 @@ local COLOR = MARK .. "([%d;]+)m"
 ---@param fd? integer  1 by default
 function M.paint(text, code, fd) return M.has_color(fd or 1) and ("%s%sm%s%s0m"):format(MARK, code, text, MARK) or text end
 
--- Makes safe what stands between our colours, and puts `color` (as of string.format) in the place of each of these.
+-- Makes the text between our colours safe, and replaces each of our colours by `color` (a format with its code).
 local function make_safe(text, how, color)
   local parts, from = {}, 1
   for start, code, stop in text:gmatch("()" .. COLOR .. "()") do
@@ -45,14 +46,14 @@ local function make_safe(text, how, color)
   return table.concat(parts)
 end
 
---- Text as a terminal may have it: our colours become what they are to it, and whatever else it would act on (control
---- characters, marks of direction, invalid UTF-8) is shown as an escape. "a\27[31m" -> "a\\x1b[31m".
+--- Text that is safe to print: our colours become control sequences; everything else that a terminal would act on (control
+--- characters, marks of direction, invalid UTF-8) becomes an escape. "a\27[31m" -> "a\\x1b[31m".
 ---@param text string
 ---@param how? "line"|"text"  text: line breaks and tabs stay
 ---@return string
 function M.safe(text, how) return make_safe(text, how, "\27[%sm") end
 
---- Text without what a terminal would act on: escape sequences (ECMA-48) and control characters.
+--- Removes escape sequences (ECMA-48) and control characters.
 ---@param text string
 ---@return string
 function M.plain(text)
@@ -62,7 +63,7 @@ end
 
 -- ---- writing ----------------------------------------------------------------------------------
 
--- stdout and stderr are one place if they are one pipe, one file or both a terminal.
+-- Whether stdout and stderr are the same pipe or file, or both are a terminal.
 local function is_one_place()
   if M.is_terminal(1) and M.is_terminal(2) then return true end
   local out, err = uv.fs_fstat(1), uv.fs_fstat(2)
@@ -70,20 +71,20 @@ local function is_one_place()
 end
 
 local place = { 1, is_one_place() and 1 or 2 }
-local unfinished = {}  -- by place: whose line has no end yet
+local unfinished = {}  -- by place: the source of a line without an end
 
--- Nothing is written behind the unfinished line of a task.
+-- Ends the unfinished line of a task before anything else is written.
 local function end_line(fd)
   if not unfinished[place[fd]] then return "" end
   unfinished[place[fd]] = nil
   return "\n"
 end
 
---- A result. When its reader is gone, results are dropped, or the command ends: see standard.end_with_reader.
+--- Prints a result. If its reader is gone, it is dropped or the command ends: see standard.end_with_reader.
 ---@param text string
 function M.result(text) standard.write(1, end_line(1) .. M.safe(text, "text") .. "\n") end
 
---- Bytes as they are, of something that may be long: waits while the reader is slow.
+--- Writes bytes unchanged, and waits for a slow reader.
 ---@param fd integer
 ---@param bytes string
 ---@return true? ok
@@ -94,10 +95,9 @@ function M.pour(fd, bytes)
   return ok, err
 end
 
---- What a task wrote, byte for byte, for `pour`: with a prefix before each line, and after the unfinished line of
---- another task.
+--- The output of a task for `pour`: its bytes, with a prefix before each line. Ends the unfinished line of another task.
 ---@param fd integer
----@param source any      the task; whose line it is
+---@param source any      the task
 ---@param prefix string   "" for none
 ---@param bytes string
 ---@return string
@@ -115,7 +115,7 @@ function M.lines(fd, source, prefix, bytes)
   return table.concat(parts)
 end
 
--- JSON is UTF-8 (RFC 8259); what the engine or a container has said may be anything.
+-- JSON is UTF-8 (RFC 8259), but text of the engine or a container may be any bytes.
 local function to_utf8(text)
   local parts, from = {}, 1
   local _, bad = utf8.len(text)
@@ -128,12 +128,14 @@ local function to_utf8(text)
   return table.concat(parts, "\u{fffd}")
 end
 
----@param value any  one JSON document, one line
+--- Prints a JSON document on one line.
+---@param value any
 function M.json(value) standard.write(1, to_utf8(json.encode(value)) .. "\n") end
 
 local colors = { error = "31", warn = "33", info = "36", debug = "90" }
 M.verbose = false
 
+--- Prints a diagnostic on stderr: "dockrun: error: …", each line with its level. "debug" only with --verbose.
 ---@param level "error"|"warn"|"info"|"debug"
 ---@param text string
 function M.say(level, text)
@@ -145,13 +147,13 @@ function M.say(level, text)
   standard.write(2, table.concat(lines))
 end
 
--- Columns that a text takes on a terminal, its colours aside.
+-- The columns of a text on a terminal; colours take none.
 local function width_of(text)
   text = text:gsub(COLOR, "")
   return utf8.len(text) or #text
 end
 
--- A line as far as the terminal goes; its colours end where they would have.
+-- Cuts a line at the terminal's width, and keeps the ends of its colours.
 local function cut(line, limit)
   if width_of(line) <= limit then return line end
   local left, done = limit - 1, false
@@ -169,8 +171,8 @@ local function cut(line, limit)
   end))
 end
 
---- Rows as a table with a head, columns as wide as they must be; what does not fit on the terminal is cut.
----@param head string[]
+--- Prints rows as a table; on a terminal, lines that are too long are cut.
+---@param head string[]  the titles of the columns
 ---@param rows string[][]
 function M.columns(head, rows)
   local widths, lines = {}, { head }
@@ -189,7 +191,7 @@ function M.columns(head, rows)
   end
 end
 
---- How much of a matter an event is.
+--- The level of each event.
 M.levels = {
   received = "debug", setup = "debug", pulling = "info", pulled = "debug", created = "debug", started = "info",
   exited = "info", killing = "info", killed = "debug", removed = "debug", image_removed = "debug", oom = "warn",
@@ -197,7 +199,7 @@ M.levels = {
   updated = "info", reattached = "info",
 }
 
---- An event for people, without its time.
+--- An event as text, without its time: "web.g.server: started  0.0.0.0:8080->80".
 ---@param event table
 ---@return string
 function M.event(event)
@@ -207,14 +209,14 @@ function M.event(event)
   return ("%s.%s.%s: %s"):format(event.job, event.group, event.task, table.concat(parts, "  "))
 end
 
---- Says an event on stderr, at its level.
+--- Prints an event on stderr, at its level.
 ---@param event table
 function M.say_event(event)
   M.say(M.levels[event.event] or "info", M.event(event))
   if event.traceback then M.say("debug", event.traceback) end
 end
 
---- Seconds for people: 42s, 3m10s, 2h05m, 4d03h.
+--- Seconds as text: 42s, 3m10s, 2h05m, 4d03h.
 ---@param seconds number
 ---@return string
 function M.duration(seconds)
@@ -225,7 +227,7 @@ function M.duration(seconds)
   return ("%dd%02dh"):format(seconds // 86400, seconds % 86400 // 3600)
 end
 
---- Bytes for people: 512B, 1.5M; "-" for nothing.
+--- Bytes as text: 512B, 1.5M; "-" for nil.
 ---@param bytes? number
 ---@return string
 function M.size(bytes)
@@ -237,13 +239,46 @@ function M.size(bytes)
   return (i == 1 and "%d%s" or "%.1f%s"):format(bytes, units[i])
 end
 
---- Ports for people: 192.0.2.1:23456->6379.
+--- Ports as text: 192.0.2.1:23456->6379.
 ---@param ports PortMapping[]
 ---@return string
 function M.ports(ports)
   local texts = {}
   for i, port in ipairs(ports) do texts[i] = ("%s:%d->%d"):format(port.ip, port.host_port, port.container_port) end
   return table.concat(texts, ", ")
+end
+
+-- ---- statistics ----------------------------------------------------------------------------
+
+local RESOURCES = { "cpu", "memory", "io" }
+
+local function cell(format, value) return value and format:format(value) or "-" end
+
+-- { cpu = { some = { avg10 = 12.5 } } } -> "12/-/-"
+local function pressure(resources)
+  if not resources then return "-" end
+  local parts = {}
+  for i, name in ipairs(RESOURCES) do
+    local some = resources[name] and resources[name].some
+    parts[i] = cell("%.0f", some and some.avg10)
+  end
+  return table.concat(parts, "/")
+end
+
+--- Prints what containers use: a row each, within 80 columns. PRESSURE is the percentage of the last 10 seconds in which a
+--- process waited for CPU, memory and I/O. "-": the kernel does not count it for the container.
+---@param title string    of the first column
+---@param names string[]  the first column, by row
+---@param rows Usage[]    of driver/stats.lua
+function M.stats(title, names, rows)
+  local cells = {}
+  for i, row in ipairs(rows) do
+    cells[i] = {
+      names[i], cell("%.1f", row.cpu_percent), M.size(row.memory), M.size(row.memory_limit), cell("%d", row.pids),
+      cell("%d", row.oom_kills), cell("%.1fs", row.throttled_seconds), pressure(row.pressure),
+    }
+  end
+  M.columns({ title, "CPU%", "MEMORY", "LIMIT", "PIDS", "OOM", "THROTTLED", "PRESSURE" }, cells)
 end
 
 return M
