@@ -201,7 +201,7 @@ describe("an option", function()
           assert(uv.fs_chmod(path, tonumber(mode, 8)))
           local result = run { "-e", "" }
           assert.equal(code, result.code, mode)
-          assert.matches(code == 2 and "config.lua: others than its owner may write to it" or "", result.stderr, 1, true)
+          assert.matches(code == 2 and "config.lua: other users may write to it" or "", result.stderr, 1, true)
         end
         assert(uv.fs_chmod(path, 384))
         assert(uv.fs_chown(path, 12345, 0))

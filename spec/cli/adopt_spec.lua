@@ -85,7 +85,7 @@ describe("dockrun adopt", function()
     local dry = read("adopt", "--dry-run", "--json", name)
     assert.same({ true, id }, { dry.dry_run, dry.adopted[1].container_id })
     assert.equal("unowned", read("status", "--json").jobs[1].status)
-    assert.matches("nothing to adopt", succeeds("adopt", "--yes", name .. "-other").stderr)
+    assert.matches("no container to adopt", succeeds("adopt", "--yes", name .. "-other").stderr)
 
     assert.matches("adopting task%-", succeeds("adopt", "--yes").stdout)
     assert.equal("running", read("status", "--json").jobs[1].tasks[1].state)

@@ -106,7 +106,7 @@ describe("a running task", function()
   end
 
   for _, case in ipairs {
-    { "a job that is not there", { "nonesuch", "--", "true" }, 1, "no running task matches 'nonesuch'" },
+    { "a job that is not there", { "nonesuch", "--", "true" }, 1, "no task matches 'nonesuch'" },
     { "-t without a terminal", { "-t", "x", "--", "true" }, 2, "needs a terminal" },
     { "no command", { "x" }, 2, "'cmd'" },
   } do
@@ -131,7 +131,7 @@ describe("a running task", function()
     assert.equal(0, jobs.dockrun(endpoint, { "run", "-d", path }).code)
     local result = exec { several, "--", "true" }
     assert.equal(2, result.code)
-    assert.matches(("say which: %s/a, %s/b\n"):format(several, several), result.stderr, 1, true)
+    assert.matches(("name one of %s/a, %s/b\n"):format(several, several), result.stderr, 1, true)
     assert.equal(0, exec({ several .. "/b", "--", "true" }).code)
   end)
 

@@ -131,8 +131,8 @@ return job %q { group "g" {
 
   for _, case in ipairs {
     { "a job that is not there", { "nonesuch" }, 1, "no task matches 'nonesuch'" },
-    { "a number of lines that is none", { "--tail", "few", "x" }, 2, "--tail takes" },
-    { "a moment that is none", { "--since", "yesterday", "x" }, 2, "--since takes" },
+    { "a number of lines that is none", { "--tail", "few", "x" }, 2, "--tail: expected" },
+    { "a moment that is none", { "--since", "yesterday", "x" }, 2, "--since: expected" },
     { "no job", {}, 2, "'target'" },
   } do
     local what, args, code, message = table.unpack(case)
