@@ -1,8 +1,8 @@
--- Makes an image from the static busybox of Debian's package busybox-static, through the engine's import: enough to run
--- anything small, with no registry at hand. As a script: dockrun scripts/busybox.lua REFERENCE. As a function: dofile it.
+-- Makes a small image from the static busybox of Debian's package busybox-static, without a registry. As a script:
+-- dockrun scripts/busybox.lua REFERENCE. As a function: dofile it.
 local dockrun = require "dockrun"
 
--- The applets as links beside the program, in a tar.
+-- Makes a tar of the program, with a link beside it for each applet.
 local build = [[
 set -e
 dir=$(mktemp -d)

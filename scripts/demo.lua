@@ -1,5 +1,5 @@
--- The main job in one picture: a task from its file to a container with a mapped port and limits, changed by an
--- operator's hook on the way, and nothing left of it afterwards. `scripts/demo` builds dockrun and runs this.
+-- Shows the main use: a job becomes a container with a mapped port and limits, an operator's hook changes it on the way, and
+-- nothing is left afterwards. `scripts/demo` builds dockrun and runs this.
 local dockrun = require "dockrun"
 
 local output = dockrun.output
@@ -15,12 +15,12 @@ step "The engine"
 show("Docker", assert(engine:version()).Version)
 show("endpoint", engine:endpoint())
 
--- Whatever happens from here on, Ctrl-C too, the engine is left as it was.
+-- Restores the engine at the end, also after an error or Ctrl-C.
 local had_image = engine:image_inspect(IMAGE) ~= nil
 local _ <close> = setmetatable({}, { __close = function()
   if had_image then return end
   local removed, err
-  for _ = 1, 50 do  -- the engine may still be about to let go of the container that had it
+  for _ = 1, 50 do  -- the engine may still be removing the container that uses it
     removed, err = engine:image_remove(IMAGE)
     if removed or err.status == 404 then return end
     dockrun.sleep(0.1)

@@ -1,6 +1,5 @@
 #!/usr/bin/env dockrun
--- Removes stopped containers that ended, and images that were made, longer ago than an age and that nothing uses.
--- With --dry-run it only says what it would do.
+-- Removes old stopped containers, and old images that no container uses. --dry-run only shows them.
 --
 --   dockrun scripts/prune.lua [--dry-run] [--containers] [--images] [--label LABEL] AGE      (AGE: 24h, 90m, 10s)
 --
@@ -9,18 +8,18 @@ local dockrun = require "dockrun"
 
 local parser = dockrun.arguments.parser("prune.lua", "Removes old stopped containers and unused images.")
 parser:argument("age", "How old: 24h, 90m, 10s."):convert(dockrun.duration.parse)
-parser:flag("-n --dry-run", "Say what would be removed, and remove nothing.")
+parser:flag("-n --dry-run", "Show what would be removed, and remove nothing.")
 parser:flag("--containers", "Only containers.")
 parser:flag("--images", "Only images.")
-parser:option("--label", "Only what carries this label (LABEL or LABEL=VALUE).")
+parser:option("--label", "Only containers and images with this label (LABEL or LABEL=VALUE).")
 local args = parser:parse()
 
 local engine = assert(dockrun.connect())
 local now = os.time()
 local label = args.label and { args.label } or nil
-local gone = {}  -- ids of containers that were, or would be, removed: they use no image any more
+local gone = {}  -- ids of containers that were or would be removed: they no longer use an image
 
--- Removes by call(engine, ...); true if that is, or would be, done.
+-- Removes with call(engine, ...); true if that was or would be done.
 local function remove(what, name, call, ...)
   if args.dry_run then
     print(dockrun.safe(("would remove %s %s"):format(what, name)))
@@ -29,7 +28,7 @@ local function remove(what, name, call, ...)
   local ok, err = call(engine, ...)
   if ok then
     print(dockrun.safe(("removed %s %s"):format(what, name)))
-  elseif err.status == 409 then  -- in use after all
+  elseif err.status == 409 then  -- used meanwhile
     io.stderr:write(dockrun.safe(("kept %s %s: %s"):format(what, name, err.message)), "\n")
   elseif err.status ~= 404 then
     error(err, 0)

@@ -1,10 +1,10 @@
 #!/usr/bin/env dockrun
--- Restarts the containers that carry a label, one after the other. Goes on only once the container runs, is healthy
--- (where its image says how to tell) and has stayed so; stops at the first that does not come back.
+-- Restarts the containers with a label, one after the other. It continues when the container runs, is healthy (if its
+-- image has a check) and has stayed so; it stops at the first container that does not come back.
 --
 --   dockrun scripts/rolling-restart.lua [--settle TIME] [--timeout TIME] LABEL[=VALUE]
 --
--- Exit: 0 all are up, 1 one is not (or none has the label), 2 bad usage.
+-- Exit: 0 all are up, 1 one is not (or none has the label), 2 wrong arguments.
 local dockrun = require "dockrun"
 
 local parser = dockrun.arguments.parser("rolling-restart.lua", "Restarts containers by label, one at a time.")
@@ -23,19 +23,19 @@ if #containers == 0 then
   os.exit(1, true)
 end
 
--- Whether it is up; where it is not, why, and whether it is still to come.
-local function look(id)
+-- Whether the container is up. If not: why, and whether it may still come up.
+local function state_of(id)
   local container, err = engine:container_inspect(id)
   if not container then return false, tostring(err), false end
   local state = container.State
-  -- A restart by its own policy follows an end, and reads as running even while it waits for the next.
-  if container.RestartCount > 0 then return false, "it ended, and the engine started it again", false end
+  -- A container with a restart policy of the engine counts as running even while it waits for its next start.
+  if container.RestartCount > 0 then return false, "it ended, and the engine restarted it", false end
   if not state.Running then return false, ("it stopped with exit code %d"):format(state.ExitCode), false end
   local health = state.Health and state.Health.Status or "healthy"
   return health == "healthy", "it is " .. health, true
 end
 
--- True once it is back and has stayed up, or nil and why not.
+-- True when the container is back and has stayed up, or nil and why not.
 local function restart(id)
   local ok, err = engine:container_inspect(id)
   local grace = ok and math.max(ok.Config.StopTimeout or 10, 0)
@@ -43,7 +43,7 @@ local function restart(id)
   if not ok then return nil, tostring(err) end
   local deadline, up_since = dockrun.now() + args.timeout, nil
   repeat
-    local up, why, coming = look(id)
+    local up, why, coming = state_of(id)
     if not up and not coming then return nil, why end
     up_since = up and (up_since or dockrun.now()) or nil
     if up and dockrun.now() - up_since >= args.settle then return true end

@@ -1,28 +1,28 @@
 #!/usr/bin/env dockrun
--- What every running container uses, read from its cgroup files: no load on the engine, however many there are.
+-- Shows what each running container uses. It reads their cgroup files, so the engine has no work with it.
 --
 --   dockrun scripts/top.lua [-d TIME] [-n COUNT] [--json]
 --
 -- CPU% is of one core. Memory is without the page cache that the kernel takes back first, as `docker stats` counts it.
--- PRESSURE is the percentage of the last 10 seconds in which a process waited for CPU, memory and I/O. "-" is what the
--- kernel does not count for the container.
+-- PRESSURE is the percentage of the last 10 seconds in which a process waited for CPU, memory and I/O. "-": the
+-- kernel does not count it for the container.
 local dockrun = require "dockrun"
 
 local output, stats = dockrun.output, dockrun.stats
 
 local parser = dockrun.arguments.parser("top.lua", "Live statistics of all containers.")
-parser:option("-d --delay", "Time between two pictures.", "2"):convert(function(text)
+parser:option("-d --delay", "Time between two readings.", "2"):convert(function(text)
   if dockrun.duration.parse(text) == 0 then return nil, "the delay must be more than 0" end
   return dockrun.duration.parse(text)
 end)
-parser:option("-n --count", "How many pictures; without it, until interrupted."):convert(dockrun.arguments.integer("--count", 1))
-parser:flag("--json", "One JSON document a picture.")
+parser:option("-n --count", "How many readings; without it, until interrupted."):convert(dockrun.arguments.integer("--count", 1))
+parser:flag("--json", "One JSON document for each reading.")
 local args = parser:parse()
 
 local engine = assert(dockrun.connect())
 local reader = stats.new(engine)
 
--- One reading of every container, by id. One that ends meanwhile is left out.
+-- One reading of each container, by id. A container that ends meanwhile is left out.
 local function read_all()
   local readings = {}
   for _, container in ipairs(assert(engine:container_list())) do

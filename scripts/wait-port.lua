@@ -1,26 +1,26 @@
 #!/usr/bin/env dockrun
--- Waits until a port answers: connects, or, with --http PATH, gets a status below 400 from it. A port that an engine
--- publishes may connect before anything listens in the container, because the engine's proxy does; --http sees through.
+-- Waits until a port accepts a connection or, with --http PATH, answers with a status below 400. The engine's proxy accepts
+-- connections before the program in the container listens: use --http for such a port.
 --
 --   dockrun scripts/wait-port.lua [--timeout TIME] [--http PATH] HOST:PORT
 --
--- Exit: 0 it answers, 1 it does not, 2 bad usage.
+-- Exit: 0 it answers, 1 it does not, 2 wrong arguments.
 local dockrun = require "dockrun"
 local uv = require "luv"
 
 local parser = dockrun.arguments.parser("wait-port.lua", "Waits until a port answers.")
 parser:argument("target", "HOST:PORT.")
 parser:option("--timeout", "How long to wait in all.", "30"):convert(dockrun.duration.parse)
-parser:option("--http", "Ask for this path and want a status below 400."):argname "PATH"
+parser:option("--http", "Request this path, and expect a status below 400."):argname "PATH"
 local args = parser:parse()
 
 local host, port = args.target:match "^%[?([^%]]+)%]?:(%d+)$"
 port = math.tointeger(tonumber(port))
 if not port or port < 1 or port > 65535 then
-  parser:error(("'%s' is not HOST:PORT, with a port of 1 to 65535"):format(args.target))
+  parser:error(("expected HOST:PORT with a port from 1 to 65535, got '%s'"):format(args.target))
 end
 
--- Each takes the seconds that it may take: true, or nil and why not.
+-- Each has a time-out in seconds, and returns true, or nil and why not.
 
 local function connect_to(address, timeout)
   local socket, done = uv.new_tcp(), dockrun.queue()
@@ -31,7 +31,7 @@ local function connect_to(address, timeout)
   return nil, answer or "no answer"
 end
 
--- A name may stand for several addresses, with a listener at one of them: localhost is ::1 and 127.0.0.1.
+-- A name may have several addresses, and one of them a listener: localhost is ::1 and 127.0.0.1.
 local function connect(timeout)
   local found = dockrun.queue()
   uv.getaddrinfo(host, nil, { socktype = "stream" }, function(err, addresses) found:push(err or addresses) end)

@@ -62,7 +62,7 @@ describe("rolling-restart.lua", function()
     set:run("a", ends_later(8), { HostConfig = { NetworkMode = "none", RestartPolicy = { Name = "always" } } })
     local result = restart(set.label)
     assert.equal(1, result.code)
-    assert.equal(lines "[1/1] @a did not come back: it ended, and the engine started it again", result.stdout)
+    assert.equal(lines "[1/1] @a did not come back: it ended, and the engine restarted it", result.stdout)
   end)
 
   it("waits until a container is healthy", function()

@@ -129,9 +129,9 @@ describe("wait-port.lua", function()
   end)
 
   for _, case in ipairs {
-    { "no port", { "localhost" }, "'localhost' is not HOST:PORT" },
-    { "a port that cannot be", { "localhost:65536" }, "'localhost:65536' is not HOST:PORT" },
-    { "port 0", { "localhost:0" }, "'localhost:0' is not HOST:PORT" },
+    { "no port", { "localhost" }, "expected HOST:PORT with a port from 1 to 65535, got 'localhost'" },
+    { "a port that cannot be", { "localhost:65536" }, "got 'localhost:65536'" },
+    { "port 0", { "localhost:0" }, "got 'localhost:0'" },
     { "a time-out that is none", { "--timeout", "soon", "localhost:1" }, "a number of seconds, not 'soon'" },
     { "no target", {}, "missing argument 'target'" },
   } do
