@@ -51,8 +51,8 @@ bool dr_option_is(lua_State *L, const char *name, bool wanted);
 enum dr_answer dr_answer_of(lua_State *L, const struct dr_endpoint *row);
 
 // The end of a call (continuations; ctx is the row): the request or connection at AT_EXCHANGE becomes the results.
-int dr_answered(lua_State *L, int status, lua_KContext row);
-int dr_upgraded(lua_State *L, int status, lua_KContext row);
+int dr_answered(lua_State *L, int status, lua_KContext ctx);
+int dr_upgraded(lua_State *L, int status, lua_KContext ctx);
 
 // nil and the error of an exchange that failed. Of one with an engine that has not been heard yet it says more.
 // Returns 2.

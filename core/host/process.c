@@ -14,8 +14,6 @@
 
 #include "data/error.h"
 
-extern char **environ;
-
 static const char PROCESS[] = "dockrun.process";
 
 struct process {
