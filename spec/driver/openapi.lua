@@ -7,7 +7,7 @@ local M = {}
 --- The versions there is a document of.
 M.versions = { "1.41", "1.44", "1.55" }
 
-M.folder = (debug.getinfo(1, "S").source:match "^@(.*/)" or "./") .. "../../shared/docker-api/"
+M.folder = (debug.getinfo(1, "S").source:match "^@(.*/)" or "./") .. "../../../shared/docker-api/"
 
 ---@class openapi.Operation
 ---@field method string                       "POST"
