@@ -7,7 +7,6 @@ local json = require "dockrun.core.json"
 local load = require "dockrun.job.load"
 local plans = require "dockrun.agent.plan"
 local servers = require "spec.server"
-local update = require "dockrun.driver.update"
 local watch = require "dockrun.driver.events"
 
 local function state(status, more)
@@ -76,7 +75,7 @@ describe("Podman", function()
       [true] = answering("404 Not Found", '{"message":"No such container: x"}', "Api-Version: 1.41\r\n"),
     } do
       local _ <close> = server
-      assert.equal(possible, update.is_possible(assert(dockrun.connect { endpoint = server.endpoint })))
+      assert.equal(possible, driver.can_update(assert(dockrun.connect { endpoint = server.endpoint })))
     end
   end)
 

@@ -3,13 +3,13 @@
 local again = require("dockrun.driver.retry").again
 local allocs = require "dockrun.task.alloc"
 local internal = require "dockrun.util.internal"
+local driver = require "dockrun.driver.docker"
 local json = require "dockrun.core.json"
 local load = require "dockrun.job.load"
 local plans = require "dockrun.agent.plan"
 local observed = require "dockrun.agent.observed"
 local teardown = require "dockrun.driver.teardown"
 local runtime = require "dockrun.core.runtime"
-local update = require "dockrun.driver.update"
 
 local M = {}
 
@@ -87,7 +87,7 @@ local function change_limits(agent, job, planned, group)
           local warnings
           local ok, err = again(function()
             local done, why
-            done, why, warnings = update.in_place(agent.engine, change.container_id, task)
+            done, why, warnings = driver.update(agent.engine, change.container_id, task)
             return done, why
           end)
           failure = failure or err
@@ -238,7 +238,7 @@ end
 
 -- Makes it what it should be, from what is there.
 local function change(agent, job, source, records)
-  local plan = plans.make(job, records, function() return update.is_possible(agent.engine) end)
+  local plan = plans.make(job, records, function() return driver.can_update(agent.engine) end)
   local ok, err = plans.check_room(plan, agent.state, agent.options["limits.allocs"])
   if ok then ok, err = agent:record(job, source) end
   if not ok then return nil, err end

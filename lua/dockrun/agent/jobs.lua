@@ -3,6 +3,7 @@
 local apply = require "dockrun.agent.apply"
 local lock = require "dockrun.agent.lock"
 local internal = require "dockrun.util.internal"
+local driver = require "dockrun.driver.docker"
 local json = require "dockrun.core.json"
 local load = require "dockrun.job.load"
 local plans = require "dockrun.agent.plan"
@@ -10,7 +11,6 @@ local queue = require "dockrun.core.queue"
 local observed = require "dockrun.agent.observed"
 local runtime = require "dockrun.core.runtime"
 local status = require "dockrun.agent.status"
-local update = require "dockrun.driver.update"
 
 local M = {}
 
@@ -168,7 +168,7 @@ function M.plan(agent, job, opts)
   found, err = observed.find(agent, job.name)
   if not found then return nil, err end
   local changes = json.array {}
-  local plan = plans.make(job, observed.standing(found), function() return update.is_possible(agent.engine) end)
+  local plan = plans.make(job, observed.standing(found), function() return driver.can_update(agent.engine) end)
   ok, err = plans.check_room(plan, agent.state, agent.options["limits.allocs"])
   if not ok then return nil, err end
   for _, alloc in ipairs(plan.allocs) do

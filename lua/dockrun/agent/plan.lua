@@ -1,15 +1,14 @@
 --- What running a job would do to what is there already: for each allocation, whether it is made, changed in place,
 --- replaced, stopped or left alone, and the fields that force it. Changes nothing.
-local validators = require "dockrun.job.validators"
 local constraint = require "dockrun.job.constraint"
 local driver = require "dockrun.driver.docker"
 local env = require "dockrun.task.env"
 local interpolate = require "dockrun.job.interpolate"
 local json = require "dockrun.core.json"
+local limits = require "dockrun.driver.limits"
 local policy = require "dockrun.driver.policy"
 local diagnostics = require "dockrun.job.diagnostics"
 local recheck = require "dockrun.job.recheck"
-local shares_from_mhz = require("dockrun.core.cgroup").shares_from_mhz
 local runtime = require "dockrun.core.runtime"
 local tree = require "dockrun.job.tree"
 
@@ -66,58 +65,11 @@ end
 
 -- ---- what differs -----------------------------------------------------------------------------
 
--- Fields that the engine changes in a container that runs (POST /containers/{id}/update): "set" where it cannot take them
--- away again.
-local in_place = {
-  ["resources.cpu"] = "any", ["resources.memory"] = "any", ["resources.io.weight"] = "set", ["config.memory_hard_limit"] = "set",
-  ["config.cpu_hard_limit"] = "any", ["config.cpu_cfs_period"] = "any", ["config.cpuset_cpus"] = "set", ["config.pids_limit"] = "set",
-}
-
 -- Fields that no container has: whoever watches the task takes them from the job as it is now.
 local of_the_watcher = {
   restart = true, checks = true, constraints = true, depends_on = true, leader = true, lifecycle = true, shutdown_delay = true,
   hooks = true,
 }
-
-local MB = 1024 * 1024
-
-local function number(value) return value and value > 0 and value or nil end
-
-local function memory_of(task, limits)
-  local reserved, most = number(limits.MemoryReservation), limits.Memory or 0
-  local hard = reserved and (reserved < most or task.config.memory_hard_limit)
-  task.resources.memory = (hard and reserved or most) // MB
-  task.config.memory_hard_limit = hard and most // MB or nil
-end
-
-local function cpu_of(task, limits, wanted)
-  -- The engine has least values: what it has may be what was asked for.
-  local shares = number(limits.CpuShares)
-  if shares and shares ~= shares_from_mhz(task.resources.cpu) then
-    task.resources.cpu = shares == shares_from_mhz(wanted.resources.cpu) and wanted.resources.cpu or shares
-  end
-  task.config.cpu_hard_limit = number(limits.CpuQuota) ~= nil
-  -- Without a hard limit, it means nothing over which time one is measured.
-  local period = task.config.cpu_hard_limit and number(limits.CpuPeriod)
-  task.config.cpu_cfs_period = period or wanted.config.cpu_cfs_period
-  if not validators.is_open(wanted.config.cpuset_cpus or "") then
-    task.config.cpuset_cpus = limits.CpusetCpus ~= "" and limits.CpusetCpus or nil
-  end
-end
-
--- A limit that neither has is the agent's.
-local function pids_of(task, limits, wanted)
-  if number(task.config.pids_limit) or number(wanted.config.pids_limit) then task.config.pids_limit = number(limits.PidsLimit) end
-end
-
--- Where the engine's kernel knows of no weights, it has none whatever is asked for.
-local function weight_of(task, limits, wanted)
-  local old, new = task.resources.io or {}, wanted.resources.io or {}
-  local weight = number(limits.BlkioWeight) or old.weight and new.weight
-  if not old.weight and not weight then return end
-  task.resources.io = tree.copy(old)
-  task.resources.io.weight = weight
-end
 
 -- An older version wrote the default of its time into a definition. What it made keeps that, and is not replaced for it.
 local function forget_old_defaults(task, record, wanted)
@@ -127,19 +79,14 @@ end
 
 -- The definition that a container has now: as the state knows it, or as it was made, with the limits that the engine tells.
 local function current(record, wanted)
-  local task, limits = tree.copy(record.row and record.row.definition or record.definition), record.limits
+  local task = tree.copy(record.row and record.row.definition or record.definition)
   forget_old_defaults(task, record, wanted)
-  if not limits then return task end  -- it has no container just now
-  for _, take in ipairs { memory_of, cpu_of, pids_of, weight_of } do take(task, limits, wanted) end
-  return task
+  return record.limits and limits.from_engine(task, record.limits, wanted) or task  -- without limits it has no container now
 end
 
 local function is_empty(value) return value == nil or value == 0 or type(value) == "table" and next(value) == nil end
 
-local function forces(path, new)
-  local kind = in_place[path]
-  return (kind == "any" or kind == "set" and not is_empty(new)) and "in_place" or "replace"
-end
+local function forces(path, new) return limits.can_update(path, new) and "in_place" or "replace" end
 
 local function compare(old, new, path, fields)
   local block = type(old) == "table" and old or type(new) == "table" and new

@@ -3,65 +3,14 @@
 --
 -- What is false or left out is left to the engine, so that its own defaults hold.
 local capabilities = require "dockrun.driver.capabilities"
-local cgroup = require "dockrun.core.cgroup"
-local fingerprint = require "dockrun.driver.fingerprint"
 local job_files = require "dockrun.driver.job_files"
 local json = require "dockrun.core.json"
+local limits = require "dockrun.driver.limits"
 local rows = require "dockrun.job.schema.docker_options"
 local runtime = require "dockrun.core.runtime"
 local mounts = require "dockrun.driver.mounts"
 
 local M = {}
-
-local MB = 1024 * 1024
-
--- ---- resources --------------------------------------------------------------------------------
-
--- Engine field -> key of a device.
-local throttles = {
-  BlkioDeviceReadBps = "read_bps", BlkioDeviceWriteBps = "write_bps",
-  BlkioDeviceReadIOps = "read_iops", BlkioDeviceWriteIOps = "write_iops",
-}
-
-local function add_io(limits, io)
-  limits.BlkioWeight = io.weight
-  for field, key in pairs(throttles) do
-    for _, device in ipairs(io.device or {}) do
-      if device[key] then
-        limits[field] = limits[field] or {}
-        table.insert(limits[field], { Path = device.path, Rate = device[key] })
-      end
-    end
-  end
-end
-
---- What a task may use, as HostConfig has it and as POST /containers/{id}/update takes it (contract §5).
----@param task table
----@param host? { mhz: integer, cores: integer }  this one, where left out
----@return table? limits
----@return table? err  kind "invalid": the host cannot give it
-function M.resources(task, host)
-  local config, memory = task.config, task.resources.memory * MB
-  local hard = (config.memory_hard_limit or 0) > 0 and config.memory_hard_limit * MB or nil
-  local limits = {
-    Memory = hard or memory, MemoryReservation = hard and memory,
-    MemorySwap = hard or memory,  -- memory and swap together: no swap
-    CpuShares = cgroup.shares_from_mhz(task.resources.cpu), CpusetCpus = config.cpuset_cpus,
-  }
-  if config.cpu_hard_limit then
-    if not host then
-      local mhz, cores = fingerprint.compute()
-      host = { mhz = mhz, cores = cores }
-    end
-    local quota, err = cgroup.quota_from_mhz(task.resources.cpu, host.mhz, config.cpu_cfs_period, host.cores)
-    if not quota then return nil, err end
-    limits.CpuPeriod, limits.CpuQuota = config.cpu_cfs_period, quota
-  end
-  add_io(limits, task.resources.io or {})
-  return limits
-end
-
--- ---- options ----------------------------------------------------------------------------------
 
 local function put(body, field, value)
   local last = field:match "[^.]+$"
@@ -122,7 +71,7 @@ local convert = {
 }
 local fields = { logging = "HostConfig.LogConfig", healthchecks = "Healthcheck" }
 
--- What others put into the body: docker.lua, M.resources, and below.
+-- What others put into the body: docker.lua, limits.lua, and below.
 local elsewhere = {
   image = true, command = true, args = true, labels = true, ports = true, port_map = true, cpu_hard_limit = true,
   cpu_cfs_period = true, cpuset_cpus = true, memory_hard_limit = true, cap_add = true, cap_drop = true, volumes = true,
@@ -141,16 +90,13 @@ local function network(body, config)
 end
 
 -- What the agent says where a task says nothing, or less than is needed.
-local function limits_of_the_agent(host, config, options)
+local function add_defaults(host, config, options)
   local add, drop = capabilities.delta(config.cap_add, config.cap_drop, options["docker.allow_caps"])
   if #add > 0 then host.CapAdd = add end
   if #drop > 0 then host.CapDrop = drop end
-  local function or_option(value, name)
-    if (value or 0) > 0 then return value end
-    return options[name] > 0 and math.floor(options[name]) or nil
-  end
-  host.PidsLimit = or_option(config.pids_limit, "docker.pids_limit")
-  host.OomScoreAdj = or_option(config.oom_score_adj, "docker.oom_score_adj")
+  local function option(name) return options[name] > 0 and math.floor(options[name]) or nil end
+  host.PidsLimit = host.PidsLimit or option "docker.pids_limit"
+  host.OomScoreAdj = (config.oom_score_adj or 0) > 0 and config.oom_score_adj or option "docker.oom_score_adj"
 end
 
 local function invalid(name, why) return nil, runtime.error("invalid", ("config.%s: %s"):format(name, tostring(why))) end
@@ -172,10 +118,10 @@ function M.apply(body, context, options)
       if shape then put(body, field, shape) end
     end
   end
-  local limits, err = M.resources(context.task)
-  if not limits then return invalid("cpu_hard_limit", err) end
-  for name, value in pairs(limits) do body.HostConfig[name] = value end
-  limits_of_the_agent(body.HostConfig, config, options)
+  local resources, err = limits.to_engine(context.task)
+  if not resources then return invalid("cpu_hard_limit", err) end
+  for name, value in pairs(resources) do body.HostConfig[name] = value end
+  add_defaults(body.HostConfig, config, options)
   network(body, config)
   return mounts.apply(body.HostConfig, context, options)
 end

@@ -3,6 +3,7 @@ local again = require "dockrun.driver.retry"
 local json = require "dockrun.core.json"
 local container_config = require "dockrun.driver.container_config"
 local job_files = require "dockrun.driver.job_files"
+local limits = require "dockrun.driver.limits"
 local options = require "dockrun.options"
 local runtime = require "dockrun.core.runtime"
 local tree = require "dockrun.job.tree"
@@ -285,6 +286,35 @@ function M.advertised(engine, id, wanted)
   for _, network in pairs(found and found.NetworkSettings.Networks or {}) do
     if network.GlobalIPv6Address ~= "" then return network.GlobalIPv6Address end
   end
+end
+
+-- No container has this name.
+local NO_CONTAINER = "dockrun-asks-for-update"
+
+--- Whether an engine changes limits of a container that runs. Podman (4.3) has no such call: the 404 is then its router's,
+--- not one about a missing container.
+---@param engine table
+---@return boolean
+function M.can_update(engine)
+  local _, err = engine:container_update(NO_CONTAINER)
+  return not (err and err.status == 404 and err.kind == "protocol")
+end
+
+--- Gives a running container the limits of a task.
+---@param engine table
+---@param id string
+---@param task table  normalised
+---@return true? ok
+---@return table? err  the engine's, with what was tried; the container may have some of the limits then
+---@return string? warnings  what the engine did not do
+function M.update(engine, id, task)
+  local body, err = limits.update_body(task)
+  if not body then return nil, err end
+  local answer
+  answer, err = engine:container_update(id, { body = body })
+  if answer then return true, nil, M.limitations(answer) end
+  return nil, runtime.error("engine", ("cannot change the limits of task '%s' (%d MB, %d MHz): %s"):format(
+    task.name, task.resources.memory, task.resources.cpu, err), { status = err.status })
 end
 
 -- What the engine says when a host port went to somebody else between our probe and its bind.
