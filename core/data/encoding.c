@@ -60,3 +60,17 @@ bool dr_push_unbase64(lua_State *L, const char *text, size_t len) {
   luaL_pushresult(&b);
   return true;
 }
+
+static int l_unbase64(lua_State *L) {
+  size_t len;
+  const char *text = luaL_checklstring(L, 1, &len);
+  if (!dr_push_unbase64(L, text, len)) lua_pushnil(L);
+  return 1;
+}
+
+// dockrun.core.encoding: unbase64(text) -> data; nil if the text is not base64 of either alphabet.
+int luaopen_dockrun_core_encoding(lua_State *L) {
+  static const luaL_Reg module[] = {{"unbase64", l_unbase64}, {NULL, NULL}};
+  luaL_newlib(L, module);
+  return 1;
+}

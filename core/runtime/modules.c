@@ -3,6 +3,7 @@
 int luaopen_dockrun_core_beneath(lua_State *L);
 int luaopen_dockrun_core_cgroup(lua_State *L);
 int luaopen_dockrun_core_docker(lua_State *L);
+int luaopen_dockrun_core_encoding(lua_State *L);
 int luaopen_dockrun_core_endpoints(lua_State *L);
 int luaopen_dockrun_core_frames(lua_State *L);
 int luaopen_dockrun_core_guard(lua_State *L);
@@ -21,6 +22,7 @@ const luaL_Reg dr_modules[] = {
     {"dockrun.core.beneath", luaopen_dockrun_core_beneath},
     {"dockrun.core.cgroup", luaopen_dockrun_core_cgroup},
     {"dockrun.core.docker", luaopen_dockrun_core_docker},
+    {"dockrun.core.encoding", luaopen_dockrun_core_encoding},
     {"dockrun.core.endpoints", luaopen_dockrun_core_endpoints},
     {"dockrun.core.frames", luaopen_dockrun_core_frames},
     {"dockrun.core.guard", luaopen_dockrun_core_guard},

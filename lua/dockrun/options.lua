@@ -6,7 +6,7 @@ local validators = require "dockrun.job.validators"
 local duration = require "dockrun.job.duration"
 local runtime = require "dockrun.core.runtime"
 local types = require "dockrun.job.types"
-local textfile = require "dockrun.util.textfile"
+local fs = require "dockrun.util.fs"
 local uv = require "luv"
 
 local M = {}
@@ -271,7 +271,7 @@ local LONGEST = 8 << 20  -- bytes of a config file
 ---@return true? ok
 ---@return table? err  kind "invalid", names the file
 function M.read_file(options, path, accept)
-  local source, why = textfile.read(path, LONGEST, accept)
+  local source, why = fs.read_any(path, LONGEST, accept)
   if not source then return nil, runtime.error("invalid", ("cannot read the config: %s"):format(why)) end
   source = source:gsub("^\xEF\xBB\xBF", "")  -- without a byte order mark
   local values, err

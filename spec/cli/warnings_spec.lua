@@ -4,8 +4,8 @@ local engines = require "spec.faults.engine"
 local jobs = require "spec.jobs"
 local pl_dir = require "pl.dir"
 local process = require "spec.process"
-local tree = require "dockrun.job.tree"
 local uv = require "luv"
+local tables = require "dockrun.util.tables"
 
 local TEXT = "Your kernel does not support swap limit capabilities. Limitation discarded."
 local EXPECTED = { "dockrun: warn: task 'warned.group.task': the engine warns: " .. TEXT }
@@ -18,7 +18,7 @@ describe("a warning of the engine", function()
 
   -- An engine that warns of each container, and on which each fails.
   local function start()
-    local failed = tree.copy(engines.documents.container_inspect)
+    local failed = tables.copy_data(engines.documents.container_inspect)
     failed.State.ExitCode = 1
     return engines.start {
       container_create = engines.answer(dockrun.json.encode { Id = ("c"):rep(64), Warnings = { TEXT } }, "201 Created"),

@@ -50,6 +50,14 @@ describe("credentials", function()
   describe("are found", function()
     before_each(function() with_env("DOCKER_CONFIG", dir .. "/nothing") end)
 
+    it("below $HOME if DOCKER_CONFIG is empty, as if it were unset", function()
+      with_env("HOME", dir)
+      with_env("DOCKER_CONFIG", "")
+      assert(uv.fs_mkdir(dir .. "/.docker", 448))
+      write(".docker/config.json", FILE)
+      assert.equal("se:cret", credentials.find("registry.example:5000/x", nil, set_of()).password)
+    end)
+
     it("in the task's auth first", function()
       local found = credentials.find("registry.example:5000/x", { username = "me", password = "p" },
         set_of { ["docker.auth.config"] = write("config.json", FILE) })

@@ -15,6 +15,7 @@ local states = require "spec.states"
 local tree = require "dockrun.job.tree"
 local uv = require "luv"
 local watch = require "dockrun.driver.events"
+local tables = require "dockrun.util.tables"
 
 local NOT_FOUND = '{"message":"No such image"}'
 
@@ -133,11 +134,11 @@ describe("a document of a pull", function()
 
   -- A document with none, one or a few things wrong.
   local function document(r, kind)
-    local made = tree.copy(r:pick(samples[kind]))
+    local made = tables.copy_data(r:pick(samples[kind]))
     for _ = 1, r:int(0, 2) do
       local holder = made
       while true do
-        local keys = tree.keys(holder)
+        local keys = tables.keys(holder)
         if #keys == 0 then break end
         local key = r:pick(keys)
         if type(holder[key]) ~= "table" or r:one_in(2) then

@@ -5,8 +5,8 @@ local jobs = require "spec.jobs"
 local many = require "spec.faults.many"
 local process = require "spec.process"
 local pl_dir = require "pl.dir"
-local tree = require "dockrun.job.tree"
 local uv = require "luv"
+local tables = require "dockrun.util.tables"
 
 local WIDTH = 6                         -- runs at one time
 local SANITIZED = many.is_sanitized()
@@ -210,7 +210,7 @@ describe("an engine's answer", function()
         for key, value in pairs(node) do
           local at = ("%s.%s"):format(path, key)
           local function case(what, other)
-            local copy = tree.copy(document)
+            local copy = tables.copy_data(document)
             set(copy)[key] = other
             cases[#cases + 1] = { call = call, what = at .. " " .. what, answer = answer(dockrun.json.encode(copy)) }
           end

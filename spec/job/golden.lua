@@ -3,6 +3,7 @@
 local json = require "dockrun.core.json"
 local load = require "dockrun.job.load"
 local tree = require "dockrun.job.tree"
+local tables = require "dockrun.util.tables"
 
 local M = {}
 
@@ -46,7 +47,7 @@ local function encode(value) return (json.encode(value):gsub("\\/", "/")) end
 local function write(value, indent)
   if type(value) ~= "table" or next(value) == nil then return encode(value) end
   local list, parts, inner = tree.is_list(value), {}, indent .. "  "
-  for _, key in ipairs(tree.keys(value)) do
+  for _, key in ipairs(tables.keys(value)) do
     parts[#parts + 1] = (list and "" or encode(key) .. ": ") .. write(value[key], inner)
   end
   local open, close, flat = list and "[" or "{", list and "]" or "}", table.concat(parts, ", ")

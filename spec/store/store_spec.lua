@@ -1,9 +1,9 @@
 local dockrun = require "dockrun"
-local emitter = require "dockrun.agent.emitter"
 local process = require "spec.process"
 local states = require "spec.states"
 local store = require "dockrun.store"
 local uv = require "luv"
+local time = require "dockrun.util.time"
 
 local function mode(path) return ("%o"):format(uv.fs_stat(path).mode & tonumber("777", 8)) end
 
@@ -14,7 +14,7 @@ local function names(list, key)
 end
 
 local function event(name, fields)
-  local all = { time = emitter.timestamp(), job = "cache", group = "redis", task = "redis", alloc = "a1", event = name }
+  local all = { time = time.format(), job = "cache", group = "redis", task = "redis", alloc = "a1", event = name }
   for key, value in pairs(fields or {}) do all[key] = value end
   return all
 end
@@ -58,7 +58,7 @@ describe("the state", function()
       local task = {
         alloc = states.put_alloc(state), task = "redis", state = "running", container_id = "c0ffee", image = "redis:7",
         image_id = "sha256:7", ports = { { label = "db", host_port = 20001 } }, exit_code = 0, signal = 9, oom = false,
-        restarts = 4, restart_count = 1, restart_since = 1732442402.25, started_at = emitter.timestamp(), finished_at = "later",
+        restarts = 4, restart_count = 1, restart_since = 1732442402.25, started_at = time.format(), finished_at = "later",
         definition = { config = { image = "redis:7" } }, detail = { note = "Größe" },
       }
       assert(state:put_task(task))

@@ -7,7 +7,7 @@ local normalise = require "dockrun.job.normalise"
 local plans = require "dockrun.agent.plan"
 local diagnostics = require "dockrun.job.diagnostics"
 local observed = require "dockrun.agent.observed"
-local runtime = require "dockrun.core.runtime"
+local time = require "dockrun.util.time"
 
 local M = {}
 
@@ -120,11 +120,6 @@ end
 
 -- ---- taking it over ---------------------------------------------------------------------------
 
-local function wall()
-  local seconds, nanoseconds = runtime.clock()
-  return seconds + nanoseconds / 1e9
-end
-
 -- What runs goes on. What has ended is not begun again by being adopted.
 local function state_of(record)
   if record.state == "running" then return "running" end
@@ -132,7 +127,7 @@ local function state_of(record)
 end
 
 local function put_task(agent, one, record, spec)
-  local state, now = agent.state, wall()
+  local state, now = agent.state, time.now()
   state:put_task {
     alloc = record.alloc, task = record.task, state = state_of(record), container_id = record.container_id, image = record.image,
     image_id = record.image_id, ports = record.ports, exit_code = record.exit_code, restarts = 0, restart_count = 0,
@@ -171,7 +166,7 @@ function M.take(agent, one)
   return agent.state:transaction(function()
     local ok, err = put_job(agent, one)
     if not ok then return nil, err end
-    agent.state:put_alloc { id = first.alloc, job = one.job, group = first.group, index = first.index, meta = { created = wall() } }
+    agent.state:put_alloc { id = first.alloc, job = one.job, group = first.group, index = first.index, meta = { created = time.now() } }
     local specs = {}
     for _, spec in ipairs(one.read.groups[1].tasks) do specs[spec.name] = spec end
     for _, record in ipairs(one.records) do

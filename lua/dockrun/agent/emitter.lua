@@ -1,16 +1,7 @@
 -- What happens to tasks, told to whoever listens: the command line, a log, a host program.
-local runtime = require "dockrun.core.runtime"
+local time = require "dockrun.util.time"
 
 local M = {}
-
---- Wall-clock time as RFC 3339 in UTC with nanoseconds.
----@param seconds? integer      since 1970; now by default
----@param nanoseconds? integer  of the second
----@return string
-function M.timestamp(seconds, nanoseconds)
-  if not seconds then seconds, nanoseconds = runtime.clock() end
-  return ("%s.%09dZ"):format(os.date("!%Y-%m-%dT%H:%M:%S", seconds), nanoseconds)
-end
 
 ---@class Emitter
 ---@field listeners (fun(event: table))[]
@@ -30,7 +21,7 @@ function Emitter:listen(listener) self.listeners[#self.listeners + 1] = listener
 ---@param fields? table<string, any>
 ---@return table event
 function Emitter:emit(task, name, fields)
-  local event = { time = M.timestamp(), job = task.job, group = task.group, task = task.name, alloc = task.alloc_id, event = name }
+  local event = { time = time.format(), job = task.job, group = task.group, task = task.name, alloc = task.alloc_id, event = name }
   for key, value in pairs(fields or {}) do event[key] = value end
   for _, listener in ipairs(self.listeners) do listener(event) end
   return event

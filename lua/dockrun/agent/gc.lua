@@ -7,7 +7,7 @@ local driver = require "dockrun.driver.docker"
 local leases = require "dockrun.task.leases"
 local observed = require "dockrun.agent.observed"
 local runtime = require "dockrun.core.runtime"
-local timestamp = require "dockrun.util.time"
+local time = require "dockrun.util.time"
 local uv = require "luv"
 
 local M = {}
@@ -18,7 +18,7 @@ local M = {}
 ---@field reason string
 ---@field remove fun(): true?, table?
 
-local function age_of(moment) return (runtime.clock()) - timestamp.seconds(moment) end
+local function age_of(moment) return time.now() - time.seconds(moment) end
 
 -- Gone already, or somebody else is at it: as good as removed.
 local function removed(ok, err)
@@ -26,11 +26,11 @@ local function removed(ok, err)
   return nil, err
 end
 
-local function is_fresh(agent, seconds) return (runtime.clock()) - seconds < agent.options["gc.creation_grace"] end
+local function is_fresh(agent, seconds) return time.now() - seconds < agent.options["gc.creation_grace"] end
 
 local function add_containers(agent, found, list)
   local function add(record, reason, remove)
-    if is_fresh(agent, timestamp.seconds(record.created)) then return end
+    if is_fresh(agent, time.seconds(record.created)) then return end
     list[#list + 1] = { kind = "container", name = driver.name(record.task, record.alloc), reason = reason, remove = remove }
     record.goes = true  -- and with it, what only it has
   end
@@ -47,7 +47,7 @@ end
 -- Intents to remove what is not there any more, or never came to be.
 local function settle_forgotten(agent, found)
   for _, one in ipairs(found.forgotten) do
-    if not one.record and not is_fresh(agent, timestamp.seconds(one.intent.at)) then
+    if not one.record and not is_fresh(agent, time.seconds(one.intent.at)) then
       local _, err = agent.state:done(one.intent.id)
       if err then return nil, err end
     end
@@ -98,7 +98,7 @@ local function add_directories(agent, found, list)
   for _, id in ipairs(allocdir.list(agent.options.state_dir)) do
     local root = allocdir.of(agent.options.state_dir, id, "").root
     local alloc, stat = found.allocs[id], uv.fs_stat(root)
-    local fresh = stat and (runtime.clock()) - stat.mtime.sec < agent.options["gc.creation_grace"]
+    local fresh = stat and time.now() - stat.mtime.sec < agent.options["gc.creation_grace"]
     if stat and not held[id] and not (alloc and alloc.live) and not fresh and (alloc or not has_name(id)) then
       list[#list + 1] = { kind = "directory", name = root, reason = "no job owns it", remove = function() return allocdir.remove(root) end }
     end

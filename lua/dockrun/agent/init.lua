@@ -17,9 +17,10 @@ local snapshot = require "dockrun.task.snapshot"
 local runtime = require "dockrun.core.runtime"
 local standard = require "dockrun.core.standard"
 local store = require "dockrun.store"
-local tree = require "dockrun.job.tree"
 local uv = require "luv"
 local watch = require "dockrun.driver.events"
+local tables = require "dockrun.util.tables"
+local time = require "dockrun.util.time"
 
 local M = {}
 
@@ -148,14 +149,9 @@ end
 function Agent:record(job, source)
   local definition = { name = job.name, type = job.type, meta = job.meta, images = images_of(job) }
   return self.state:put_job {
-    name = job.name, definition = tree.copy(definition), status = "running",
+    name = job.name, definition = tables.copy_data(definition), status = "running",
     endpoint = self.engine:endpoint(), source = source,
   }
-end
-
-local function wall()
-  local seconds, nanoseconds = runtime.clock()
-  return seconds + nanoseconds / 1e9
 end
 
 local function new_task(self, alloc, job, group, spec, records)
@@ -198,7 +194,7 @@ function Agent:start(job, group, index, opts)
   opts = opts or {}
   local meta = opts.meta or {}
   local alloc = allocs.new(self, {
-    id = opts.id or uuid(), job = job.name, group = group.name, index = index, created = meta.created or wall(),
+    id = opts.id or uuid(), job = job.name, group = group.name, index = index, created = meta.created or time.now(),
   })
   alloc.stopping = meta.stopping
   for i, spec in ipairs(group.tasks) do alloc.tasks[i] = new_task(self, alloc, job, group, spec, opts.records) end

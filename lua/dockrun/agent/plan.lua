@@ -11,6 +11,7 @@ local diagnostics = require "dockrun.job.diagnostics"
 local recheck = require "dockrun.job.recheck"
 local runtime = require "dockrun.core.runtime"
 local tree = require "dockrun.job.tree"
+local tables = require "dockrun.util.tables"
 
 local M = {}
 
@@ -79,7 +80,7 @@ end
 
 -- The definition that a container has now: as the state knows it, or as it was made, with the limits that the engine tells.
 local function current(record, wanted)
-  local task = tree.copy(record.row and record.row.definition or record.definition)
+  local task = tables.copy_data(record.row and record.row.definition or record.definition)
   forget_old_defaults(task, record, wanted)
   return record.limits and limits.from_engine(task, record.limits, wanted) or task  -- without limits it has no container now
 end
@@ -95,7 +96,7 @@ local function compare(old, new, path, fields)
     local keys = {}
     for key in pairs(old) do keys[key] = true end
     for key in pairs(new) do keys[key] = true end
-    for _, key in ipairs(tree.keys(keys)) do
+    for _, key in ipairs(tables.keys(keys)) do
       local at = type(key) == "number" and ("%s[%d]"):format(path, key) or path == "" and key or path .. "." .. key
       if path ~= "" or not of_the_watcher[key] then compare(old[key], new[key], at, fields) end
     end

@@ -8,6 +8,7 @@
 -- A task can write to what it sees of them, at any moment. They are therefore walked by core/host/beneath.h alone. No task
 -- sees <alloc id>/ itself.
 local beneath = require "dockrun.core.beneath"
+local fs = require "dockrun.util.fs"
 local runtime = require "dockrun.core.runtime"
 local uv = require "luv"
 
@@ -21,19 +22,6 @@ local SECRETS_BYTES = 1024 * 1024  -- as Nomad's
 ---@field root string   goes with the last task of the allocation
 ---@field alloc string
 ---@field task string
-
--- mkdir -p of what only we can write to.
-local function make_above(path)
-  local ok, why, code = uv.fs_mkdir(path, PRIVATE)
-  if code == "ENOENT" then
-    ok, why = make_above(path:match "^(.+)/[^/]+$" or "/")
-    if not ok then return nil, why end
-    ok, why, code = uv.fs_mkdir(path, PRIVATE)
-  end
-  if code == "EEXIST" then return true end
-  if not ok then return nil, why end
-  return uv.fs_chmod(path, PRIVATE)
-end
 
 --- Where an allocation's directories are.
 ---@param state_dir string
@@ -61,7 +49,7 @@ function M.make(dirs)
   local function failed(why)
     return nil, runtime.error("system", ("cannot make the directories of %s: %s"):format(dirs.root, why))
   end
-  local ok, why = make_above(dirs.root)
+  local ok, why = fs.make_directory(dirs.root, PRIVATE)
   if not ok then return failed(why) end
   local root <close>, err = beneath.open(dirs.root)
   if not root then return failed(err) end
@@ -94,10 +82,8 @@ end
 ---@param state_dir string
 ---@return string[] ids
 function M.list(state_dir)
-  local ids, entries = {}, uv.fs_scandir(state_dir .. "/alloc")
-  while entries do
-    local name = uv.fs_scandir_next(entries)
-    if not name then break end
+  local ids = {}
+  for _, name in ipairs(fs.list(state_dir .. "/alloc")) do
     if name:find "^[%x-]+$" then ids[#ids + 1] = name end
   end
   return ids

@@ -1,4 +1,6 @@
 -- Linux capabilities of a container: what the engine gives by itself, what a task asks for, what the agent allows.
+local tables = require "dockrun.util.tables"
+
 local M = {}
 
 -- What the engine gives where nothing is said: DefaultCapabilities of moby/oci/caps.
@@ -16,13 +18,6 @@ local function set(names)
   return members
 end
 
-local function list(members)
-  local names = {}
-  for name in pairs(members) do names[#names + 1] = name end
-  table.sort(names)
-  return names
-end
-
 --- What of cap_add is not allowed.
 ---@param add? string[]     as a job has them: any case, with or without CAP_
 ---@param allowed string[]  may hold "all"
@@ -32,7 +27,7 @@ function M.refused(add, allowed)
   for name in pairs(set(add)) do
     if not allow[name] and not allow.ALL then refused[name] = true end
   end
-  return list(refused)
+  return tables.keys(refused)
 end
 
 --- What the engine is told. Of its own set, what is not allowed goes too, so that nobody has what the agent does not
@@ -47,7 +42,7 @@ function M.delta(add, drop, allowed)
   if not allow.ALL and not dropped.ALL then
     for _, name in ipairs(M.default) do dropped[name] = dropped[name] or not allow[name] or nil end
   end
-  return list(set(add)), dropped.ALL and { "ALL" } or list(dropped)
+  return tables.keys(set(add)), dropped.ALL and { "ALL" } or tables.keys(dropped)
 end
 
 return M

@@ -3,8 +3,11 @@
 ---
 --- Formats: https://docs.docker.com/reference/cli/docker/login/ (config.json), and the protocol of
 --- github.com/docker/docker-credential-helpers.
+local encoding = require "dockrun.core.encoding"
+local endpoint = require "dockrun.driver.endpoint"
+local fs = require "dockrun.util.fs"
 local json = require "dockrun.core.json"
-local process = require "dockrun.util.process"
+local process = require "dockrun.driver.process"
 local runtime = require "dockrun.core.runtime"
 
 local M = {}
@@ -28,24 +31,6 @@ function M.registry(name)
   return first
 end
 
-local DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-
--- RFC 4648, section 4.
-local function from_base64(text)
-  local bits, count, bytes = 0, 0, {}
-  for digit in text:gsub("=+%s*$", ""):gmatch "%S" do
-    local value = DIGITS:find(digit, 1, true)
-    if not value then return nil end
-    bits, count = bits << 6 | value - 1, count + 6
-    if count >= 8 then
-      count = count - 8
-      bytes[#bytes + 1] = string.char(bits >> count & 0xff)
-    end
-    bits = bits & 0xffff
-  end
-  return table.concat(bytes)
-end
-
 -- "https://registry.example:5000/v1/" and "registry.example:5000" are one.
 local function host_of(address) return (address:gsub("^https?://", ""):gsub("/.*$", "")) end
 
@@ -67,20 +52,19 @@ end
 
 local function from_entry(entry, registry)
   local user, password = entry.username, entry.password
-  if entry.auth and entry.auth ~= "" then user, password = (from_base64(entry.auth) or ""):match "^([^:]*):(.*)$" end
+  if entry.auth and entry.auth ~= "" then user, password = (encoding.unbase64((entry.auth:gsub("%s", ""))) or ""):match "^([^:]*):(.*)$" end
   if entry.identitytoken then return { identitytoken = entry.identitytoken, serveraddress = registry } end
   if user and user ~= "" then return { username = user, password = password, email = entry.email, serveraddress = registry } end
 end
 
 -- What a config.json says: a helper of the registry's own, an entry, a helper for all.
 local function from_file(path, registry, required)
-  local file, why = io.open(path, "r")
-  if not file then
+  local text, why = fs.read(path)
+  if not text then
     if required then return fail("docker.auth.config", why) end
     return nil
   end
-  local config, err = json.decode(((file:read "a" or ""):gsub("^\xEF\xBB\xBF", "")))
-  file:close()
+  local config, err = json.decode((text:gsub("^\xEF\xBB\xBF", "")))
   if type(config) ~= "table" then return fail(path, "not JSON" .. (err and ": " .. tostring(err) or "")) end
   local host = host_of(registry)
   local helper = config.credHelpers and (config.credHelpers[registry] or config.credHelpers[host])
@@ -90,11 +74,6 @@ local function from_file(path, registry, required)
     if found then return found end
   end
   if config.credsStore and config.credsStore ~= "" then return ask_helper(config.credsStore, registry) end
-end
-
-local function docker_config()
-  local directory = os.getenv "DOCKER_CONFIG" or (os.getenv "HOME" or "") .. "/.docker"
-  return directory .. "/config.json"
 end
 
 --- The credentials for a pull.
@@ -118,7 +97,7 @@ function M.find(name, auth, options)
     ended, found, err = first(ask_helper(options["docker.auth.helper"], registry))
     if ended then return found, err end
   end
-  return from_file(docker_config(), registry, false)
+  return from_file(endpoint.docker_config() .. "/config.json", registry, false)
 end
 
 return M

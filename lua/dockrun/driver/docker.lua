@@ -6,7 +6,7 @@ local job_files = require "dockrun.driver.job_files"
 local limits = require "dockrun.driver.limits"
 local options = require "dockrun.options"
 local runtime = require "dockrun.core.runtime"
-local tree = require "dockrun.job.tree"
+local tables = require "dockrun.util.tables"
 
 local M = {}
 
@@ -89,7 +89,7 @@ end
 ---@param meta? table<string, string>  of its job, its group and its own, which its environment tells
 ---@return string
 function M.definition(task, meta)
-  local plain = tree.copy(without_credentials(task))
+  local plain = tables.copy_data(without_credentials(task))
   plain.hooks, plain.meta = nil, meta or plain.meta
   return json.encode(plain)
 end

@@ -1,6 +1,7 @@
 -- Where the Docker engine is, and the way to it.
 local response_schema = require "dockrun.driver.response_schema"
 local docker = require "dockrun.core.docker"
+local fs = require "dockrun.util.fs"
 local json = require "dockrun.core.json"
 local runtime = require "dockrun.core.runtime"
 local ssh = require "dockrun.driver.ssh"
@@ -25,9 +26,13 @@ local function certificates(directory, given)
   return tls
 end
 
-local function docker_config(getenv)
-  local given = getenv "DOCKER_CONFIG"
-  return given and given ~= "" and given or (getenv "HOME" or "") .. "/.docker"
+--- The directory of the user's Docker configuration: DOCKER_CONFIG, or ~/.docker if that is unset or empty.
+---@param getenv? fun(name: string): string?
+---@return string path
+function M.docker_config(getenv)
+  getenv = getenv or os.getenv
+  local given = getenv "DOCKER_CONFIG" or ""
+  return given ~= "" and given or (getenv "HOME" or "") .. "/.docker"
 end
 
 local function from_environment(getenv)
@@ -36,7 +41,7 @@ local function from_environment(getenv)
   local verify, path = (getenv "DOCKER_TLS_VERIFY" or "") ~= "", getenv "DOCKER_CERT_PATH"
   if not path or path == "" then
     if not verify then return { endpoint = host } end
-    path = docker_config(getenv)
+    path = M.docker_config(getenv)
   end
   local tls = certificates(path)
   tls.insecure = not verify
@@ -57,13 +62,10 @@ end
 
 -- Docker keeps contexts as ~/.docker/contexts/meta/<sha256 of the name>/meta.json; the names are read, not hashed.
 local function from_context(name, getenv)
-  local root = docker_config(getenv) .. "/contexts"
-  local entries, names = uv.fs_scandir(root .. "/meta"), {}
-  for entry in function() return entries and uv.fs_scandir_next(entries) end do names[#names + 1] = entry end
-  for _, entry in ipairs(names) do
-    local file = io.open(("%s/meta/%s/meta.json"):format(root, entry))
-    local meta = file and json.decode(file:read "a")
-    if file then file:close() end
+  local root = M.docker_config(getenv) .. "/contexts"
+  for _, entry in ipairs(fs.list(root .. "/meta")) do
+    local text = fs.read(("%s/meta/%s/meta.json"):format(root, entry))
+    local meta = text and json.decode(text)
     if type(meta) == "table" and meta.Name == name then
       local found = (meta.Endpoints or {}).docker or {}
       if not found.Host then break end

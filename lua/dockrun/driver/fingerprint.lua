@@ -1,22 +1,20 @@
 -- What this node is and can do, as dotted attributes for constraints, interpolation and `dockrun fingerprint`.
 local cgroup = require "dockrun.core.cgroup"
 local defaults = require "dockrun.options"
+local fs = require "dockrun.util.fs"
 local uv = require "luv"
 
 local M = {}
 
 -- The interface of the default route: the row of /proc/net/route with destination and mask 0, lowest metric.
 local function default_interface()
-  local file = io.open "/proc/net/route"
-  if not file then return nil end
   local best, best_metric
-  for line in file:lines() do
+  for line in (fs.read "/proc/net/route" or ""):gmatch "[^\n]+" do
     local name, destination, metric, mask = line:match "^(%S+)%s+(%x+)%s+%x+%s+%x+%s+%d+%s+%d+%s+(%d+)%s+(%x+)"
     if destination == "00000000" and mask == "00000000" and (not best or tonumber(metric) < best_metric) then
       best, best_metric = name, tonumber(metric)
     end
   end
-  file:close()
   return best
 end
 
@@ -51,10 +49,9 @@ local architectures = { x86_64 = "amd64", aarch64 = "arm64", i686 = "386", armv7
 
 -- os-release(5)
 local function add_os(attributes)
-  local file = io.open "/etc/os-release" or io.open "/usr/lib/os-release"
-  if not file then return end
-  local text = "\n" .. file:read "a"
-  file:close()
+  local text = fs.read "/etc/os-release" or fs.read "/usr/lib/os-release"
+  if not text then return end
+  text = "\n" .. text
   attributes["os.name"] = text:match '\nID="?([^"\n]*)'
   attributes["os.version"] = text:match '\nVERSION_ID="?([^"\n]*)'
 end

@@ -9,8 +9,8 @@
 --- can_update.
 local cgroup = require "dockrun.core.cgroup"
 local fingerprint = require "dockrun.driver.fingerprint"
-local tree = require "dockrun.job.tree"
 local validators = require "dockrun.job.validators"
+local tables = require "dockrun.util.tables"
 
 local M = {}
 
@@ -128,7 +128,7 @@ end
 ---@param planned table      the task that a plan compares with
 ---@return table task  a copy
 function M.from_engine(task, host_config, planned)
-  local copy = tree.copy(task)
+  local copy = tables.copy_data(task)
   for _, read in ipairs { read_memory, read_cpu, read_pids, read_weight } do read(copy, host_config, planned) end
   return copy
 end

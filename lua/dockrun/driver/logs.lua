@@ -1,5 +1,4 @@
 -- A container's output, as the engine keeps it, to the function that shows it: each byte once, in order.
-local emitter = require "dockrun.agent.emitter"
 local runtime = require "dockrun.core.runtime"
 local timestamp = require "dockrun.util.time"
 
@@ -134,7 +133,7 @@ end
 ---@return true? ok
 ---@return table? err
 function M.each(engine, id, opts, show)
-  local told, began = setmetatable({ last = {}, again = {} }, Told), moment(emitter.timestamp())
+  local told, began = setmetatable({ last = {}, again = {} }, Told), moment(timestamp.format())
   local now, has_ended = { follow = opts.follow, tail = opts.tail, since = opts.since, tty = opts.tty }, false
   local failures = 0
   while true do

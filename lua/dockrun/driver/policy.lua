@@ -5,15 +5,9 @@ local paths = require "dockrun.driver.paths"
 local job_files = require "dockrun.driver.job_files"
 local job_storage = require "dockrun.job.schema.mounts"
 local diagnostics = require "dockrun.job.diagnostics"
+local tables = require "dockrun.util.tables"
 
 local M = {}
-
-local function contains(list, value)
-  for _, one in ipairs(list) do
-    if one == value then return true end
-  end
-  return false
-end
 
 -- "host", "container": what stands before a container's name.
 local function kind_of(mode) return mode:match "^[^:]+" end
@@ -22,7 +16,7 @@ local function mode(key)
   local option = "docker.allowed_modes." .. key
   return function(value, options)
     local kind = kind_of(value)
-    if contains(options[option], kind) or kind == "host" and options["docker.allow_privileged"] then return nil end
+    if tables.contains(options[option], kind) or kind == "host" and options["docker.allow_privileged"] then return nil end
     return ("'%s' is not among the agent's %s"):format(value, option)
   end
 end
@@ -65,7 +59,7 @@ M.limits = {
   end,
 
   runtime = function(value, options)
-    if not contains(options["docker.allow_runtimes"], value) then
+    if not tables.contains(options["docker.allow_runtimes"], value) then
       return ("'%s' is not among the agent's docker.allow_runtimes"):format(value)
     end
   end,
@@ -135,9 +129,7 @@ M.limits = {
   end,
 }
 
-local names = {}
-for name in pairs(M.limits) do names[#names + 1] = name end
-table.sort(names)
+local names = tables.keys(M.limits)
 
 --- Whether an agent with these options takes a task.
 ---@param task table                 with every name in it filled in

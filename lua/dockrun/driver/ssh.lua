@@ -1,7 +1,7 @@
 -- Engines behind SSH: OpenSSH forwards a unix socket of this host to the engine's on the other, and everything that it
 -- knows of hosts, keys and agents is in its own configuration.
 local http = require "dockrun.core.http"
-local process = require "dockrun.util.process"
+local process = require "dockrun.driver.process"
 local runtime = require "dockrun.core.runtime"
 local uv = require "luv"
 

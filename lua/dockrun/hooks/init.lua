@@ -2,7 +2,7 @@
 -- being decided, may veto it, and may call anything of the runtime. One that fails harms its own task only.
 local call = require "dockrun.sandbox.call"
 local runtime = require "dockrun.core.runtime"
-local textfile = require "dockrun.util.textfile"
+local fs = require "dockrun.util.fs"
 local validate = require "dockrun.hooks.validate"
 
 local M = {}
@@ -51,7 +51,7 @@ local LONGEST = 8 << 20  -- bytes of the operator's file
 ---@return table? err  kind "invalid", names the file
 function Hooks:load(path)
   local function bad(why) return nil, runtime.error("invalid", ("hooks %s: %s"):format(path, tostring(why))) end
-  local text, why = textfile.read(path, LONGEST)
+  local text, why = fs.read_any(path, LONGEST)
   if not text then return bad(why) end
   local chunk
   chunk, why = load(text:gsub("^\xEF\xBB\xBF", ""):gsub("^#[^\n]*", ""), "@" .. path, "t")

@@ -5,6 +5,7 @@ local validators = require "dockrun.job.validators"
 local interpolate = require "dockrun.job.interpolate"
 local pcre = require "rex_pcre2"
 local versions = require "dockrun.job.version"
+local tables = require "dockrun.util.tables"
 
 local M = {}
 
@@ -111,15 +112,6 @@ local function failure(one, context)
   return ("%s %s, and must be %s%s"):format(one.attribute, here, asked, why and " (" .. why .. ")" or "")
 end
 
--- The inner meta wins.
-local function merge(outer, inner)
-  local meta = {}
-  for _, level in ipairs { outer or {}, inner or {} } do
-    for key, value in pairs(level) do meta[key] = value end
-  end
-  return meta
-end
-
 --- Whether this host is as a job wants it.
 ---@param job table  normalised
 ---@param node { attr: table<string, string|number>, node: table<string, string|number> }
@@ -133,11 +125,11 @@ function M.failures(job, node)
       if why then failures[#failures + 1] = { path = ("%s.constraint[%d]"):format(path, i), message = why } end
     end
   end
-  check(job, "job." .. job.name, merge(job.meta))
+  check(job, "job." .. job.name, job.meta or {})
   for _, group in ipairs(job.groups) do
-    local path, meta = ("job.%s.group.%s"):format(job.name, group.name), merge(job.meta, group.meta)
+    local path, meta = ("job.%s.group.%s"):format(job.name, group.name), tables.merge(job.meta, group.meta)
     check(group, path, meta)
-    for _, task in ipairs(group.tasks) do check(task, path .. ".task." .. task.name, merge(meta, task.meta)) end
+    for _, task in ipairs(group.tasks) do check(task, path .. ".task." .. task.name, tables.merge(meta, task.meta)) end
   end
   return failures
 end

@@ -8,7 +8,7 @@
 local suggest = require "dockrun.job.suggest"
 local diagnostics = require "dockrun.job.diagnostics"
 local schema = require "dockrun.job.schema"
-local tree = require "dockrun.job.tree"
+local tables = require "dockrun.util.tables"
 
 local M = {}
 
@@ -29,23 +29,16 @@ local function parse(name)
   return kind, key
 end
 
-local function keys_of(map)
-  local keys = {}
-  for key in pairs(map or {}) do keys[#keys + 1] = key end
-  table.sort(keys)
-  return keys
-end
-
 -- The name that was meant: one of the same kind, or of any where the kind is none.
 local function near(name, context)
   local kind, key = parse(name)
   if context[kind] then
-    local meant = suggest.word(key, keys_of(context[kind]))
+    local meant = suggest.word(key, tables.keys(context[kind]))
     return meant and (meant:find "^NOMAD_" and meant or kind .. "." .. meant)
   end
   local names = {}
   for _, other in ipairs(kinds) do
-    for _, one in ipairs(keys_of(context[other])) do names[#names + 1] = other .. "." .. one end
+    for _, one in ipairs(tables.keys(context[other] or {})) do names[#names + 1] = other .. "." .. one end
   end
   return suggest.word(name, names)
 end
@@ -134,7 +127,7 @@ local function walk(value, context, path, known, found)
   end
   if type(value) ~= "table" then return value end
   local copy = setmetatable({}, getmetatable(value))
-  for _, key in ipairs(tree.keys(value)) do
+  for _, key in ipairs(tables.keys(value)) do
     local here = type(key) == "number" and ("%s[%s]"):format(path, key) or ("%s.%s"):format(path, key)
     copy[key] = walk(value[key], context, here, known, found)
   end
@@ -154,7 +147,7 @@ for _, row in ipairs(schema.task) do literal[row.name] = literal[row.name] or ro
 function M.task(task, context)
   local found, known, copy = diagnostics.new(), {}, {}
   local path = context.path or "task." .. task.name
-  for _, key in ipairs(tree.keys(task)) do
+  for _, key in ipairs(tables.keys(task)) do
     copy[key] = literal[key] and task[key] or walk(task[key], context, path .. "." .. key, known, found)
   end
   local err = found:error()

@@ -6,7 +6,7 @@
 local guards = require "dockrun.core.guard"
 local normalise = require "dockrun.job.normalise"
 local diagnostics = require "dockrun.job.diagnostics"
-local textfile = require "dockrun.util.textfile"
+local fs = require "dockrun.util.fs"
 
 local M = {}
 
@@ -129,7 +129,7 @@ function M.read(path, opts)
   opts = opts or {}
   local format = path:match "%.(%w+)$"
   if not readers[format] then return fail(path, "not a job file by its ending; known: " .. formats()) end
-  local text, why = textfile.read(path, limit(opts, "job_bytes"))
+  local text, why = fs.read_any(path, limit(opts, "job_bytes"))
   if not text then return fail(nil, "cannot read the job: " .. why) end
   return { format = format, name = path, text = text }
 end

@@ -8,6 +8,7 @@ local rules = require "dockrun.job.rules"
 local schema = require "dockrun.job.schema"
 local tree = require "dockrun.job.tree"
 local types = require "dockrun.job.types"
+local tables = require "dockrun.util.tables"
 
 local M = {}
 
@@ -25,12 +26,6 @@ local function sub(path, key)
   if path == "" then return tostring(key) end
   if type(key) == "string" then return path .. "." .. key end
   return type(key) == "number" and path .. "[" .. key .. "]" or path .. "." .. tostring(key)
-end
-
-local function set(list)
-  local members = {}
-  for _, member in ipairs(list) do members[member] = true end
-  return members
 end
 
 ---@class RowIndex          what is asked of a list of rows for every block that is read by it
@@ -113,7 +108,7 @@ local function map_into(self, row, value, path, into)
     for _, item in ipairs(value) do map_into(self, row, item, path, into) end
     return
   end
-  for _, key in ipairs(tree.keys(value)) do
+  for _, key in ipairs(tables.keys(value)) do
     local name = tostring(key)
     into[name] = self:item(row, value, key, path)
     local why = row.check_key and row.check_key(name)
@@ -133,8 +128,8 @@ function readers.hooks(self, _, value, path)
     self.problems:add(path, ("must be a block of functions, not %s"):format(types.show(value)))
     return map
   end
-  local known = set(hooks.names)
-  for _, key in ipairs(tree.keys(value)) do
+  local known = tables.set(hooks.names)
+  for _, key in ipairs(tables.keys(value)) do
     local hook, at = value[key], sub(path, key)
     self:place(at, value, key)
     if key == "on_error" then
@@ -329,7 +324,7 @@ end
 function Reading:unknown_keys(index, raw, path)
   local hints = self.hints[index] or {}
   self.hints[index] = hints
-  for _, key in ipairs(tree.keys(raw)) do
+  for _, key in ipairs(tables.keys(raw)) do
     local at = sub(path, key)
     if type(key) == "number" then
       self.problems:add(at, ("%s stands here without a key"):format(types.show(raw[key])))

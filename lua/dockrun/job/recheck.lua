@@ -3,6 +3,7 @@
 
 local schema = require "dockrun.job.schema"
 local tree = require "dockrun.job.tree"
+local tables = require "dockrun.util.tables"
 
 local M = {}
 
@@ -17,7 +18,7 @@ local function check(row, value, path, found)
   elseif row.rows then
     each(row.rows, value, path, found)
   elseif row.check then
-    for _, key in ipairs(tree.keys(value)) do
+    for _, key in ipairs(tables.keys(value)) do
       local why = row.check(value[key])
       if why then found((type(key) == "number" and "%s[%d]" or "%s.%s"):format(path, key), why) end
     end

@@ -1,24 +1,15 @@
 --- A task that hooks have changed, read once more: what is wrong with it is found here, and not by whoever runs it.
 local normalise = require "dockrun.job.normalise"
 local diagnostics = require "dockrun.job.diagnostics"
+local tables = require "dockrun.util.tables"
 
 local M = {}
-
---- A copy of a task, functions and all, for hooks to change.
----@param value any
----@return any
-function M.copy(value)
-  if type(value) ~= "table" then return value end
-  local copy = setmetatable({}, getmetatable(value))
-  for key, item in next, value do copy[key] = M.copy(item) end
-  return copy
-end
 
 -- What tasks say of each other was read with all of them.
 local together = { "depends_on", "lifecycle", "leader", "name" }
 
 --- Reads it.
----@param changed table  made by M.copy, then changed
+---@param changed table  a copy of `before`, then changed
 ---@param before table   the normalised task that it was
 ---@param job table      the normalised job
 ---@param group table
@@ -44,7 +35,7 @@ end
 ---@param before table   the normalised task that it was
 ---@return table task
 function M.restore(recorded, before)
-  local task = M.copy(recorded)
+  local task = tables.copy(recorded)
   task.hooks, task.config.auth = before.hooks, before.config.auth
   for i, check in ipairs(task.checks or {}) do check.run = before.checks[i] and before.checks[i].run end
   return task

@@ -1,6 +1,8 @@
 --- The raw tree that every reader gives: plain tables, lists and scalars, shaped as HCL is. A block may be a table or a
 --- list with one in it; named blocks may be written in several ways, all of which `named` takes apart.
 
+local tables = require "dockrun.util.tables"
+
 local M = {}
 
 --- How deep the tables of a file may be nested. A job needs a dozen; whoever walks a tree relies on it.
@@ -24,27 +26,6 @@ end
 function M.measure(value)
   local found = { keys = 0 }
   return measure(value, 0, found), found.keys
-end
-
---- A table's keys in an order that is always the same: numbers first.
----@param value table
----@return (string|number)[]
-function M.keys(value)
-  local keys, numbers, n = {}, 0, 0
-  for key in next, value do
-    n = n + 1
-    keys[n] = key
-    if type(key) == "number" then numbers = numbers + 1 end
-  end
-  if numbers == 0 or numbers == n then
-    table.sort(keys)  -- in C, as nearly all keys are text
-  else
-    table.sort(keys, function(a, b)
-      if type(a) == type(b) then return a < b end
-      return type(a) == "number"
-    end)
-  end
-  return keys
 end
 
 --- Whether a table is a list with something in it. An empty one may be either: JSON does not tell.
@@ -81,7 +62,7 @@ function M.named(value, key, known, found, holder, at)
   elseif next(value) ~= nil and is_block(value, known) then
     found(type(value[key]) ~= "table" and value[key] or nil, value, holder, at)
   else
-    for _, label in ipairs(M.keys(value)) do
+    for _, label in ipairs(tables.keys(value)) do
       local body = value[label]
       if M.is_list(body) then
         for _, one in ipairs(body) do found(label, one, value, label) end
@@ -90,17 +71,6 @@ function M.named(value, key, known, found, holder, at)
       end
     end
   end
-end
-
---- A copy of plain data, without functions.
----@param value any
----@return any
-function M.copy(value)
-  if type(value) == "function" then return nil end
-  if type(value) ~= "table" then return value end
-  local copy = setmetatable({}, getmetatable(value))
-  for key, item in next, value do copy[key] = M.copy(item) end
-  return copy
 end
 
 --- A copy of what no schema reads, such that every format can hold it: without functions, and with keys that are either

@@ -8,6 +8,7 @@
 --- The modes hold whatever the umask is, and a directory that an older dockrun or the operator made too wide is tightened.
 --- A directory or file of another user, or a link of one on the way there, is refused: its owner could put another in its
 --- place.
+local fs = require "dockrun.util.fs"
 local runtime = require "dockrun.core.runtime"
 local uv = require "luv"
 
@@ -59,24 +60,12 @@ local function check_links(path)
   end
 end
 
--- mkdir, with a mode that no umask cuts, and of the directories above.
-local function make(path, mode)
-  local ok, why, code = uv.fs_mkdir(path, mode)
-  local above = path:match "^(.+)/+[^/]+/*$"
-  if code == "ENOENT" and above then
-    ok, why, code = make(above, mode)
-    if ok then ok, why, code = uv.fs_mkdir(path, mode) end
-  end
-  if code == "EEXIST" then return true end
-  if ok then ok, why, code = uv.fs_chmod(path, mode) end
-  return ok, why, code
-end
-
--- Whether there is something in it that dockrun did not put there. (libuv frees a list of entries at its end only.)
+-- Whether it holds something that dockrun did not put there.
 local function is_shared(dir)
-  local entries, shared = uv.fs_scandir(dir), false
-  for name in function() return entries and uv.fs_scandir_next(entries) end do shared = shared or not own[name] end
-  return shared
+  for _, name in ipairs(fs.list(dir)) do
+    if not own[name] then return true end
+  end
+  return false
 end
 
 -- The mode that the directory itself is to have. A directory that holds other things too keeps its own, as /tmp would have to.
@@ -122,7 +111,7 @@ function M.open(dir, readonly)
   if not ok then return nil, err end
   local why, code
   if not readonly then
-    ok, why, code = make(dir, PRIVATE)
+    ok, why, code = fs.make_directory(dir, PRIVATE)
     if not ok then return nil, failure(dir, why, code) end
   end
   local stat = uv.fs_stat(dir)
@@ -149,7 +138,7 @@ end
 ---@return table? err
 function M.sockets(dir, gid)
   local path = dir .. "/jobs"
-  local ok, why, code = make(path, PRIVATE)
+  local ok, why, code = fs.make_directory(path, PRIVATE)
   local stat = ok and uv.fs_stat(path)
   if stat and gid then
     ok, why, code = uv.fs_chown(path, -1, gid)

@@ -1,10 +1,10 @@
 -- Who has which host port, among all dockrun processes that share the state. What else of the host has one, the kernel
 -- knows: core/host/ports.c asks it.
-local emitter = require "dockrun.agent.emitter"
 local process = require "dockrun.store.owner"
 local mapper = require "dockrun.store.mapper"
 local runtime = require "dockrun.core.runtime"
 local uv = require "luv"
+local time = require "dockrun.util.time"
 
 ---@class Store
 local M = {}
@@ -66,7 +66,7 @@ function M:lease(wanted)
     local changes
     changes, err = self.db:run(
       "REPLACE INTO leases (port, ip, alloc, task, label, owner, leased_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
-      wanted.port, ip, wanted.alloc, wanted.task, wanted.label, process.format(self.owner), emitter.timestamp())
+      wanted.port, ip, wanted.alloc, wanted.task, wanted.label, process.format(self.owner), time.format())
     return changes and true, err
   end)
 end

@@ -1,6 +1,7 @@
 -- Which process something in the state belongs to, and whether it is still there. A pid alone is given out again: with
 -- the moment of its start, and the boot that this counts from, it names one process forever (proc(5): /proc/PID/stat,
 -- field 22, in clock ticks since boot; /proc/sys/kernel/random/boot_id).
+local fs = require "dockrun.util.fs"
 local uv = require "luv"
 
 local M = {}
@@ -10,19 +11,11 @@ local M = {}
 ---@field start integer  clock ticks after the boot
 ---@field boot string
 
-local function read(path)
-  local file = io.open(path)
-  if not file then return nil end
-  local text = file:read "a"
-  file:close()
-  return text
-end
-
-local function boot_id() return (read "/proc/sys/kernel/random/boot_id" or "unknown"):match "%S+" end
+local function boot_id() return (fs.read "/proc/sys/kernel/random/boot_id" or "unknown"):match "%S+" end
 
 -- The state and the start of a process. Its name, in parentheses, may hold anything.
 local function stat(pid)
-  local state, rest = (read(("/proc/%d/stat"):format(pid)) or ""):match "^.*%) (%S) (.*)$"
+  local state, rest = (fs.read(("/proc/%d/stat"):format(pid)) or ""):match "^.*%) (%S) (.*)$"
   if not state then return nil end
   local fields = {}
   for field in rest:gmatch "%S+" do fields[#fields + 1] = field end

@@ -1,9 +1,10 @@
 -- What the state knows of jobs, allocations, tasks, what was begun, and images. Everything here returns nil, err where
 -- the database fails; see database.lua for the kinds.
-local events = require "dockrun.agent.emitter"
 local json = require "dockrun.core.json"
 local process = require "dockrun.store.owner"
 local mapper = require "dockrun.store.mapper"
+local tables = require "dockrun.util.tables"
+local time = require "dockrun.util.time"
 
 ---@class Store
 local M = {}
@@ -15,14 +16,6 @@ local task_shape = mapper.shape("tasks", { "alloc", "task" }, {
   "restart_since", "started_at", "finished_at", "definition", "detail",
 }, { "job", "group", "index" })
 local image_shape = mapper.shape("images", { "reference" }, { "id", "pulled_at", "last_used_at" })
-
--- A copy of a record with what it may leave out.
-local function with(record, fields)
-  local copy = {}
-  for key, value in pairs(fields) do copy[key] = value end
-  for key, value in pairs(record) do copy[key] = value end
-  return copy
-end
 
 -- ---- jobs -------------------------------------------------------------------------------------
 
@@ -38,7 +31,7 @@ end
 ---@param job JobRecord
 ---@return true? ok
 ---@return table? err
-function M:put_job(job) return mapper.put(self.db, job_shape, with(job, { submitted_at = events.timestamp() })) end
+function M:put_job(job) return mapper.put(self.db, job_shape, tables.merge({ submitted_at = time.format() }, job)) end
 
 ---@return JobRecord[]? jobs  by name
 ---@return table? err
@@ -110,7 +103,7 @@ end
 ---@return true? ok
 ---@return table? err  kind "constraint" where its job is not there
 function M:put_alloc(alloc)
-  local record = with(alloc, {})
+  local record = tables.merge(alloc)
   record.owner = process.format(self.owner)
   return mapper.put(self.db, alloc_shape, record)
 end
@@ -238,7 +231,7 @@ end
 function M:intend(alloc, task, action, data)
   return self.db:value(
     "INSERT INTO intents (alloc, task, action, data, at, owner) VALUES (?, ?, ?, ?, ?, ?) RETURNING id",
-    alloc, task, action, data ~= nil and json.encode(data) or nil, events.timestamp(), process.format(self.owner))
+    alloc, task, action, data ~= nil and json.encode(data) or nil, time.format(), process.format(self.owner))
 end
 
 --- It is done, or undone.
@@ -265,8 +258,8 @@ function M:intents() return mapper.list(self.db, "SELECT * FROM intents ORDER BY
 ---@return true? ok
 ---@return table? err
 function M:put_image(image)
-  local now = events.timestamp()
-  return mapper.put(self.db, image_shape, with(image, { pulled_at = now, last_used_at = now }))
+  local now = time.format()
+  return mapper.put(self.db, image_shape, tables.merge({ pulled_at = now, last_used_at = now }, image))
 end
 
 ---@return ImageRecord[]? images  by reference
@@ -283,7 +276,7 @@ function M:image(reference) return mapper.one(self.db, "SELECT * FROM images WHE
 ---@return boolean? found
 ---@return table? err
 function M:touch_image(reference)
-  return mapper.affect(self.db, "UPDATE images SET last_used_at = ? WHERE reference = ?", events.timestamp(), reference)
+  return mapper.affect(self.db, "UPDATE images SET last_used_at = ? WHERE reference = ?", time.format(), reference)
 end
 
 --- Whether a job that runs, or a task that has not ended, wants an image. A task whose image is not known yet may want any.

@@ -1,6 +1,6 @@
 --- The environment of a task: where it runs, what it may use, and what its job says.
-local tree = require "dockrun.job.tree"
 local upper = require("dockrun.job.ports").variable
+local tables = require "dockrun.util.tables"
 
 local M = {}
 
@@ -38,9 +38,7 @@ end
 ---@return table<string, string>
 function M.meta(...)
   local meta = {}
-  for _, level in ipairs { ... } do
-    for key, value in pairs(level.meta or {}) do meta[key] = value end
-  end
+  for _, level in ipairs { ... } do meta = tables.merge(meta, level.meta) end
   return meta
 end
 
@@ -65,7 +63,7 @@ function M.build(context)
   }
   add_ports(env, context)
   for _, level in ipairs { job, group, task } do
-    for _, key in ipairs(tree.keys(level.meta or {})) do env["NOMAD_META_" .. upper(key)] = level.meta[key] end
+    for _, key in ipairs(tables.keys(level.meta or {})) do env["NOMAD_META_" .. upper(key)] = level.meta[key] end
   end
   for name, value in pairs(task.env or {}) do env[name] = value end
   return env

@@ -3,8 +3,8 @@ local env = require "dockrun.task.env"
 local hooks = require "dockrun.hooks"
 local image = require "dockrun.driver.image"
 local internal = require "dockrun.util.internal"
-local reread = require "dockrun.job.reread"
 local runtime = require "dockrun.core.runtime"
+local tables = require "dockrun.util.tables"
 
 ---@class Task
 local M = {}
@@ -61,7 +61,7 @@ end
 --- A copy of its text for its first hooks to change; nil where it has none.
 function M:changeable()
   local own, all = own_hooks(self.context), self.agent.hooks
-  if all:has("received", own) or all:has("setup", own) then return reread.copy(self.context.spec) end
+  if all:has("received", own) or all:has("setup", own) then return tables.copy(self.context.spec) end
 end
 
 --- The image that it will use; nil if its hooks, or names that are filled in later, have a say in it.
@@ -96,7 +96,7 @@ end
 ---@return boolean ok
 ---@return table? err
 function M:late_hook(name, thing)
-  local before = type(thing) == "table" and reread.copy(thing)
+  local before = type(thing) == "table" and tables.copy(thing)
   local part <close> = runtime.spawn(internal.call, self.run_hook, self, name, thing)
   self.late[part] = true
   local done, ok, err = pcall(part.await, part)

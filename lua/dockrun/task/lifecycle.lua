@@ -21,7 +21,6 @@
 --- making or starting a container, that is seen to its end first, so that nothing is left that nobody knows of.
 local retry = require "dockrun.driver.retry"
 local driver = require "dockrun.driver.docker"
-local events = require "dockrun.agent.emitter"
 local health = require "dockrun.task.health"
 local internal = require "dockrun.util.internal"
 local oom = require "dockrun.task.oom"
@@ -30,6 +29,7 @@ local reread = require "dockrun.job.reread"
 local restarts = require "dockrun.task.restarts"
 local runtime = require "dockrun.core.runtime"
 local steps = require "dockrun.task.setup"
+local time = require "dockrun.util.time"
 
 local M = {}
 
@@ -237,7 +237,7 @@ function Task:watch_end(kernel)
   end)
   self.watching = false
   result.oom = result.oom or kernel:count() > 0
-  self.result, self.finished_at = result, events.timestamp()
+  self.result, self.finished_at = result, time.format()
   self:become("exited", "engine")
   self:emit("exited", {
     container_id = self.container_id, exit_code = result.exit_code, signal = result.signal, oom = result.oom,
@@ -258,7 +258,7 @@ function Task:run_once()
   steps.regain_ports(self)
   self:breakable(steps.pull, self)
   launch(self)
-  self.started, self.started_at = true, events.timestamp()
+  self.started, self.started_at = true, time.format()
   self:become("running", "task")
   local handle = driver.handle(self.context.image.id, self.container_id)
   self:emit("started", {

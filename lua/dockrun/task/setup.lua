@@ -11,6 +11,7 @@ local ports = require "dockrun.task.ports"
 local reread = require "dockrun.job.reread"
 local runtime = require "dockrun.core.runtime"
 local uv = require "luv"
+local tables = require "dockrun.util.tables"
 
 local M = {}
 
@@ -131,7 +132,7 @@ end
 -- The ports of a task, as its hooks want them.
 local function settle_ports(task)
   local context = task.context
-  local wanted = reread.copy(context.ports)
+  local wanted = tables.copy(context.ports)
   task:hook("ports", wanted)
   follow(context, wanted)
   local same = #wanted == #context.ports
@@ -243,7 +244,7 @@ function M.create(task)
   context.intent = task.intent
   local body = must(driver.body(context, task.agent.options))
   tell_moved(task)
-  local labels = reread.copy(body.Labels)
+  local labels = tables.copy(body.Labels)
   task:hook("create", body)
   task:hook("prestart", body)
   for name, value in pairs(labels) do  -- by which it is found again

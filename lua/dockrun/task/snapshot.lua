@@ -3,23 +3,19 @@
 local driver = require "dockrun.driver.docker"
 local json = require "dockrun.core.json"
 local runtime = require "dockrun.core.runtime"
+local time = require "dockrun.util.time"
 
 local M = {}
-
-local function wall()
-  local seconds, nanoseconds = runtime.clock()
-  return seconds + nanoseconds / 1e9
-end
 
 --- A moment of the clock that never steps back, as seconds since 1970, which other processes understand.
 ---@param moment number  of runtime.now()
 ---@return number
-function M.to_wall(moment) return wall() + moment - runtime.now() end
+function M.to_wall(moment) return time.now() + moment - runtime.now() end
 
 --- And back.
 ---@param seconds number  since 1970
 ---@return number moment
-function M.from_wall(seconds) return runtime.now() + seconds - wall() end
+function M.from_wall(seconds) return runtime.now() + seconds - time.now() end
 
 --- The record of a task as it is now.
 ---@param task Task

@@ -1,5 +1,5 @@
--- For what goes on and on whatever it meets: a watcher that memory was short for, at one moment, must not leave those alone
--- who rely on it.
+-- Like pcall, but cancellation still propagates. For background loops that must survive a single failure, such as memory
+-- that was short for a moment.
 local function outcome(ok, ...)
   if ok then return ... end
   local err = ...
@@ -7,8 +7,8 @@ local function outcome(ok, ...)
   return nil, err
 end
 
---- Calls fn with the arguments. Raises only that the caller is cancelled.
+--- Calls fn with the arguments. Raises only the caller's cancellation.
 ---@param fn function
 ---@param ... any
----@return any ...  what fn returns, or nil and what it raised
+---@return any ...  what fn returns, or nil and the error that it raised
 return function(fn, ...) return outcome(pcall(fn, ...)) end

@@ -3,6 +3,7 @@
 
 local chunk = require "dockrun.sandbox.chunk"
 local tree = require "dockrun.job.tree"
+local tables = require "dockrun.util.tables"
 
 local M = { has_limits = true }  -- of its own, see chunk.lua
 
@@ -81,7 +82,7 @@ function M.read(text, name, opts)
   local built = setmetatable({}, { __mode = "k" })
   local extra = { var = {} }
   for kind in pairs(children) do extra[kind] = builder(kind, built) end
-  for key, value in pairs(opts.vars or {}) do extra.var[key] = tree.copy(value) end
+  for key, value in pairs(opts.vars or {}) do extra.var[key] = tables.copy_data(value) end
   local open = function() end
   if opts.runtime then extra.dockrun, open = runtime_for_hooks(opts.runtime) end
   text = text:gsub("^#[^\n]*", "")  -- `#!`, as `lua` reads a file

@@ -1,7 +1,7 @@
 --- A job as Nomad's API prints it (https://developer.hashicorp.com/nomad/api-docs/json-jobs), as the tree that the other
 --- forms give: snake_case names, durations in seconds, ports as a task asks for them.
 
-local tree = require "dockrun.job.tree"
+local tables = require "dockrun.util.tables"
 
 local M = {}
 
@@ -19,7 +19,7 @@ local levels = {}
 local function block(level, value)
   if type(value) ~= "table" then return value end
   local result = {}
-  for _, key in ipairs(tree.keys(value)) do
+  for _, key in ipairs(tables.keys(value)) do
     local item, rule = value[key], levels[level][key]
     if type(key) ~= "string" then
       result[key] = item
