@@ -71,7 +71,7 @@ static int l_sentence(lua_State *L) {
 }
 
 // What dr_run_main does, as a function of Lua, so that what is not the script's error but ours, such as memory that ran
-// out while a task is made, does not go past the host.
+// out while a fiber is made, does not go past the host.
 static int l_run(lua_State *L) {
   struct call *call = lua_touserdata(L, 1);
   lua_remove(L, 1);

@@ -29,9 +29,9 @@ DOCKRUN_API dockrun *dockrun_open(char *why, size_t size);
 /* Its Lua state, to register functions in, to load chunks on, to read results from. */
 DOCKRUN_API lua_State *dockrun_lua(dockrun *d);
 
-/* Like lua_pcall with LUA_MULTRET: calls the function below nargs arguments as a task and runs the loop until it has
- * ended and all that it spawned was cancelled and cleaned up. Other calls' tasks go on meanwhile, and after it: a
- * function of C that a task calls may call this too. LUA_OK and the results on the stack, or another status, the error
+/* Like lua_pcall with LUA_MULTRET: calls the function below nargs arguments as a fiber and runs the loop until it has
+ * ended and all that it spawned was cancelled and cleaned up. Other calls' fibers go on meanwhile, and after it: a
+ * function of C that a fiber calls may call this too. LUA_OK and the results on the stack, or another status, the error
  * value at -2 and its traceback at -1: a string, or empty or nil where there is none. */
 DOCKRUN_API int dockrun_call(dockrun *d, int nargs);
 

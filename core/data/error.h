@@ -9,7 +9,7 @@
 //   "engine"       the engine answered with an error; code is the HTTP status
 //   "unreachable"  no connection to the engine; code is a libcurl code
 //   "timeout"      a deadline passed
-//   "cancelled"    the waiting task was cancelled
+//   "cancelled"    the waiting fiber was cancelled
 //   "protocol"     the peer sent something that is not the protocol
 //   "system"       a system call failed; code is the errno
 //   "invalid"      the caller's input is wrong

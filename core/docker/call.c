@@ -47,7 +47,7 @@ static void add_parameter(lua_State *L, int url, const char *name) {
 
 // Appends the query to the URL at the top, or returns false: this engine is too old for the parameter whose name is
 // then at the top. A list is a repeated parameter, a map (filters) is JSON.
-static bool add_query(lua_State *L, const struct dr_endpoint *row, int api, int *needs) {
+static bool add_query(lua_State *L, const struct dr_operation *row, int api, int *needs) {
   const char *list = row->query, *found;
   int url = lua_gettop(L);
   size_t len;
@@ -73,17 +73,15 @@ static bool add_query(lua_State *L, const struct dr_endpoint *row, int api, int 
   return true;
 }
 
-// Whether its path is another one in each version of the API.
-static bool is_versioned(const struct dr_endpoint *row) { return strncmp(row->path, "/_", 2) != 0; }
-
-static double timeout_of(lua_State *L, const struct dr_engine *e, const struct dr_endpoint *row) {
+static double timeout_of(lua_State *L, const struct dr_engine *e, const struct dr_operation *row) {
   lua_getfield(L, AT_OPTIONS, "timeout");
   double given = dr_opt_seconds(L, -1, -1);
   lua_pop(L, 1);
   if (given >= 0) return given;
   bool streams = row->answer >= DR_ANSWER_BYTES;
-  if (streams || row->body == DR_BODY_BYTES || !strcmp(row->name, "container_wait")) return -1;
-  lua_getfield(L, AT_OPTIONS, "t");  // the engine itself waits this long
+  if (streams || row->body == DR_BODY_BYTES || row->flags & DR_ENDLESS) return -1;
+  if (!(row->flags & DR_ENGINE_WAITS)) return e->timeout;
+  lua_getfield(L, AT_OPTIONS, "t");
   double t = lua_isnumber(L, -1) ? lua_tonumber(L, -1) : 0;
   lua_pop(L, 1);
   return e->timeout + (t > 0 ? t : 0);
@@ -105,7 +103,7 @@ static void push_auth(lua_State *L) {
   dr_push_base64(L, json, len, true);
 }
 
-static void trace(lua_State *L, const struct dr_endpoint *row, const char *path) {
+static void trace(lua_State *L, const struct dr_operation *row, const char *path) {
   lua_getiuservalue(L, AT_ENGINE, DR_ENGINE_TRACE);
   if (lua_isfunction(L, -1)) {
     lua_createtable(L, 0, 5);
@@ -123,7 +121,7 @@ static void trace(lua_State *L, const struct dr_endpoint *row, const char *path)
   }
 }
 
-static int start_upgrade(lua_State *L, const struct dr_engine *e, const struct dr_endpoint *row, const char *path) {
+static int start_upgrade(lua_State *L, const struct dr_engine *e, const struct dr_operation *row, const char *path) {
   struct dr_request_options o = dr_options_for(e, row->method, e->url);
   struct dr_error error;
   size_t body_len = 0, len;
@@ -150,14 +148,14 @@ static int start_upgrade(lua_State *L, const struct dr_engine *e, const struct d
 }
 
 // Pushes the list of a request's headers, beside those that libcurl writes.
-static void push_headers(lua_State *L, const struct dr_endpoint *row) {
+static void push_headers(lua_State *L, const struct dr_operation *row) {
   static const char *const types[] = {"Content-Type:", "Content-Type: application/json",
                                       "Content-Type: application/x-tar"};  // as enum dr_body; without a body none
   lua_createtable(L, 2, 0);
   int list = lua_gettop(L);
   lua_pushstring(L, types[row->body]);
   lua_rawseti(L, list, 1);
-  if (!row->auth) return;
+  if (!(row->flags & DR_AUTH)) return;
   push_auth(L);
   lua_pushfstring(L, "X-Registry-Auth: %s", lua_tostring(L, -1));
   lua_rawseti(L, list, 2);
@@ -176,13 +174,13 @@ static void set_deadline(lua_State *L, double timeout) {
   timeout < 0 ? lua_pushnil(L) : lua_pushnumber(L, (double)uv_hrtime() / 1e9 + timeout);
 }
 
-int dr_call_on(lua_State *L, const struct dr_endpoint *row) {
+int dr_call_on(lua_State *L, const struct dr_operation *row) {
   const struct dr_engine *e = lua_touserdata(L, AT_ENGINE);
   int needs;
   struct dr_error error;
   lua_settop(L, AT_BODY);
   lua_settop(L, AT_DEADLINE);  // which nothing is at yet
-  if (is_versioned(row))
+  if (!(row->flags & DR_UNVERSIONED))
     lua_pushfstring(L, "/v1.%d%s", e->api, lua_tostring(L, AT_PATH));
   else
     lua_pushvalue(L, AT_PATH);
@@ -210,9 +208,9 @@ int dr_call_on(lua_State *L, const struct dr_endpoint *row) {
   return dr_request_wait(L, AT_EXCHANGE, timeout, dr_answered, (lua_KContext)row);
 }
 
-int dr_call(lua_State *L, const struct dr_endpoint *row) {
+int dr_call(lua_State *L, const struct dr_operation *row) {
   const struct dr_engine *e = lua_touserdata(L, AT_ENGINE);
-  if (!is_versioned(row)) return dr_call_on(L, row);
+  if (row->flags & DR_UNVERSIONED) return dr_call_on(L, row);
   double timeout = timeout_of(L, e, row);
   set_deadline(L, timeout < 0 ? e->timeout : timeout);
   return dr_negotiate(L, row);

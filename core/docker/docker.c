@@ -1,4 +1,4 @@
-// dockrun.core.docker: the Engine API. One row an endpoint (endpoints.c), one dispatcher (here).
+// dockrun.core.docker: the Engine API. A row for each operation (operations.c), one dispatcher (here).
 //
 //   local engine = docker.connect{ endpoint = "unix:///var/run/docker.sock" }
 //   engine:container_inspect(id)                                    path parameters first, in the path's order
@@ -31,8 +31,8 @@ static bool is_own_option(const char *name) {
   return !strcmp(name, "body") || !strcmp(name, "auth") || !strcmp(name, "timeout") || !strcmp(name, "tty");
 }
 
-// Raises for an option that the endpoint does not have, with those that it has.
-static void check_options(lua_State *L, const struct dr_endpoint *row) {
+// Raises for an option that the operation does not have, and names those that it has.
+static void check_options(lua_State *L, const struct dr_operation *row) {
   for (lua_pushnil(L); lua_next(L, AT_OPTIONS); lua_pop(L, 1)) {
     if (lua_type(L, -2) != LUA_TSTRING) luaL_error(L, "%s: options are named", row->name);
     const char *given = lua_tostring(L, -2), *list = row->query, *name;
@@ -46,8 +46,8 @@ static void check_options(lua_State *L, const struct dr_endpoint *row) {
 }
 
 // Puts the path with its parameters at AT_PATH - 1 in place of them: they are the first arguments of the call.
-static void push_path(lua_State *L, const struct dr_endpoint *row) {
-  bool names_images = !strncmp(row->path, "/images/", 8);  // an image's name has slashes of its own
+static void push_path(lua_State *L, const struct dr_operation *row) {
+  bool slashes = row->flags & DR_SLASHES;
   int arg = 2, last = lua_gettop(L);
   lua_pushliteral(L, "");
   for (const char *p = row->path; *p;) {
@@ -58,11 +58,11 @@ static void push_path(lua_State *L, const struct dr_endpoint *row) {
     if (!*p) break;
     size_t len = 0, name_len = strcspn(p, "}") - 1;
     const char *value = arg <= last && lua_type(L, arg) == LUA_TSTRING ? lua_tolstring(L, arg, &len) : NULL;
-    if (value && !names_images && *value == '/') value++, len--;  // the engine's own lists have names with a slash
+    if (value && !slashes && *value == '/') value++, len--;  // the engine's own lists have names with a slash
     if (!value || !len || !strcmp(value, ".") || strstr(value, ".."))
       luaL_error(L, "%s: its argument %d is the %s, a string that is not empty and has no '..'", row->name, arg - 1,
                  lua_pushlstring(L, p + 1, name_len));
-    dr_push_escaped(L, value, len, names_images);
+    dr_push_escaped(L, value, len, slashes);
     lua_concat(L, 2);
     p += name_len + 2;
     arg++;
@@ -79,7 +79,7 @@ static int encode(lua_State *L) {
 // engine:<row>(path parameter…, options)
 static int l_call(lua_State *L) {
   check_engine(L);
-  const struct dr_endpoint *row = lua_touserdata(L, lua_upvalueindex(1));
+  const struct dr_operation *row = lua_touserdata(L, lua_upvalueindex(1));
   struct dr_error error;
   push_path(L, row);  // engine, path, options
   if (lua_gettop(L) < 3 || lua_isnil(L, 3)) {
@@ -224,10 +224,10 @@ int luaopen_dockrun_core_docker(lua_State *L) {
   luaL_requiref(L, "dockrun.core.json", luaopen_dockrun_core_json, 0);  // its lists
   luaL_newmetatable(L, ENGINE);
   luaL_setfuncs(L, methods, 0);
-  for (size_t i = 0; i < dr_endpoints_count; i++) {
-    lua_pushlightuserdata(L, (void *)&dr_endpoints[i]);
+  for (size_t i = 0; i < dr_operations_count; i++) {
+    lua_pushlightuserdata(L, (void *)&dr_operations[i]);
     lua_pushcclosure(L, l_call, 1);
-    lua_setfield(L, -2, dr_endpoints[i].name);
+    lua_setfield(L, -2, dr_operations[i].name);
   }
   lua_pushvalue(L, -1);
   lua_setfield(L, -2, "__index");

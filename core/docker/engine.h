@@ -27,14 +27,14 @@ enum { DR_ENGINE_TRACE = 1, DR_ENGINE_CHECK, DR_ENGINE_FAILURE };
 enum { AT_ENGINE = 1, AT_OPTIONS, AT_PATH, AT_BODY, AT_EXCHANGE, AT_DEADLINE, AT_SCOPE };
 
 // Sends the call that is on the stack, and negotiates the API version first if that was not done.
-int dr_call(lua_State *L, const struct dr_endpoint *row);
+int dr_call(lua_State *L, const struct dr_operation *row);
 
 // Calls dr_call_on as soon as the version is known.
-int dr_negotiate(lua_State *L, const struct dr_endpoint *row);
-int dr_call_on(lua_State *L, const struct dr_endpoint *row);
+int dr_negotiate(lua_State *L, const struct dr_operation *row);
+int dr_call_on(lua_State *L, const struct dr_operation *row);
 
 // Feeds the request at AT_EXCHANGE with what the function at AT_BODY gives, then waits for the answer.
-int dr_upload(lua_State *L, const struct dr_endpoint *row);
+int dr_upload(lua_State *L, const struct dr_operation *row);
 
 // Seconds until the deadline, at least 0; below 0 if there is none.
 double dr_time_left(lua_State *L);
@@ -48,7 +48,7 @@ const char *dr_next_query(const char **list, size_t *len, int *since);
 bool dr_option_is(lua_State *L, const char *name, bool wanted);
 
 // What a streaming row gives for these options: `stream = false` asks for one document, `Detach` for no connection.
-enum dr_answer dr_answer_of(lua_State *L, const struct dr_endpoint *row);
+enum dr_answer dr_answer_of(lua_State *L, const struct dr_operation *row);
 
 // The end of a call (continuations; ctx is the row): the request or connection at AT_EXCHANGE becomes the results.
 int dr_answered(lua_State *L, int status, lua_KContext ctx);
@@ -59,7 +59,7 @@ int dr_upgraded(lua_State *L, int status, lua_KContext ctx);
 int dr_failed(lua_State *L, const struct dr_engine *e, struct dr_error *error);
 
 // nil and the engine's refusal: its `message` where the body is its JSON, else the body as it is. Returns 2.
-int dr_refused(lua_State *L, const struct dr_engine *e, const struct dr_endpoint *row, long status,
+int dr_refused(lua_State *L, const struct dr_engine *e, const struct dr_operation *row, long status,
                const struct dr_buffer *headers, const struct dr_buffer *in);
 
 #endif

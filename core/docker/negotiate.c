@@ -110,7 +110,7 @@ static int minor_of(lua_State *L, const char *field) {
 
 static int negotiated(lua_State *L, int status, lua_KContext ctx) {
   (void)status;
-  const struct dr_endpoint *row = (const struct dr_endpoint *)ctx;
+  const struct dr_operation *row = (const struct dr_operation *)ctx;
   struct dr_engine *e = lua_touserdata(L, AT_ENGINE);
   struct dr_request *r = lua_touserdata(L, AT_EXCHANGE);
   struct dr_channel *c = &r->channel;
@@ -142,7 +142,7 @@ static int negotiated(lua_State *L, int status, lua_KContext ctx) {
   return dr_call_on(L, row);
 }
 
-static int ask(lua_State *L, struct dr_engine *e, const struct dr_endpoint *row) {
+static int ask(lua_State *L, struct dr_engine *e, const struct dr_operation *row) {
   struct dr_error error;
   struct dr_request_options o = dr_options_for(e, "GET", lua_pushfstring(L, "%s/version", e->url));
   if (!dr_request_start(L, &o, &error)) return dr_return_error(L, &error);
@@ -154,7 +154,7 @@ static int ask(lua_State *L, struct dr_engine *e, const struct dr_endpoint *row)
 
 static int heard(lua_State *L, int status, lua_KContext ctx) {
   (void)status;
-  const struct dr_endpoint *row = (const struct dr_endpoint *)ctx;
+  const struct dr_operation *row = (const struct dr_operation *)ctx;
   struct dr_engine *e = lua_touserdata(L, AT_ENGINE);
   struct dr_listener *l = lua_touserdata(L, AT_EXCHANGE);
   if (l->wait.outcome == DR_TIMED_OUT) {
@@ -170,7 +170,7 @@ static int heard(lua_State *L, int status, lua_KContext ctx) {
   return 2;
 }
 
-static int wait_for_answer(lua_State *L, struct dr_engine *e, const struct dr_endpoint *row) {
+static int wait_for_answer(lua_State *L, struct dr_engine *e, const struct dr_operation *row) {
   struct dr_listener *l = lua_newuserdatauv(L, sizeof *l, 1);
   *l = (struct dr_listener){.engine = e, .wait = {.start = enter, .stop = leave}};
   lua_pushvalue(L, AT_ENGINE);
@@ -180,7 +180,7 @@ static int wait_for_answer(lua_State *L, struct dr_engine *e, const struct dr_en
   return dr_wait(L, &l->wait, AT_EXCHANGE, dr_time_left(L), heard, (lua_KContext)row);
 }
 
-int dr_negotiate(lua_State *L, const struct dr_endpoint *row) {
+int dr_negotiate(lua_State *L, const struct dr_operation *row) {
   struct dr_engine *e = lua_touserdata(L, AT_ENGINE);
   if (e->api) return dr_call_on(L, row);
   return e->asking ? wait_for_answer(L, e, row) : ask(L, e, row);

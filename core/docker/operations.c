@@ -1,4 +1,4 @@
-// dockrun.core.endpoints: one row per endpoint of the Engine API, from its specification, versions 1.41 to 1.55.
+// dockrun.core.operations: one row for each operation of the Engine API, from its specification, versions 1.41 to 1.55.
 //
 // Paths and the names of query parameters are the specification's. A parameter that came after API 1.24, the oldest
 // that dockrun speaks, tells its version ("signal@1.42", from the API's changelog), so that an older engine's silence
@@ -13,81 +13,85 @@
 #include <stdlib.h>
 #include <string.h>
 
-const struct dr_endpoint dr_endpoints[] = {
-    {"archive_get", "GET", "/containers/{id}/archive", "path", DR_BODY_NONE, DR_ANSWER_BYTES, false},
-    {"archive_head", "HEAD", "/containers/{id}/archive", "path", DR_BODY_NONE, DR_ANSWER_HEADERS, false},
+const struct dr_operation dr_operations[] = {
+    {"archive_get", "GET", "/containers/{id}/archive", "path", DR_BODY_NONE, DR_ANSWER_BYTES, 0},
+    {"archive_head", "HEAD", "/containers/{id}/archive", "path", DR_BODY_NONE, DR_ANSWER_HEADERS, 0},
     {"archive_put", "PUT", "/containers/{id}/archive", "path noOverwriteDirNonDir copyUIDGID@1.30", DR_BODY_BYTES,
-     DR_ANSWER_NONE, false},
-    {"auth", "POST", "/auth", "", DR_BODY_JSON, DR_ANSWER_JSON, false},
+     DR_ANSWER_NONE, 0},
+    {"auth", "POST", "/auth", "", DR_BODY_JSON, DR_ANSWER_JSON, 0},
     {"container_attach", "POST", "/containers/{id}/attach", "detachKeys logs stream stdin stdout stderr", DR_BODY_NONE,
-     DR_ANSWER_HIJACK, false},
-    {"container_changes", "GET", "/containers/{id}/changes", "", DR_BODY_NONE, DR_ANSWER_JSON, false},
-    {"container_create", "POST", "/containers/create", "name platform@1.41", DR_BODY_JSON, DR_ANSWER_JSON, false},
-    {"container_export", "GET", "/containers/{id}/export", "", DR_BODY_NONE, DR_ANSWER_BYTES, false},
-    {"container_inspect", "GET", "/containers/{id}/json", "size", DR_BODY_NONE, DR_ANSWER_JSON, false},
-    {"container_kill", "POST", "/containers/{id}/kill", "signal", DR_BODY_NONE, DR_ANSWER_NONE, false},
-    {"container_list", "GET", "/containers/json", "all limit size filters", DR_BODY_NONE, DR_ANSWER_JSON, false},
+     DR_ANSWER_HIJACK, 0},
+    {"container_changes", "GET", "/containers/{id}/changes", "", DR_BODY_NONE, DR_ANSWER_JSON, 0},
+    {"container_create", "POST", "/containers/create", "name platform@1.41", DR_BODY_JSON, DR_ANSWER_JSON, 0},
+    {"container_export", "GET", "/containers/{id}/export", "", DR_BODY_NONE, DR_ANSWER_BYTES, 0},
+    {"container_inspect", "GET", "/containers/{id}/json", "size", DR_BODY_NONE, DR_ANSWER_JSON, 0},
+    {"container_kill", "POST", "/containers/{id}/kill", "signal", DR_BODY_NONE, DR_ANSWER_NONE, 0},
+    {"container_list", "GET", "/containers/json", "all limit size filters", DR_BODY_NONE, DR_ANSWER_JSON, 0},
     {"container_logs", "GET", "/containers/{id}/logs", "follow stdout stderr since until@1.35 timestamps tail",
-     DR_BODY_NONE, DR_ANSWER_FRAMES, false},
-    {"container_pause", "POST", "/containers/{id}/pause", "", DR_BODY_NONE, DR_ANSWER_NONE, false},
-    {"container_prune", "POST", "/containers/prune", "filters", DR_BODY_NONE, DR_ANSWER_JSON, false},
-    {"container_remove", "DELETE", "/containers/{id}", "v force link", DR_BODY_NONE, DR_ANSWER_NONE, false},
-    {"container_rename", "POST", "/containers/{id}/rename", "name", DR_BODY_NONE, DR_ANSWER_NONE, false},
-    {"container_resize", "POST", "/containers/{id}/resize", "h w", DR_BODY_NONE, DR_ANSWER_NONE, false},
-    {"container_restart", "POST", "/containers/{id}/restart", "signal@1.42 t", DR_BODY_NONE, DR_ANSWER_NONE, false},
-    {"container_start", "POST", "/containers/{id}/start", "detachKeys", DR_BODY_NONE, DR_ANSWER_STATE, false},
-    {"container_stats", "GET", "/containers/{id}/stats", "stream one-shot@1.41", DR_BODY_NONE, DR_ANSWER_LINES, false},
-    {"container_stop", "POST", "/containers/{id}/stop", "signal@1.42 t", DR_BODY_NONE, DR_ANSWER_STATE, false},
-    {"container_top", "GET", "/containers/{id}/top", "ps_args", DR_BODY_NONE, DR_ANSWER_JSON, false},
-    {"container_unpause", "POST", "/containers/{id}/unpause", "", DR_BODY_NONE, DR_ANSWER_NONE, false},
-    {"container_update", "POST", "/containers/{id}/update", "", DR_BODY_JSON, DR_ANSWER_JSON, false},
-    {"container_wait", "POST", "/containers/{id}/wait", "condition@1.30", DR_BODY_NONE, DR_ANSWER_JSON, false},
-    {"df", "GET", "/system/df", "type@1.42 verbose@1.52", DR_BODY_NONE, DR_ANSWER_JSON, false},
-    {"events", "GET", "/events", "since until filters", DR_BODY_NONE, DR_ANSWER_LINES, false},
-    {"exec_create", "POST", "/containers/{id}/exec", "", DR_BODY_JSON, DR_ANSWER_JSON, false},
-    {"exec_inspect", "GET", "/exec/{id}/json", "", DR_BODY_NONE, DR_ANSWER_JSON, false},
-    {"exec_resize", "POST", "/exec/{id}/resize", "h w", DR_BODY_NONE, DR_ANSWER_NONE, false},
-    {"exec_start", "POST", "/exec/{id}/start", "", DR_BODY_JSON, DR_ANSWER_HIJACK, false},
-    {"image_history", "GET", "/images/{name}/history", "platform@1.48", DR_BODY_NONE, DR_ANSWER_JSON, false},
+     DR_BODY_NONE, DR_ANSWER_FRAMES, 0},
+    {"container_pause", "POST", "/containers/{id}/pause", "", DR_BODY_NONE, DR_ANSWER_NONE, 0},
+    {"container_prune", "POST", "/containers/prune", "filters", DR_BODY_NONE, DR_ANSWER_JSON, 0},
+    {"container_remove", "DELETE", "/containers/{id}", "v force link", DR_BODY_NONE, DR_ANSWER_NONE, 0},
+    {"container_rename", "POST", "/containers/{id}/rename", "name", DR_BODY_NONE, DR_ANSWER_NONE, 0},
+    {"container_resize", "POST", "/containers/{id}/resize", "h w", DR_BODY_NONE, DR_ANSWER_NONE, 0},
+    {"container_restart", "POST", "/containers/{id}/restart", "signal@1.42 t", DR_BODY_NONE, DR_ANSWER_NONE,
+     DR_ENGINE_WAITS},
+    {"container_start", "POST", "/containers/{id}/start", "detachKeys", DR_BODY_NONE, DR_ANSWER_STATE, 0},
+    {"container_stats", "GET", "/containers/{id}/stats", "stream one-shot@1.41", DR_BODY_NONE, DR_ANSWER_LINES, 0},
+    {"container_stop", "POST", "/containers/{id}/stop", "signal@1.42 t", DR_BODY_NONE, DR_ANSWER_STATE,
+     DR_ENGINE_WAITS},
+    {"container_top", "GET", "/containers/{id}/top", "ps_args", DR_BODY_NONE, DR_ANSWER_JSON, 0},
+    {"container_unpause", "POST", "/containers/{id}/unpause", "", DR_BODY_NONE, DR_ANSWER_NONE, 0},
+    {"container_update", "POST", "/containers/{id}/update", "", DR_BODY_JSON, DR_ANSWER_JSON, 0},
+    {"container_wait", "POST", "/containers/{id}/wait", "condition@1.30", DR_BODY_NONE, DR_ANSWER_JSON, DR_ENDLESS},
+    {"df", "GET", "/system/df", "type@1.42 verbose@1.52", DR_BODY_NONE, DR_ANSWER_JSON, 0},
+    {"events", "GET", "/events", "since until filters", DR_BODY_NONE, DR_ANSWER_LINES, 0},
+    {"exec_create", "POST", "/containers/{id}/exec", "", DR_BODY_JSON, DR_ANSWER_JSON, 0},
+    {"exec_inspect", "GET", "/exec/{id}/json", "", DR_BODY_NONE, DR_ANSWER_JSON, 0},
+    {"exec_resize", "POST", "/exec/{id}/resize", "h w", DR_BODY_NONE, DR_ANSWER_NONE, 0},
+    {"exec_start", "POST", "/exec/{id}/start", "", DR_BODY_JSON, DR_ANSWER_HIJACK, 0},
+    {"image_history", "GET", "/images/{name}/history", "platform@1.48", DR_BODY_NONE, DR_ANSWER_JSON, DR_SLASHES},
     {"image_import", "POST", "/images/create", "fromSrc repo tag message changes platform@1.32", DR_BODY_BYTES,
-     DR_ANSWER_LINES, false},
+     DR_ANSWER_LINES, 0},
     {"image_inspect", "GET", "/images/{name}/json", "manifests@1.48 platform@1.49", DR_BODY_NONE, DR_ANSWER_JSON,
-     false},
+     DR_SLASHES},
     {"image_list", "GET", "/images/json", "all filters shared-size@1.42 digests manifests@1.47 identity@1.54",
-     DR_BODY_NONE, DR_ANSWER_JSON, false},
-    {"image_load", "POST", "/images/load", "quiet platform@1.48", DR_BODY_BYTES, DR_ANSWER_LINES, false},
-    {"image_prune", "POST", "/images/prune", "filters", DR_BODY_NONE, DR_ANSWER_JSON, false},
-    {"image_pull", "POST", "/images/create", "fromImage tag platform@1.32", DR_BODY_NONE, DR_ANSWER_LINES, true},
-    {"image_push", "POST", "/images/{name}/push", "tag platform@1.46", DR_BODY_NONE, DR_ANSWER_LINES, true},
-    {"image_remove", "DELETE", "/images/{name}", "force noprune platforms@1.50", DR_BODY_NONE, DR_ANSWER_JSON, false},
-    {"image_save", "GET", "/images/{name}/get", "platform@1.48", DR_BODY_NONE, DR_ANSWER_BYTES, false},
-    {"image_search", "GET", "/images/search", "term limit filters", DR_BODY_NONE, DR_ANSWER_JSON, false},
-    {"image_tag", "POST", "/images/{name}/tag", "repo tag", DR_BODY_NONE, DR_ANSWER_NONE, false},
-    {"info", "GET", "/info", "", DR_BODY_NONE, DR_ANSWER_JSON, false},
-    {"network_connect", "POST", "/networks/{id}/connect", "", DR_BODY_JSON, DR_ANSWER_NONE, false},
-    {"network_create", "POST", "/networks/create", "", DR_BODY_JSON, DR_ANSWER_JSON, false},
-    {"network_disconnect", "POST", "/networks/{id}/disconnect", "", DR_BODY_JSON, DR_ANSWER_NONE, false},
-    {"network_inspect", "GET", "/networks/{id}", "verbose@1.28 scope@1.31", DR_BODY_NONE, DR_ANSWER_JSON, false},
-    {"network_list", "GET", "/networks", "filters", DR_BODY_NONE, DR_ANSWER_JSON, false},
-    {"network_prune", "POST", "/networks/prune", "filters", DR_BODY_NONE, DR_ANSWER_JSON, false},
-    {"network_remove", "DELETE", "/networks/{id}", "", DR_BODY_NONE, DR_ANSWER_NONE, false},
-    {"system_ping", "GET", "/_ping", "", DR_BODY_NONE, DR_ANSWER_TEXT, false},
-    {"version", "GET", "/version", "", DR_BODY_NONE, DR_ANSWER_JSON, false},
-    {"volume_create", "POST", "/volumes/create", "", DR_BODY_JSON, DR_ANSWER_JSON, false},
-    {"volume_inspect", "GET", "/volumes/{name}", "", DR_BODY_NONE, DR_ANSWER_JSON, false},
-    {"volume_list", "GET", "/volumes", "filters", DR_BODY_NONE, DR_ANSWER_JSON, false},
-    {"volume_prune", "POST", "/volumes/prune", "filters", DR_BODY_NONE, DR_ANSWER_JSON, false},
-    {"volume_remove", "DELETE", "/volumes/{name}", "force@1.25", DR_BODY_NONE, DR_ANSWER_NONE, false},
+     DR_BODY_NONE, DR_ANSWER_JSON, 0},
+    {"image_load", "POST", "/images/load", "quiet platform@1.48", DR_BODY_BYTES, DR_ANSWER_LINES, 0},
+    {"image_prune", "POST", "/images/prune", "filters", DR_BODY_NONE, DR_ANSWER_JSON, 0},
+    {"image_pull", "POST", "/images/create", "fromImage tag platform@1.32", DR_BODY_NONE, DR_ANSWER_LINES, DR_AUTH},
+    {"image_push", "POST", "/images/{name}/push", "tag platform@1.46", DR_BODY_NONE, DR_ANSWER_LINES,
+     DR_AUTH | DR_SLASHES},
+    {"image_remove", "DELETE", "/images/{name}", "force noprune platforms@1.50", DR_BODY_NONE, DR_ANSWER_JSON,
+     DR_SLASHES},
+    {"image_save", "GET", "/images/{name}/get", "platform@1.48", DR_BODY_NONE, DR_ANSWER_BYTES, DR_SLASHES},
+    {"image_search", "GET", "/images/search", "term limit filters", DR_BODY_NONE, DR_ANSWER_JSON, 0},
+    {"image_tag", "POST", "/images/{name}/tag", "repo tag", DR_BODY_NONE, DR_ANSWER_NONE, DR_SLASHES},
+    {"info", "GET", "/info", "", DR_BODY_NONE, DR_ANSWER_JSON, 0},
+    {"network_connect", "POST", "/networks/{id}/connect", "", DR_BODY_JSON, DR_ANSWER_NONE, 0},
+    {"network_create", "POST", "/networks/create", "", DR_BODY_JSON, DR_ANSWER_JSON, 0},
+    {"network_disconnect", "POST", "/networks/{id}/disconnect", "", DR_BODY_JSON, DR_ANSWER_NONE, 0},
+    {"network_inspect", "GET", "/networks/{id}", "verbose@1.28 scope@1.31", DR_BODY_NONE, DR_ANSWER_JSON, 0},
+    {"network_list", "GET", "/networks", "filters", DR_BODY_NONE, DR_ANSWER_JSON, 0},
+    {"network_prune", "POST", "/networks/prune", "filters", DR_BODY_NONE, DR_ANSWER_JSON, 0},
+    {"network_remove", "DELETE", "/networks/{id}", "", DR_BODY_NONE, DR_ANSWER_NONE, 0},
+    {"system_ping", "GET", "/_ping", "", DR_BODY_NONE, DR_ANSWER_TEXT, DR_UNVERSIONED},
+    {"version", "GET", "/version", "", DR_BODY_NONE, DR_ANSWER_JSON, 0},
+    {"volume_create", "POST", "/volumes/create", "", DR_BODY_JSON, DR_ANSWER_JSON, 0},
+    {"volume_inspect", "GET", "/volumes/{name}", "", DR_BODY_NONE, DR_ANSWER_JSON, 0},
+    {"volume_list", "GET", "/volumes", "filters", DR_BODY_NONE, DR_ANSWER_JSON, 0},
+    {"volume_prune", "POST", "/volumes/prune", "filters", DR_BODY_NONE, DR_ANSWER_JSON, 0},
+    {"volume_remove", "DELETE", "/volumes/{name}", "force@1.25", DR_BODY_NONE, DR_ANSWER_NONE, 0},
 };
 
-const size_t dr_endpoints_count = sizeof dr_endpoints / sizeof *dr_endpoints;
+const size_t dr_operations_count = sizeof dr_operations / sizeof *dr_operations;
 
 static int compare_name(const void *name, const void *row) {
-  return strcmp(name, ((const struct dr_endpoint *)row)->name);
+  return strcmp(name, ((const struct dr_operation *)row)->name);
 }
 
-const struct dr_endpoint *dr_endpoint_find(const char *name) {
-  return bsearch(name, dr_endpoints, dr_endpoints_count, sizeof *dr_endpoints, compare_name);
+const struct dr_operation *dr_operation_find(const char *name) {
+  return bsearch(name, dr_operations, dr_operations_count, sizeof *dr_operations, compare_name);
 }
 
 // ---- the border: the table for documentation and specs ------------------------------------------
@@ -109,7 +113,7 @@ static void push_query(lua_State *L, const char *query) {
   }
 }
 
-static void push_row(lua_State *L, const struct dr_endpoint *row) {
+static void push_row(lua_State *L, const struct dr_operation *row) {
   static const char *const bodies[] = {"none", "json", "bytes"};
   static const char *const answers[] = {"none",  "none",  "json",   "text",  "headers",
                                         "bytes", "lines", "frames", "hijack"};
@@ -126,24 +130,24 @@ static void push_row(lua_State *L, const struct dr_endpoint *row) {
   lua_setfield(L, -2, "body");
   lua_pushstring(L, answers[row->answer]);
   lua_setfield(L, -2, "answer");
-  lua_pushboolean(L, row->auth);
+  lua_pushboolean(L, row->flags & DR_AUTH);
   lua_setfield(L, -2, "auth");
 }
 
 // find(name) -> {name, method, path, query, body, answer, auth} | nil
 static int l_find(lua_State *L) {
-  const struct dr_endpoint *row = dr_endpoint_find(luaL_checkstring(L, 1));
+  const struct dr_operation *row = dr_operation_find(luaL_checkstring(L, 1));
   if (!row) return 0;
   push_row(L, row);
   return 1;
 }
 
 // The module is the list of all rows, and `find`.
-int luaopen_dockrun_core_endpoints(lua_State *L) {
+int luaopen_dockrun_core_operations(lua_State *L) {
   static const luaL_Reg module[] = {{"find", l_find}, {NULL, NULL}};
   luaL_newlib(L, module);
-  for (size_t i = 0; i < dr_endpoints_count; i++) {
-    push_row(L, &dr_endpoints[i]);
+  for (size_t i = 0; i < dr_operations_count; i++) {
+    push_row(L, &dr_operations[i]);
     lua_rawseti(L, -2, (lua_Integer)i + 1);
   }
   return 1;

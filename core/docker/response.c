@@ -14,7 +14,7 @@ bool dr_option_is(lua_State *L, const char *name, bool wanted) {
   return is;
 }
 
-enum dr_answer dr_answer_of(lua_State *L, const struct dr_endpoint *row) {
+enum dr_answer dr_answer_of(lua_State *L, const struct dr_operation *row) {
   if (row->answer == DR_ANSWER_LINES && dr_option_is(L, "stream", false)) return DR_ANSWER_JSON;
   if (row->answer != DR_ANSWER_HIJACK || lua_getfield(L, AT_OPTIONS, "body") != LUA_TTABLE) return row->answer;
   lua_getfield(L, -1, "Detach");
@@ -44,7 +44,7 @@ static void push_location(lua_State *L, const struct dr_buffer *headers) {
   lua_concat(L, 3);
 }
 
-int dr_refused(lua_State *L, const struct dr_engine *e, const struct dr_endpoint *row, long status,
+int dr_refused(lua_State *L, const struct dr_engine *e, const struct dr_operation *row, long status,
                const struct dr_buffer *headers, const struct dr_buffer *in) {
   size_t len = dr_buffer_len(in);
   const char *text = len ? dr_buffer_data(in) : "";
@@ -77,7 +77,7 @@ int dr_refused(lua_State *L, const struct dr_engine *e, const struct dr_endpoint
 }
 
 // Whether the caller takes the answer at the top, and says false with why at the top where not.
-static bool accepted(lua_State *L, const struct dr_endpoint *row) {
+static bool accepted(lua_State *L, const struct dr_operation *row) {
   if (lua_getiuservalue(L, AT_ENGINE, DR_ENGINE_CHECK) == LUA_TFUNCTION) {
     lua_pushstring(L, row->name);
     lua_pushvalue(L, -3);
@@ -88,7 +88,7 @@ static bool accepted(lua_State *L, const struct dr_endpoint *row) {
   return true;
 }
 
-static int push_json_answer(lua_State *L, const struct dr_engine *e, const struct dr_endpoint *row,
+static int push_json_answer(lua_State *L, const struct dr_engine *e, const struct dr_operation *row,
                             const struct dr_buffer *in) {
   struct dr_error error;
   size_t len = dr_buffer_len(in);
@@ -108,7 +108,7 @@ none:
 }
 
 // HEAD …/archive answers by a header: base64 of {name, size, mode, mtime, linkTarget}.
-static int push_path_stat(lua_State *L, const struct dr_engine *e, const struct dr_endpoint *row,
+static int push_path_stat(lua_State *L, const struct dr_engine *e, const struct dr_operation *row,
                           const struct dr_request *r) {
   size_t len;
   const char *text = dr_header(&r->headers, "x-docker-container-path-stat", &len);
@@ -150,7 +150,7 @@ int dr_failed(lua_State *L, const struct dr_engine *e, struct dr_error *error) {
 
 int dr_answered(lua_State *L, int status, lua_KContext ctx) {
   (void)status;
-  const struct dr_endpoint *row = (const struct dr_endpoint *)ctx;
+  const struct dr_operation *row = (const struct dr_operation *)ctx;
   struct dr_engine *e = lua_touserdata(L, AT_ENGINE);
   struct dr_request *r = lua_touserdata(L, AT_EXCHANGE);
   enum dr_answer answer = dr_answer_of(L, row);
@@ -184,7 +184,7 @@ int dr_answered(lua_State *L, int status, lua_KContext ctx) {
 
 int dr_upgraded(lua_State *L, int status, lua_KContext ctx) {
   (void)status;
-  const struct dr_endpoint *row = (const struct dr_endpoint *)ctx;
+  const struct dr_operation *row = (const struct dr_operation *)ctx;
   struct dr_engine *e = lua_touserdata(L, AT_ENGINE);
   struct dr_upgrade *u = lua_touserdata(L, AT_EXCHANGE);
   if (u->channel.failed || (u->status != 101 && !dr_http_succeeded(u->status))) {

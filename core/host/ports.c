@@ -28,7 +28,7 @@ struct dr_ports {
   uint64_t random;
   unsigned count;
   struct table *tables;
-  int lease[PORTS];  // descriptor + 1, 0 where there is none
+  int hold[PORTS];  // the descriptor of the hold + 1, or 0
 };
 
 // splitmix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, OOPSLA 2014).
@@ -84,16 +84,17 @@ static struct table *table_for(struct dr_ports *p, const struct dr_address *a) {
 }
 
 // Takes a port that this runtime does not hold: 0, or -code. -EADDRINUSE leaves e unfilled, and *protocol NULL where
-// another dockrun has the lease. The lease comes first, so that no two dockruns ever probe one port at one time.
+// another dockrun process has the hold. The hold comes first, so that two of them never probe one port at the same
+// time.
 static int take(struct dr_ports *p, struct table *t, int port, const char *owner, bool probe, const char **protocol,
                 struct dr_error *e) {
   int rc = 0, fd = -1;
   *protocol = NULL;
   char *copy = strdup(owner);
   if (!copy) return dr_fail_errno(e, ENOMEM, "cannot hold port %d", port);
-  if (!p->lease[port] && (rc = fd = dr_port_lease(port, e)) < 0) goto fail;
+  if (!p->hold[port] && (rc = fd = dr_port_hold(port, e)) < 0) goto fail;
   if (probe && (rc = dr_port_probe(&t->address, port, protocol, e)) < 0) goto fail;
-  if (fd >= 0) p->lease[port] = fd + 1;
+  if (fd >= 0) p->hold[port] = fd + 1;
   t->owner[port] = copy;
   p->count++;
   for (struct table *u = p->tables; u; u = u->next) refresh(p, u, port);
@@ -110,9 +111,9 @@ static void drop(struct dr_ports *p, struct table *t, int port) {
   p->count--;
   for (struct table *u = p->tables; u; u = u->next) refresh(p, u, port);
   for (struct table *u = p->tables; u; u = u->next)
-    if (u->owner[port]) return;  // the lease is shared with another address
-  close(p->lease[port] - 1);
-  p->lease[port] = 0;
+    if (u->owner[port]) return;  // another address shares the hold
+  close(p->hold[port] - 1);
+  p->hold[port] = 0;
 }
 
 struct dr_ports *dr_ports_new(int from, int to, uint64_t seed) {
@@ -143,7 +144,7 @@ void dr_ports_free(struct dr_ports *p) {
 int dr_ports_allocate(struct dr_ports *p, const struct dr_address *a, const char *owner, struct dr_error *e) {
   struct table *t = table_for(p, a);
   if (!t) return dr_fail_errno(e, ENOMEM, "cannot keep ports of %s", a->text);
-  unsigned span = p->to - p->from + 1, leased = 0, bound = 0;
+  unsigned span = p->to - p->from + 1, elsewhere = 0, bound = 0;
   int start = p->from + (int)((next_random(&p->random) >> 32) * span >> 32);
   const int legs[2][2] = {{start, p->to}, {p->from, start - 1}};
   for (int leg = 0; leg < 2; leg++) {
@@ -153,13 +154,13 @@ int dr_ports_allocate(struct dr_ports *p, const struct dr_address *a, const char
       int rc = take(p, t, port, owner, true, &protocol, e);
       if (rc == 0) return port;
       if (rc != -EADDRINUSE) return rc;
-      protocol ? bound++ : leased++;
+      protocol ? bound++ : elsewhere++;
     }
   }
   return dr_fail(e, "exhausted", ENOSPC,
                  "no free port in %d-%d on %s: %u held by this runtime, %u by other dockrun processes, %u by other "
                  "programs; stop some of them, or widen the range",
-                 p->from, p->to, a->text, span - leased - bound, leased, bound);
+                 p->from, p->to, a->text, span - elsewhere - bound, elsewhere, bound);
 }
 
 int dr_ports_reserve(struct dr_ports *p, const struct dr_address *a, int port, const char *owner, bool probe,

@@ -27,18 +27,19 @@ struct dr_holder {
 // Reads IPv4 or IPv6 text. Fails with "invalid".
 int dr_address_parse(struct dr_address *a, const char *text, struct dr_error *e);
 bool dr_address_is_any(const struct dr_address *a);
-// True where a socket on one excludes a socket on the other: equal, or one of them the wildcard.
+// Whether a socket on one excludes a socket on the other: they are equal, or one of them is the wildcard.
 bool dr_address_overlaps(const struct dr_address *a, const struct dr_address *b);
 
 // Asks the kernel whether tcp and udp of a port can be bound, as the engine will bind them: 0, or -code.
 // -EADDRINUSE means taken; *protocol is then "tcp" or "udp", and e is not filled (naming the holder is costly).
 int dr_port_probe(const struct dr_address *a, int port, const char **protocol, struct dr_error *e);
 
-// Claims a port number against every other dockrun process of this network namespace: a descriptor that holds the claim
-// until closed, or -code. -EADDRINUSE means leased elsewhere; e is then not filled.
-int dr_port_lease(int port, struct dr_error *e);
+// Holds a port number against every other dockrun process of this network namespace: a descriptor that is the hold
+// until it is closed, or -code. -EADDRINUSE: another process has the hold; e is then not filled. The store's *lease* of
+// a port is another thing: it outlives the process, and only processes with the same state directory see it.
+int dr_port_hold(int port, struct dr_error *e);
 
-// Names who has a port: by its lease where protocol is NULL, else by the kernel's socket table of that protocol.
+// Names the holder of a port: from the hold if protocol is NULL, else from the kernel's socket table of that protocol.
 void dr_port_holder(const struct dr_address *a, int port, const char *protocol, struct dr_holder *holder);
 
 // Fills e (kind "taken") from a holder. Returns -EADDRINUSE.
@@ -61,7 +62,7 @@ int dr_ports_allocate(struct dr_ports *p, const struct dr_address *a, const char
 int dr_ports_reserve(struct dr_ports *p, const struct dr_address *a, int port, const char *owner, bool probe,
                      struct dr_holder *holder, struct dr_error *e);
 
-// True where the port was held.
+// Whether the port was held.
 bool dr_ports_release(struct dr_ports *p, const struct dr_address *a, int port);
 
 #endif

@@ -1,4 +1,4 @@
-// What the host says of a port: the kernel's probe, the lease between dockrun processes, and who the holder is.
+// Ports of the host: the kernel's probe, the hold between dockrun processes, and the name of a holder.
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <dirent.h>
@@ -93,36 +93,36 @@ int dr_port_probe(const struct dr_address *a, int port, const char **protocol, s
   return 0;
 }
 
-// ---- the lease between dockrun processes -----------------------------------------------------
+// ---- the hold between dockrun processes -----------------------------------------------------
 
-// The lease is a listening socket named "\0dockrun.port.<port>" in the abstract unix namespace (unix(7)). The name is
-// scoped by the network namespace exactly as ports are, is taken atomically, and goes when its process goes, however it
-// goes. It is per port number, whatever the address: another process may then be refused a port that it could have had
-// on another address, which costs nothing while thousands are free, and there is no order of wildcard and address to
-// get wrong. Within one allocator addresses share the lease of a port.
-static socklen_t lease_name(struct sockaddr_un *un, int port) {
+// The hold is a listening socket named "\0dockrun.port.<port>" in the abstract unix namespace (unix(7)). The name is
+// scoped by the network namespace exactly as ports are, is taken atomically, and ends with its process in any case. It
+// is per port number, for all addresses: another process may then be refused a port that it could have had on another
+// address. That costs nothing while thousands are free, and no order of wildcard and address can be wrong. The
+// addresses of one allocator share the hold of a port.
+static socklen_t hold_name(struct sockaddr_un *un, int port) {
   *un = (struct sockaddr_un){.sun_family = AF_UNIX};
   int n = snprintf(un->sun_path + 1, sizeof un->sun_path - 1, "dockrun.port.%d", port);
   return offsetof(struct sockaddr_un, sun_path) + 1 + n;
 }
 
-int dr_port_lease(int port, struct dr_error *e) {
+int dr_port_hold(int port, struct dr_error *e) {
   struct sockaddr_un un;
-  socklen_t len = lease_name(&un, port);
+  socklen_t len = hold_name(&un, port);
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), code;
-  // Listening is what makes the kernel note our pid for whoever connects.
+  // A process that connects learns our pid from the kernel only if the socket listens.
   if (fd >= 0 && bind(fd, (struct sockaddr *)&un, len) == 0 && listen(fd, 16) == 0) return fd;
   code = errno;
   if (fd >= 0) close(fd);
   if (code == EADDRINUSE) return -code;
   bool full = code == EMFILE || code == ENFILE;
-  return dr_fail_errno(e, code, "cannot lease port %d%s", port,
-                       full ? " (each port held takes one descriptor; raise the limit, ulimit -n)" : "");
+  return dr_fail_errno(e, code, "cannot hold port %d%s", port,
+                       full ? " (each hold takes one descriptor; raise the limit, ulimit -n)" : "");
 }
 
-// ---- who it is -------------------------------------------------------------------------------
+// ---- the holder -------------------------------------------------------------------------------
 
-// The inode of a socket in a table of /proc/net (proc(5)), 0 where there is none. A socket in TIME_WAIT has none.
+// The inode of a socket in a table of /proc/net (proc(5)), or 0. A socket in TIME_WAIT has none.
 static unsigned long inode_of_port(const char *table, const struct dr_address *a, int port) {
   char path[64], line[512], hex[33];
   unsigned long inode, found = 0;
@@ -186,7 +186,7 @@ static pid_t pid_of_inode(unsigned long inode) {
 static pid_t pid_of_lease(int port) {
   struct sockaddr_un un;
   struct ucred peer = {0};
-  socklen_t len = lease_name(&un, port), size = sizeof peer;
+  socklen_t len = hold_name(&un, port), size = sizeof peer;
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd >= 0 && connect(fd, (struct sockaddr *)&un, len) == 0) getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size);
   if (fd >= 0) close(fd);

@@ -1,4 +1,4 @@
-// dockrun.core.standard: tasks write on the descriptors 1 and 2, read from 0, and ask the terminal.
+// dockrun.core.standard: fibers write on the descriptors 1 and 2, read from 0, and ask the terminal.
 #include "host/standard.h"
 
 #include <fcntl.h>
@@ -15,7 +15,7 @@
 
 // ---- writing -----------------------------------------------------------------------------------
 
-// A task that waits for room in a sink.
+// A fiber that waits for room in a sink.
 struct dr_room {
   struct dr_wait wait;
   struct dr_output *output;
@@ -122,7 +122,7 @@ static int l_end_with_reader(lua_State *L) {
 // ---- reading -----------------------------------------------------------------------------------
 
 struct dr_input {
-  uv_poll_t poll;  // of `ready`; active while a task waits
+  uv_poll_t poll;  // of `ready`; active while a fiber waits
   int fd, ready;   // as of a dr_sink
   struct dr_wait *waiting;
 };
@@ -199,7 +199,7 @@ static int read_input(lua_State *L, int status, lua_KContext ctx) {
 // read() -> bytes | nil at the end | nil, err. Waits until there are some; takes none before it is asked.
 static int l_read(lua_State *L) {
   struct dr_input *in = input_of(L);
-  if (in->waiting) return luaL_error(L, "another task reads the input already");
+  if (in->waiting) return luaL_error(L, "another fiber reads the input already");
   return read_input(L, LUA_OK, (lua_KContext)in);
 }
 

@@ -1,4 +1,4 @@
-// The standard streams of the process, for tasks: dockrun.core.standard.
+// The standard streams of the process, for fibers: dockrun.core.standard.
 #ifndef DOCKRUN_STANDARD_H
 #define DOCKRUN_STANDARD_H
 
@@ -11,10 +11,10 @@ int dr_reopen(int fd, int mode);
 // A descriptor that is readable while fd is ready; -1 where fd always is.
 int dr_readiness(int fd, unsigned events);
 
-// Wakes the tasks that wait for room in this sink.
+// Wakes the fibers that wait for room in this sink.
 void dr_room_wake(struct dr_output *o, struct dr_sink *s);
 
-// Frees what the runtime's tasks read with. Once its loop is closed.
+// Frees what the runtime's fibers read with. Once its loop is closed.
 void dr_standard_free(struct dr_runtime *rt);
 
 #endif

@@ -139,7 +139,7 @@ static void close_request(struct dr_channel *c) {
   c->ended = true;
 }
 
-// The task that waited was cancelled or out of time: nobody wants the answer any more.
+// The fiber that waited was cancelled or out of time: nobody wants the answer any more.
 static void stop_reading(struct dr_wait *w) {
   struct dr_channel *c = dr_channel_of_reader(w);
   const char *kind = w->outcome == DR_TIMED_OUT ? "timeout" : "cancelled";

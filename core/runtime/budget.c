@@ -206,7 +206,7 @@ static void tighten(struct dr_limits *wanted, const struct dr_budget *b) {
 }
 
 int dr_limit(lua_State *L) {
-  struct dr_task *t = dr_runtime_of(L)->current;
+  struct dr_fiber *t = dr_runtime_of(L)->current;
   luaL_checktype(L, 1, LUA_TTABLE);
   struct dr_limits limits = {
       .instructions = (lua_Integer)limit_of(L, "instructions", 1),
@@ -214,7 +214,7 @@ int dr_limit(lua_State *L) {
       .bytes = (int64_t)limit_of(L, "memory", 1024 * 1024),
       .period = limit_of(L, "period", 1),
   };
-  if (!t) return luaL_error(L, "only a task can have limits");
+  if (!t) return luaL_error(L, "only a fiber can have limits");
   dr_patch_patterns(L);
   if (t->budget) tighten(&limits, t->budget);
   struct dr_budget *budget = dr_budget_new(t->rt, &limits);

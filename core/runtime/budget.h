@@ -1,5 +1,5 @@
-// Limits: what a stranger's function may use of Lua, together with every task that it spawns. What is used up stays so:
-// from then on each instruction and each wait raises, so that no pcall gets any further.
+// Limits: what a stranger's function may use of Lua, together with every fiber that it spawns. What is used up stays
+// so: from then on each instruction and each wait raises, so that no pcall gets any further.
 #ifndef DOCKRUN_LIMITS_H
 #define DOCKRUN_LIMITS_H
 
@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 struct dr_runtime;
-struct dr_budget;  // shared by the tasks that use it, counted by references
+struct dr_budget;  // shared by the fibers that use it, counted by references
 
 struct dr_limits {  // 0: none
   lua_Integer instructions;
@@ -41,9 +41,9 @@ const char *dr_budget_spent(const struct dr_budget *b);
 void dr_count_memory(struct dr_runtime *rt, lua_State *L);
 void dr_uncount_memory(struct dr_runtime *rt, lua_State *L);
 
-// limit { instructions, memory, seconds, period }: what the current task may use from here on, together with every task
-// that it spawns: instructions of Lua, MB of its memory, seconds of the processor; 0 or left out is no limit. An error
-// is raised in it beyond that. Instructions and processor time count anew after `period` seconds. A function of C
+// limit { instructions, memory, seconds, period }: what the current fiber may use from here on, together with every
+// fiber that it spawns: instructions of Lua, MB of its memory, seconds of the processor; 0 or left out is no limit. An
+// error is raised in it beyond that. Instructions and processor time count anew after `period` seconds. A function of C
 // counts as one instruction, but that the steps of a pattern match count.
 int dr_limit(lua_State *L);
 

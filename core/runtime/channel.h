@@ -1,4 +1,4 @@
-// Bytes that come and go while a task waits: what a running HTTP request and an upgraded connection have in common.
+// Bytes that come and go while a fiber waits: what a running HTTP request and an upgraded connection have in common.
 #ifndef DOCKRUN_CHANNEL_H
 #define DOCKRUN_CHANNEL_H
 

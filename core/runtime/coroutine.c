@@ -1,4 +1,4 @@
-// Coroutines inside of tasks. A generator that waits must park its whole task, and not hand the parking to its
+// Coroutines inside of fibers. A generator that waits must park its whole fiber, and not hand the parking to its
 // consumer: these take the place of coroutine.resume and coroutine.wrap, and are otherwise what lcorolib.c has.
 #include <lauxlib.h>
 
@@ -20,7 +20,7 @@ static int pass_on(lua_State *L, lua_State *co, int nargs, lua_KContext raises) 
       return lua_yieldk(L, 1, raises, resume_inner);
     }
     if (rt->in_uv) return luaL_error(L, "cannot wait inside of a callback that cannot yield; use spawn()");
-    dr_run_until_woken(L, dr_task_wait(rt->current));
+    dr_run_until_woken(L, dr_fiber_wait(rt->current));
     return go_on(L, co, raises);
   }
   if (status == LUA_OK || status == LUA_YIELD) {

@@ -1,4 +1,4 @@
-// dockrun.core.runtime, tasks: spawn, sleep, current, limits, and the methods of a handle.
+// dockrun.core.runtime, fibers: spawn, sleep, current, limits, and the methods of a handle.
 #include <errno.h>
 #include <lauxlib.h>
 #include <string.h>
@@ -9,7 +9,7 @@
 
 static const char *const state_names[] = {"new", "running", "waiting", "done", "failed"};
 
-static struct dr_task *check_task(lua_State *L, int idx) { return luaL_checkudata(L, idx, dr_task_type); }
+static struct dr_fiber *check_fiber(lua_State *L, int idx) { return luaL_checkudata(L, idx, dr_fiber_type); }
 
 static int l_spawn(lua_State *L) {
   luaL_checktype(L, 1, LUA_TFUNCTION);
@@ -17,7 +17,7 @@ static int l_spawn(lua_State *L) {
   return 1;
 }
 
-// spawn_free(fn, ...): as spawn, but outside of the limits of the task that calls it.
+// spawn_free(fn, ...): as spawn, but outside of the limits of the fiber that calls it.
 static int l_spawn_free(lua_State *L) {
   luaL_checktype(L, 1, LUA_TFUNCTION);
   dr_spawn(L, lua_gettop(L) - 1, true);
@@ -41,11 +41,11 @@ static void leave_join(struct dr_wait *w) {
   j->target = NULL;
 }
 
-static int wait_for(lua_State *L, struct dr_task *t, double timeout, lua_KFunction k) {
-  if (dr_task_ended(t)) return k(L, LUA_OK, 0);
-  if (t == t->rt->current) return luaL_error(L, "a task cannot wait for its own end");
+static int wait_for(lua_State *L, struct dr_fiber *f, double timeout, lua_KFunction k) {
+  if (dr_fiber_ended(f)) return k(L, LUA_OK, 0);
+  if (f == f->rt->current) return luaL_error(L, "a fiber cannot wait for its own end");
   struct dr_join *j = lua_newuserdatauv(L, sizeof *j, 1);
-  *j = (struct dr_join){.target = t, .wait = {.start = enter_join, .stop = leave_join}};
+  *j = (struct dr_join){.target = f, .wait = {.start = enter_join, .stop = leave_join}};
   lua_pushvalue(L, 1);
   lua_setiuservalue(L, -2, 1);
   return dr_wait(L, &j->wait, lua_gettop(L), timeout, k, 0);
@@ -53,43 +53,43 @@ static int wait_for(lua_State *L, struct dr_task *t, double timeout, lua_KFuncti
 
 static int awaited(lua_State *L, int status, lua_KContext ctx) {
   (void)status, (void)ctx;
-  struct dr_task *t = check_task(L, 1);
-  if (!dr_task_ended(t)) {
+  struct dr_fiber *f = check_fiber(L, 1);
+  if (!dr_fiber_ended(f)) {
     struct dr_error e;
-    dr_fail(&e, "timeout", ETIMEDOUT, "the task did not end in time");
+    dr_fail(&e, "timeout", ETIMEDOUT, "the fiber did not end in time");
     return dr_return_error(L, &e);
   }
   lua_settop(L, 1);
-  if (dr_task_results(L, t, 1)) return lua_gettop(L) - 1;
+  if (dr_fiber_results(L, f, 1)) return lua_gettop(L) - 1;
   lua_pop(L, 1);
   return lua_error(L);
 }
 
-// task:await([timeout]) -> what its function returned. Raises its error. nil, err (kind "timeout") if it runs on.
+// fiber:await([timeout]) -> what its function returned. Raises its error. nil, err (kind "timeout") if it runs on.
 static int l_await(lua_State *L) {
-  struct dr_task *t = check_task(L, 1);
+  struct dr_fiber *f = check_fiber(L, 1);
   double timeout = dr_opt_seconds(L, 2, -1);
   lua_settop(L, 1);
-  return wait_for(L, t, timeout, awaited);
+  return wait_for(L, f, timeout, awaited);
 }
 
 static int joined(lua_State *L, int status, lua_KContext ctx) {
   (void)status, (void)ctx;
-  check_task(L, 1)->observed = true;
+  check_fiber(L, 1)->observed = true;
   return 0;
 }
 
-// task:join(): waits until it has ended, however it ended. What it raises is meant for the task that waits.
+// fiber:join(): waits until it has ended, however it ended. What it raises is meant for the fiber that waits.
 static int l_join(lua_State *L) {
-  struct dr_task *t = check_task(L, 1);
+  struct dr_fiber *f = check_fiber(L, 1);
   lua_settop(L, 1);
-  return wait_for(L, t, -1, joined);
+  return wait_for(L, f, -1, joined);
 }
 
-// task:cancel([reason]) -> whether it still ran. Raises in it, once, at what it waits for: an error of kind "cancelled"
-// (with that sentence, where the reason is one), or the reason, any other value.
+// fiber:cancel([reason]) -> whether it still ran. Raises in it, once, at what it waits for: an error of kind
+// "cancelled" (with that sentence, where the reason is one), or the reason, any other value.
 static int l_cancel(lua_State *L) {
-  struct dr_task *t = check_task(L, 1);
+  struct dr_fiber *f = check_fiber(L, 1);
   lua_settop(L, 2);
   if (lua_isstring(L, 2)) {
     size_t len;
@@ -97,44 +97,45 @@ static int l_cancel(lua_State *L) {
     dr_push_error_text(L, "cancelled", 0, message, len);
     lua_replace(L, 2);
   }
-  lua_pushboolean(L, !dr_task_ended(t));
-  dr_cancel(L, t, lua_isnil(L, 2) ? 0 : 2);
+  lua_pushboolean(L, !dr_fiber_ended(f));
+  dr_cancel(L, f, lua_isnil(L, 2) ? 0 : 2);
   return 1;
 }
 
-// task:kill([why]): ends it and every task that it spawned, whatever they catch: each wait and each instruction raises.
+// fiber:kill([why]): ends it and every fiber that it spawned, whatever they catch: each wait and each instruction
+// raises.
 static int l_kill(lua_State *L) {
-  dr_kill(L, check_task(L, 1), luaL_optstring(L, 2, "killed"));
+  dr_kill(L, check_fiber(L, 1), luaL_optstring(L, 2, "killed"));
   return 0;
 }
 
-// A task that leaves its scope is cancelled, and its clean-up awaited.
+// A fiber that leaves its scope is cancelled, and its clean-up awaited.
 static int l_close(lua_State *L) {
-  struct dr_task *t = check_task(L, 1);
+  struct dr_fiber *f = check_fiber(L, 1);
   lua_settop(L, 1);
-  t->observed = true;
-  dr_cancel(L, t, 0);
-  return wait_for(L, t, -1, joined);
+  f->observed = true;
+  dr_cancel(L, f, 0);
+  return wait_for(L, f, -1, joined);
 }
 
-// Nobody asked how this task ended, and now nobody can.
+// Nobody asked how this fiber ended, and now nobody can.
 static int l_gc(lua_State *L) {
-  struct dr_task *t = check_task(L, 1);
-  dr_report(L, t, 1);
-  dr_budget_release(t->budget);
-  t->budget = NULL;
+  struct dr_fiber *f = check_fiber(L, 1);
+  dr_report(L, f, 1);
+  dr_budget_release(f->budget);
+  f->budget = NULL;
   return 0;
 }
 
 static int l_tostring(lua_State *L) {
-  struct dr_task *t = check_task(L, 1);
-  lua_pushfstring(L, "task %p (%s)", (void *)t, state_names[t->state]);
+  struct dr_fiber *f = check_fiber(L, 1);
+  lua_pushfstring(L, "fiber %p (%s)", (void *)f, state_names[f->state]);
   return 1;
 }
 
-// task:status() -> "new" | "running" | "waiting" | "done" | "failed"
+// fiber:status() -> "new" | "running" | "waiting" | "done" | "failed"
 static int l_status(lua_State *L) {
-  lua_pushstring(L, state_names[check_task(L, 1)->state]);
+  lua_pushstring(L, state_names[check_fiber(L, 1)->state]);
   return 1;
 }
 
@@ -158,13 +159,13 @@ static int l_current(lua_State *L) {
   return 1;
 }
 
-int luaopen_dockrun_core_tasks(lua_State *L) {
+int luaopen_dockrun_core_fibers(lua_State *L) {
   static const luaL_Reg methods[] = {{"await", l_await}, {"join", l_join},           {"cancel", l_cancel},
                                      {"kill", l_kill},   {"status", l_status},       {"__close", l_close},
                                      {"__gc", l_gc},     {"__tostring", l_tostring}, {NULL, NULL}};
   static const luaL_Reg module[] = {{"spawn", l_spawn},     {"spawn_free", l_spawn_free}, {"sleep", l_sleep},
                                     {"current", l_current}, {"limit", dr_limit},          {NULL, NULL}};
-  luaL_newmetatable(L, dr_task_type);
+  luaL_newmetatable(L, dr_fiber_type);
   luaL_setfuncs(L, methods, 0);
   lua_pushvalue(L, -1);
   lua_setfield(L, -2, "__index");

@@ -1,5 +1,5 @@
-// luv on the runtime's loop. Its callbacks run as tasks (dr_luv_callback); uv.run() waits like any other primitive, so
-// that tasks go on and a signal is heard meanwhile.
+// luv on the runtime's loop. Its callbacks run as fibers (dr_luv_callback); uv.run() waits like any other primitive, so
+// that fibers go on and a signal is heard meanwhile.
 #include <lauxlib.h>
 #include <luv/luv.h>
 
@@ -68,7 +68,7 @@ static int l_stop(lua_State *L) {
 static int open_luv(lua_State *L) {
   static const luaL_Reg ours[] = {{"run", l_run}, {"stop", l_stop}, {NULL, NULL}};
   struct dr_runtime *rt = dr_runtime_of(L);
-  luv_set_loop(rt->L, &rt->loop);  // luv keeps the state: not that of a task, which ends
+  luv_set_loop(rt->L, &rt->loop);  // luv keeps the state: not that of a fiber, which ends
   luv_set_callback(rt->L, dr_luv_callback);
   int results = luaopen_luv(L);
   luaL_setfuncs(L, ours, 0);

@@ -4,7 +4,7 @@ int luaopen_dockrun_core_beneath(lua_State *L);
 int luaopen_dockrun_core_cgroup(lua_State *L);
 int luaopen_dockrun_core_docker(lua_State *L);
 int luaopen_dockrun_core_encoding(lua_State *L);
-int luaopen_dockrun_core_endpoints(lua_State *L);
+int luaopen_dockrun_core_operations(lua_State *L);
 int luaopen_dockrun_core_frames(lua_State *L);
 int luaopen_dockrun_core_guard(lua_State *L);
 int luaopen_dockrun_core_http(lua_State *L);
@@ -23,7 +23,7 @@ const luaL_Reg dr_modules[] = {
     {"dockrun.core.cgroup", luaopen_dockrun_core_cgroup},
     {"dockrun.core.docker", luaopen_dockrun_core_docker},
     {"dockrun.core.encoding", luaopen_dockrun_core_encoding},
-    {"dockrun.core.endpoints", luaopen_dockrun_core_endpoints},
+    {"dockrun.core.operations", luaopen_dockrun_core_operations},
     {"dockrun.core.frames", luaopen_dockrun_core_frames},
     {"dockrun.core.guard", luaopen_dockrun_core_guard},
     {"dockrun.core.http", luaopen_dockrun_core_http},

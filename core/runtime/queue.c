@@ -1,4 +1,4 @@
-// A queue between tasks: push never waits, pop waits for a value.
+// A queue between fibers: push never waits, pop waits for a value.
 #include <errno.h>
 #include <lauxlib.h>
 
@@ -97,7 +97,7 @@ static int popped(lua_State *L, int status, lua_KContext ctx) {
     dr_fail(&e, "timeout", ETIMEDOUT, "nothing came through the queue in time");
     return dr_return_error(L, &e);
   }
-  double left = p->deadline - now();  // another task may have been quicker: then it waits again
+  double left = p->deadline - now();  // another fiber may have been quicker: then it waits again
   return pop(L, p->deadline < 0 ? -1 : left > 0 ? left : 0);
 }
 

@@ -73,10 +73,10 @@ int dr_protected(lua_State *L, int nargs, int nresults) {
 }
 
 // All that runs hears of a signal: the script, and what a function of C has it run meanwhile.
-static void interrupt_runs(struct dr_runtime *rt, int signal, const struct dr_task *but) {
+static void interrupt_runs(struct dr_runtime *rt, int signal, const struct dr_fiber *but) {
   for (struct dr_run *run = rt->run; run; run = run->outer) {
     if (!run->main || run->main == but) continue;
-    if (dr_task_ended(run->main))
+    if (dr_fiber_ended(run->main))
       run->given_up = true;  // what is left does not end by itself: stop waiting for it
     else
       dr_interrupt(run->main, signal);
@@ -92,7 +92,7 @@ static void on_signal_async(uv_async_t *async) {
 
 enum { STUCK = 10 * 1000 * 1000 };  // instructions
 
-// A task that runs on and on keeps the main task from hearing of the signal: it is interrupted in its place.
+// A fiber that runs on and on keeps the main fiber from hearing of the signal: it is interrupted in its place.
 static void on_stuck_hook(lua_State *L, lua_Debug *ar) {
   (void)ar;
   struct dr_runtime *rt = dr_runtime_of(L);
@@ -102,10 +102,10 @@ static void on_stuck_hook(lua_State *L, lua_Debug *ar) {
   lua_error(L);
 }
 
-static bool is_main(const struct dr_runtime *rt, const struct dr_task *t) {
+static bool is_main(const struct dr_runtime *rt, const struct dr_fiber *f) {
   const struct dr_run *run = rt->run;
-  while (run && run->main != t) run = run->outer;
-  return t && run;
+  while (run && run->main != f) run = run->outer;
+  return f && run;
 }
 
 // Runs at the next instruction of Lua: the signal came while Lua ran, and not while the loop waited.
@@ -243,7 +243,7 @@ void dr_free_copy(struct dr_runtime *rt) {
 // ---- the script --------------------------------------------------------------------------------
 
 unsigned long dr_run_id(const struct dr_runtime *rt) {
-  if (rt->current) return dr_task_run(rt->current);
+  if (rt->current) return dr_fiber_run(rt->current);
   const struct dr_run *run = rt->run;  // a callback of the loop, whose handle may be older than the runs inside
   while (run && run->outer) run = run->outer;
   return run ? run->id : 0;
@@ -262,35 +262,35 @@ void dr_run_leave(struct dr_runtime *rt, struct dr_run *run) {
   rt->running = run->running;
 }
 
-// The first task of a run from t on.
-static struct dr_task *task_of(const struct dr_run *run, struct dr_task *t) {
-  while (t && dr_task_run(t) != run->id) t = dr_task_next(t);
-  return t;
+// The first fiber of a run from f on.
+static struct dr_fiber *fiber_of(const struct dr_run *run, struct dr_fiber *f) {
+  while (f && dr_fiber_run(f) != run->id) f = dr_fiber_next(f);
+  return f;
 }
 
 static void cancel_rest(struct dr_runtime *rt, const struct dr_run *run, lua_State *L) {
-  for (struct dr_task *t = task_of(run, rt->tasks), *next; t; t = next) {
-    next = task_of(run, dr_task_next(t));
-    dr_end(L, t);
+  for (struct dr_fiber *f = fiber_of(run, rt->fibers), *next; f; f = next) {
+    next = fiber_of(run, dr_fiber_next(f));
+    dr_end(L, f);
   }
-  while (task_of(run, rt->tasks) && !run->given_up && dr_step(rt, L)) {}
+  while (fiber_of(run, rt->fibers) && !run->given_up && dr_step(rt, L)) {}
 }
 
 int dr_run_main(lua_State *L, struct dr_run *run, int nargs) {
   struct dr_runtime *rt = dr_runtime_of(L);
-  struct dr_task *t = run->main = dr_spawn_main(L, nargs, run->id);
+  struct dr_fiber *f = run->main = dr_spawn_main(L, nargs, run->id);
   int handle = lua_gettop(L);
-  while (!dr_task_ended(t)) {
+  while (!dr_fiber_ended(f)) {
     if (dr_step(rt, L)) continue;
     static const char stuck[] = "deadlock: the script waits for something that nothing can bring about";
     dr_push_error_text(L, "deadlock", 0, stuck, strlen(stuck));
-    dr_cancel(L, t, -1);
+    dr_cancel(L, f, -1);
     lua_pop(L, 1);
   }
   cancel_rest(rt, run, L);
   dr_settle_loop(rt);
   lua_settop(L, handle);  // a function of C that ran something meanwhile may have left values there
-  bool ok = dr_task_results(L, t, handle);
+  bool ok = dr_fiber_results(L, f, handle);
   lua_remove(L, handle);
   return ok ? LUA_OK : LUA_ERRRUN;
 }
@@ -373,7 +373,7 @@ static int l_gc(lua_State *L) {
   if (!rt->L || rt->in_uv) return 0;  // in a callback of the loop: the process is about to exit, the loop cannot end
   rt->L = NULL;
   restore_signals(rt);
-  dr_give_up_tasks(rt);
+  dr_give_up_fibers(rt);
   dr_root_free(rt->root);
   uv_walk(&rt->loop, close_handle, NULL);
   uv_run(&rt->loop, UV_RUN_DEFAULT);
@@ -520,7 +520,7 @@ int luaopen_dockrun_core_runtime(lua_State *L) {
   static const luaL_Reg module[] = {
       {"now", l_now}, {"clock", l_clock}, {"error", l_error}, {"ignore_hangup", l_ignore_hangup}, {NULL, NULL}};
   dr_runtime_of(L);
-  luaopen_dockrun_core_tasks(L);
+  luaopen_dockrun_core_fibers(L);
   luaL_setfuncs(L, module, 0);
   lua_pushliteral(L, DOCKRUN_VERSION);
   lua_setfield(L, -2, "version");

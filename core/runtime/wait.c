@@ -1,4 +1,4 @@
-// Waiting: the queue of tasks that can go on, time-outs, and what a primitive calls to park its task.
+// Waiting: the queue of fibers that can go on, time-outs, and what a primitive calls to park its fiber.
 #include <lauxlib.h>
 #include <math.h>
 #include <stdlib.h>
@@ -10,53 +10,53 @@
 
 const char dr_parked;
 
-struct dr_wait *dr_task_wait(const struct dr_task *t) {
-  return t->wait;
+struct dr_wait *dr_fiber_wait(const struct dr_fiber *f) {
+  return f->wait;
 }
 
 bool dr_is_parked(lua_State *co) { return lua_gettop(co) > 0 && lua_touserdata(co, -1) == &dr_parked; }
 
 // ---- the ready queue ---------------------------------------------------------------------------
 
-void dr_make_ready(struct dr_task *t) {
-  struct dr_runtime *rt = t->rt;
+void dr_make_ready(struct dr_fiber *f) {
+  struct dr_runtime *rt = f->rt;
   if (rt->in_uv) uv_stop(&rt->loop);  // what was woken before the loop polls must not sleep through that poll
-  if (t->queued || t->blocked || t == rt->root) return;
-  t->queued = true;
-  t->next_ready = NULL;
-  *(rt->ready_last ? &rt->ready_last->next_ready : &rt->ready_first) = t;
-  rt->ready_last = t;
+  if (f->queued || f->blocked || f == rt->root) return;
+  f->queued = true;
+  f->next_ready = NULL;
+  *(rt->ready_last ? &rt->ready_last->next_ready : &rt->ready_first) = f;
+  rt->ready_last = f;
 }
 
 // ---- waiting -----------------------------------------------------------------------------------
 
 static void settle(struct dr_wait *w, enum dr_outcome outcome) {
   w->outcome = outcome;
-  if (w->task->timer) uv_timer_stop(w->task->timer);
+  if (w->fiber->timer) uv_timer_stop(w->fiber->timer);
   if (outcome != DR_WOKEN && w->stop) w->stop(w);
 }
 
 static void end_wait(struct dr_wait *w, enum dr_outcome outcome) {
-  if (!w->task || w->outcome != DR_PENDING) return;
+  if (!w->fiber || w->outcome != DR_PENDING) return;
   settle(w, outcome);
-  dr_make_ready(w->task);
+  dr_make_ready(w->fiber);
 }
 
 void dr_wake(struct dr_wait *w) { end_wait(w, DR_WOKEN); }
 
 static void on_timer(uv_timer_t *timer) {
-  struct dr_task *t = timer->data;
-  if (t->wait) end_wait(t->wait, DR_TIMED_OUT);
+  struct dr_fiber *f = timer->data;
+  if (f->wait) end_wait(f->wait, DR_TIMED_OUT);
 }
 
 static void on_timer_closed(uv_handle_t *timer) { free(timer); }
 
-void dr_close_timer(struct dr_task *t) {
-  if (t->timer) uv_close((uv_handle_t *)t->timer, on_timer_closed);
-  t->timer = NULL;
+void dr_close_timer(struct dr_fiber *f) {
+  if (f->timer) uv_close((uv_handle_t *)f->timer, on_timer_closed);
+  f->timer = NULL;
 }
 
-// What a timer needs so that a task does not find itself awake before its time. The loop's clock counts whole
+// What a timer needs so that a fiber does not find itself awake before its time. The loop's clock counts whole
 // milliseconds and is behind, so the end is rounded up on that clock: a length that is rounded up ends early. That
 // clock is read first: however long the process is held between the two, the end is not before it.
 static uint64_t ms_until_over(uv_loop_t *loop, double seconds) {
@@ -67,19 +67,19 @@ static uint64_t ms_until_over(uv_loop_t *loop, double seconds) {
   return (end + 999999) / 1000000 - uv_now(loop);
 }
 
-static void start_timer(lua_State *L, struct dr_task *t, double seconds) {
-  if (!t->timer) {
-    t->timer = malloc(sizeof *t->timer);
-    if (!t->timer) luaL_error(L, "out of memory");
-    uv_timer_init(&t->rt->loop, t->timer);
-    t->timer->data = t;
+static void start_timer(lua_State *L, struct dr_fiber *f, double seconds) {
+  if (!f->timer) {
+    f->timer = malloc(sizeof *f->timer);
+    if (!f->timer) luaL_error(L, "out of memory");
+    uv_timer_init(&f->rt->loop, f->timer);
+    f->timer->data = f;
   }
-  uv_timer_start(t->timer, on_timer, ms_until_over(&t->rt->loop, seconds), 0);
+  uv_timer_start(f->timer, on_timer, ms_until_over(&f->rt->loop, seconds), 0);
 }
 
 static void detach(lua_State *L, struct dr_wait *w) {
-  if (w->task) w->task->wait = NULL;
-  w->task = NULL;
+  if (w->fiber) w->fiber->wait = NULL;
+  w->fiber = NULL;
   lua_pushnil(L);
   lua_rawsetp(L, LUA_REGISTRYINDEX, w);
 }
@@ -90,20 +90,20 @@ static void abandon(lua_State *L, struct dr_wait *w) {
   detach(L, w);
 }
 
-void dr_push_cancel(lua_State *L, struct dr_task *t) {
-  const char *spent = dr_budget_spent(t->budget);
-  t->cancel_pending = false;
+void dr_push_cancel(lua_State *L, struct dr_fiber *f) {
+  const char *spent = dr_budget_spent(f->budget);
+  f->cancel_pending = false;
   if (spent) {
     dr_push_error_text(L, "cancelled", 0, spent, strlen(spent));
     return;
   }
-  if (t->signal) {
-    dr_interrupted(L, t->signal);
-    t->signal = 0;
+  if (f->signal) {
+    dr_interrupted(L, f->signal);
+    f->signal = 0;
     return;
   }
-  if (t != t->rt->root) {
-    dr_push_handle(L, t);
+  if (f != f->rt->root) {
+    dr_push_handle(L, f);
     bool given = lua_getiuservalue(L, -1, DR_REASON) != LUA_TNIL;
     lua_remove(L, given ? -2 : -1);
     if (given) return;
@@ -112,23 +112,23 @@ void dr_push_cancel(lua_State *L, struct dr_task *t) {
   dr_push_error_text(L, "cancelled", 0, "cancelled", strlen("cancelled"));
 }
 
-static int raise_cancel(lua_State *L, struct dr_task *t) {
-  if (t->budget) dr_budget_watch(L, t->budget);
-  dr_push_cancel(L, t);
+static int raise_cancel(lua_State *L, struct dr_fiber *f) {
+  if (f->budget) dr_budget_watch(L, f->budget);
+  dr_push_cancel(L, f);
   return lua_error(L);
 }
 
-void dr_cancel_wait(struct dr_task *t) {
-  if (t->wait && t->wait->outcome == DR_PENDING)
-    end_wait(t->wait, DR_CANCELLED);
+void dr_cancel_wait(struct dr_fiber *f) {
+  if (f->wait && f->wait->outcome == DR_PENDING)
+    end_wait(f->wait, DR_CANCELLED);
   else
-    t->cancel_pending = true;
+    f->cancel_pending = true;
 }
 
 static int finish_wait(lua_State *L, struct dr_wait *w) {
-  struct dr_task *t = w->task;
+  struct dr_fiber *f = w->fiber;
   detach(L, w);
-  if (w->outcome == DR_CANCELLED) return raise_cancel(L, t);
+  if (w->outcome == DR_CANCELLED) return raise_cancel(L, f);
   return w->k(L, LUA_YIELD, w->ctx);
 }
 
@@ -138,16 +138,16 @@ static int resumed(lua_State *L, int status, lua_KContext ctx) {
 }
 
 void dr_run_until_woken(lua_State *L, struct dr_wait *w) {
-  struct dr_runtime *rt = w->task->rt;
-  struct dr_task *current = rt->current;
+  struct dr_runtime *rt = w->fiber->rt;
+  struct dr_fiber *current = rt->current;
   lua_State *running = rt->running;
-  struct dr_task *t = w->task;
-  t->blocked = true;
+  struct dr_fiber *f = w->fiber;
+  f->blocked = true;
   rt->current = NULL;
   rt->running = NULL;
   while (w->outcome == DR_PENDING && dr_step(rt, L)) {}
-  if (t == rt->root) dr_settle_loop(rt);
-  t->blocked = false;
+  if (f == rt->root) dr_settle_loop(rt);
+  f->blocked = false;
   rt->current = current;
   rt->running = running;
   if (w->outcome != DR_PENDING) return;
@@ -157,24 +157,24 @@ void dr_run_until_woken(lua_State *L, struct dr_wait *w) {
 
 int dr_wait(lua_State *L, struct dr_wait *w, int anchor, double timeout, lua_KFunction k, lua_KContext ctx) {
   struct dr_runtime *rt = dr_runtime_of(L);
-  struct dr_task *t = rt->current ? rt->current : rt->root;
+  struct dr_fiber *f = rt->current ? rt->current : rt->root;
   bool yields = rt->current && lua_isyieldable(L);
   if (!rt->L) return luaL_error(L, "cannot wait: the state is closing");
   if (dr_is_copy(rt)) return luaL_error(L, "%s", dr_copy_refused);
-  if (w->task) return luaL_error(L, "another task waits for this already");
+  if (w->fiber) return luaL_error(L, "another fiber waits for this already");
   if (!yields && rt->in_uv) return luaL_error(L, "cannot wait inside of a callback that cannot yield; use spawn()");
-  if (!yields && t->budget)  // it would hold up whoever else waits so
+  if (!yields && f->budget)  // it would hold up whoever else waits so
     return luaL_error(L, "cannot wait here, inside of a function of C that calls back, such as string.gsub");
-  if (t->wait) abandon(L, t->wait);
-  if (timeout >= 0) start_timer(L, t, timeout);
+  if (f->wait) abandon(L, f->wait);
+  if (timeout >= 0) start_timer(L, f, timeout);
   lua_pushvalue(L, anchor);
   lua_rawsetp(L, LUA_REGISTRYINDEX, w);
-  w->task = t;
+  w->fiber = f;
   w->outcome = DR_PENDING;
   w->k = k;
   w->ctx = ctx;
-  t->wait = w;
-  if (t->cancel_pending || dr_budget_spent(t->budget)) {
+  f->wait = w;
+  if (f->cancel_pending || dr_budget_spent(f->budget)) {
     settle(w, DR_CANCELLED);
     return finish_wait(L, w);
   }

@@ -1,7 +1,7 @@
--- Every row of the table of endpoints, called for real: what the engine answers, and that the request is what the
+-- Every row of the table of operations, called for real: what the engine answers, and that the request is what the
 -- engine's own specification asks for.
 local dockrun = require "dockrun"
-local endpoints = require "dockrun.core.endpoints"
+local operations = require "dockrun.core.operations"
 local engines = require "spec.engine"
 local openapi = require "spec.driver.openapi"
 local servers = require "spec.server"
@@ -345,6 +345,6 @@ describe("a real engine", function()
     for _, example in ipairs(examples) do
       for row in example[1]:gmatch "%S+" do covered[row] = true end
     end
-    for _, row in ipairs(endpoints) do assert.is_true(covered[row.name], "no example calls " .. row.name) end
+    for _, row in ipairs(operations) do assert.is_true(covered[row.name], "no example calls " .. row.name) end
   end)
 end)

@@ -63,7 +63,7 @@ watcher goes on
 spawned by the call: ended
 asked again
 outer goes on
-in a task
+in a fiber
 callback goes on
 failed: cannot run here, inside of a callback of the loop; use spawn()
 watcher ended
@@ -82,11 +82,11 @@ watcher ended
         call("dockrun.spawn(function() "
              "  local _ <close> = setmetatable({}, { __close = function() print 'spawned by the call: ended' end }) "
              "  dockrun.sleep(600) end) dockrun.sleep(0)");
-        // A call within a call, with a task beside it; one within a task.
+        // A call within a call, with a fiber beside it; one within a fiber.
         call("local neighbour = dockrun.spawn(function() dockrun.sleep(600) end) dockrun.sleep(0) "
              "ask [[return 'asked again']] "
              "print(neighbour:status() == 'waiting' and 'outer goes on' or neighbour:status()) "
-             "dockrun.spawn(function() ask [[dockrun.spawn(dockrun.sleep, 600) dockrun.sleep(0) return 'in a task']] end):await() "
+             "dockrun.spawn(function() ask [[dockrun.spawn(dockrun.sleep, 600) dockrun.sleep(0) return 'in a fiber']] end):await() "
              "assert(neighbour:status() == 'waiting')");
         // What a callback of the outer call does, while the inner one ends.
         call("local uv, go, done = require 'luv', dockrun.queue(), dockrun.queue() local timer = uv.new_timer() "

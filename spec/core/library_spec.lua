@@ -94,7 +94,7 @@ describe("an installed dockrun", function()
         lua_register(dockrun_lua(d), "double", l_double);
         show(d, "return double(21), nil, (...)", "given");
         show(d, "local e = assert(require 'dockrun'.connect { endpoint = ... }) return assert(e:version()).ApiVersion", argv[1]);
-        show(d, "local r = require 'dockrun' return r.spawn(function() r.sleep(0.01) return 'task' end):await()", NULL);
+        show(d, "local r = require 'dockrun' return r.spawn(function() r.sleep(0.01) return 'fiber' end):await()", NULL);
         show(d, "require 'dockrun'.spawn(function() local c <close> = setmetatable({}, {__close = function() print 'cleaned' end})"
                 " require 'dockrun'.sleep(60) end) require 'dockrun'.sleep(0)", NULL);
         show(d, "error 'boom'", NULL);
@@ -103,7 +103,7 @@ describe("an installed dockrun", function()
         show(d, "return ('x'):rep(1 << 40)", NULL);
         show(d, "require 'dockrun'.queue():pop()", NULL);
         show(other, "return double", NULL);
-        // Outside of a task a primitive runs the loop until it is done.
+        // Outside of a fiber a primitive runs the loop until it is done.
         if (luaL_dostring(dockrun_lua(d), "require 'dockrun'.sleep(0.01) return 'slept'") == LUA_OK)
           puts(lua_tostring(dockrun_lua(d), -1));
         char *words[] = {"dockrun", "-e", "print(...) os = nil error 'code'", "word"};
@@ -140,7 +140,7 @@ describe("an installed dockrun", function()
 nil
 given
 1.41
-task
+fiber
 cleaned
 status 2: [string "error 'boom'"]:1: boom, traced
 status 2: table, traced
@@ -188,7 +188,7 @@ restored 1
       assert.equal(0, result.code)
     end)
 
-    it("keeps luv alive when the task that required it first has ended", function()
+    it("keeps luv alive when the fiber that required it first has ended", function()
       local result = lua [[
         require "dockrun.core"
         local runtime = require "dockrun.core.runtime"

@@ -1,4 +1,4 @@
--- Tasks, waiting, cancelling and queues, from inside: these specs run in a task themselves. What only shows when a whole
+-- Fibers, waiting, cancelling and queues, from inside: these specs run in a fiber themselves. What only shows when a whole
 -- program ends is in a child process.
 local dockrun = require "dockrun"
 local process = require "spec.process"
@@ -11,25 +11,25 @@ local function error_of(fn, ...)
   return err
 end
 
--- Lets every other task run until it waits.
+-- Lets every other fiber run until it waits.
 local function settle()
   for _ = 1, 3 do dockrun.sleep(0) end
 end
 
 local function forever() dockrun.queue():pop() end
 
-describe("a task", function()
+describe("a fiber", function()
   it("gets the arguments of spawn and hands its results to await, nils as well", function()
-    local task = dockrun.spawn(function(...) return select("#", ...), ..., nil end, "a", nil, "c")
-    assert.same({ n = 3, 3, "a", nil }, table.pack(task:await()))
-    assert.same({ n = 3, 3, "a", nil }, table.pack(task:await()))
+    local fiber = dockrun.spawn(function(...) return select("#", ...), ..., nil end, "a", nil, "c")
+    assert.same({ n = 3, 3, "a", nil }, table.pack(fiber:await()))
+    assert.same({ n = 3, 3, "a", nil }, table.pack(fiber:await()))
   end)
 
   it("starts when its maker waits, and not before", function()
     local started = false
-    local task = dockrun.spawn(function() started = true end)
+    local fiber = dockrun.spawn(function() started = true end)
     assert.is_false(started)
-    task:await()
+    fiber:await()
     assert.is_true(started)
   end)
 
@@ -62,120 +62,120 @@ describe("a task", function()
 
   it("raises its error in everyone who awaits it, the same value", function()
     local thrown = {}
-    local task = dockrun.spawn(function() error(thrown) end)
-    local other = dockrun.spawn(function() return error_of(task.await, task) end)
-    assert.equal(thrown, error_of(task.await, task))
+    local fiber = dockrun.spawn(function() error(thrown) end)
+    local other = dockrun.spawn(function() return error_of(fiber.await, fiber) end)
+    assert.equal(thrown, error_of(fiber.await, fiber))
     assert.equal(thrown, other:await())
   end)
 
   it("is waited for by join, which raises nothing of its", function()
     local gate = dockrun.queue()
-    local task = dockrun.spawn(function() error(gate:pop(), 0) end)
-    local other = dockrun.spawn(function() return select("#", task:join()) end)
+    local fiber = dockrun.spawn(function() error(gate:pop(), 0) end)
+    local other = dockrun.spawn(function() return select("#", fiber:join()) end)
     settle()
     assert.equal("waiting", other:status())
     gate:push "its own affair"
     assert.equal(0, other:await())
-    assert.equal("failed", task:status())
-    task:join()  -- once more
+    assert.equal("failed", fiber:status())
+    fiber:join()  -- once more
   end)
 
   it("cancels who waits by join, though what that waits for ends at once with it", function()
     local gate = dockrun.queue()
-    local task = dockrun.spawn(function() gate:pop() end)
-    local other = dockrun.spawn(function() task:join() end)
+    local fiber = dockrun.spawn(function() gate:pop() end)
+    local other = dockrun.spawn(function() fiber:join() end)
     settle()
     other:cancel "enough"
-    task:cancel "and that too"
+    fiber:cancel "and that too"
     assert.matches("enough", tostring(error_of(other.await, other)))
-    assert.equal("failed", task:status())
+    assert.equal("failed", fiber:status())
   end)
 
   it("runs on where an await is out of time", function()
     local gate = dockrun.queue()
-    local task = dockrun.spawn(function() return gate:pop() end)
-    local value, err = task:await(0.01)
+    local fiber = dockrun.spawn(function() return gate:pop() end)
+    local value, err = fiber:await(0.01)
     assert.is_nil(value)
     assert.equal("timeout", err.kind)
     gate:push "late"
-    assert.equal("late", task:await(120))
+    assert.equal("late", fiber:await(120))
   end)
 
   it("cannot wait for its own end", function()
-    local task
-    task = dockrun.spawn(function() task:await() end)
-    assert.matches("cannot wait for its own end", error_of(task.await, task))
+    local fiber
+    fiber = dockrun.spawn(function() fiber:await() end)
+    assert.matches("cannot wait for its own end", error_of(fiber.await, fiber))
   end)
 
   it("tells its state", function()
     local seen = {}
     local gate = dockrun.queue()
-    local task
-    task = dockrun.spawn(function()
-      seen[#seen + 1] = task:status()
+    local fiber
+    fiber = dockrun.spawn(function()
+      seen[#seen + 1] = fiber:status()
       gate:pop()
     end)
-    seen[#seen + 1] = task:status()
+    seen[#seen + 1] = fiber:status()
     settle()
-    seen[#seen + 1] = task:status()
+    seen[#seen + 1] = fiber:status()
     gate:push(true)
-    task:await()
-    seen[#seen + 1] = task:status()
+    fiber:await()
+    seen[#seen + 1] = fiber:status()
     local failing = dockrun.spawn(error)
     pcall(failing.await, failing)
     seen[#seen + 1] = failing:status()
     assert.same({ "new", "running", "waiting", "done", "failed" }, seen)
-    assert.matches("^task 0x%x+ %(done%)$", tostring(task))
+    assert.matches("^fiber 0x%x+ %(done%)$", tostring(fiber))
   end)
 
   it("finds itself by current()", function()
-    local task
-    task = dockrun.spawn(function() return rawequal(dockrun.current(), task) end)
-    assert.is_true(task:await())
+    local fiber
+    fiber = dockrun.spawn(function() return rawequal(dockrun.current(), fiber) end)
+    assert.is_true(fiber:await())
   end)
 
   it("is made of a function and nothing else", function()
     assert.matches("function expected", error_of(dockrun.spawn, {}))
   end)
 
-  it("is many tasks without trouble", function()
-    local tasks, sum = {}, 0
+  it("is many fibers without trouble", function()
+    local fibers, sum = {}, 0
     for i = 1, 2000 do
-      tasks[i] = dockrun.spawn(function()
+      fibers[i] = dockrun.spawn(function()
         dockrun.sleep(i % 7 / 1000)
         return i
       end)
     end
-    for _, task in ipairs(tasks) do sum = sum + task:await() end
+    for _, fiber in ipairs(fibers) do sum = sum + fiber:await() end
     assert.equal(2001000, sum)
   end)
 end)
 
 describe("a cancel", function()
-  it("raises in the task at what it waits for", function()
+  it("raises in the fiber at what it waits for", function()
     local seen
-    local task = dockrun.spawn(function()
+    local fiber = dockrun.spawn(function()
       local ok, err = pcall(forever)
       seen = { ok, err.kind, tostring(err) }
     end)
     settle()
-    assert.is_true(task:cancel())
-    task:await()
+    assert.is_true(fiber:cancel())
+    fiber:await()
     assert.same({ false, "cancelled", "cancelled" }, seen)
   end)
 
   it("carries its reason: a sentence, or any value", function()
     local reason = {}
     for _, given in ipairs { "the operator said so", reason } do
-      local task = dockrun.spawn(forever)
+      local fiber = dockrun.spawn(forever)
       settle()
-      task:cancel(given)
-      local err = error_of(task.await, task)
+      fiber:cancel(given)
+      local err = error_of(fiber.await, fiber)
       if given == reason then assert.equal(reason, err) else assert.same({ "cancelled", given }, { err.kind, err.message }) end
     end
   end)
 
-  it("closes the task's variables, innermost first, and each may wait and sees the reason", function()
+  it("closes the fiber's variables, innermost first, and each may wait and sees the reason", function()
     local closed = {}
     local function tracked(name)
       return setmetatable({}, {
@@ -185,52 +185,52 @@ describe("a cancel", function()
         end,
       })
     end
-    local task = dockrun.spawn(function()
+    local fiber = dockrun.spawn(function()
       local outer <close> = tracked "outer"
       local inner <close> = tracked "inner"
       forever(outer, inner)
     end)
     settle()
-    task:cancel "enough"
-    assert.equal("cancelled", error_of(task.await, task).kind)
+    fiber:cancel "enough"
+    assert.equal("cancelled", error_of(fiber.await, fiber).kind)
     assert.same({ "inner enough", "outer enough" }, closed)
   end)
 
-  it("is raised once: a task that caught it may go on", function()
-    local task = dockrun.spawn(function()
+  it("is raised once: a fiber that caught it may go on", function()
+    local fiber = dockrun.spawn(function()
       pcall(forever)
       dockrun.sleep(0.01)
       return "cleaned up"
     end)
     settle()
-    task:cancel()
-    assert.equal("cleaned up", task:await())
+    fiber:cancel()
+    assert.equal("cleaned up", fiber:await())
   end)
 
-  it("meets a task that runs at its next wait", function()
-    local task
-    task = dockrun.spawn(function()
-      task:cancel()
+  it("meets a fiber that runs at its next wait", function()
+    local fiber
+    fiber = dockrun.spawn(function()
+      fiber:cancel()
       local reached = true
       local err = error_of(dockrun.sleep, 0)
       return reached, err.kind
     end)
-    assert.same({ true, "cancelled" }, { task:await() })
+    assert.same({ true, "cancelled" }, { fiber:await() })
   end)
 
-  it("keeps a task that is new from running at all", function()
+  it("keeps a fiber that is new from running at all", function()
     local ran = false
-    local task = dockrun.spawn(function() ran = true end)
-    task:cancel()
-    assert.equal("cancelled", error_of(task.await, task).kind)
+    local fiber = dockrun.spawn(function() ran = true end)
+    fiber:cancel()
+    assert.equal("cancelled", error_of(fiber.await, fiber).kind)
     assert.is_false(ran)
   end)
 
-  it("does nothing to a task that has ended, and says so", function()
-    local task = dockrun.spawn(function() return 1 end)
-    task:await()
-    assert.is_false(task:cancel())
-    assert.equal(1, task:await())
+  it("does nothing to a fiber that has ended, and says so", function()
+    local fiber = dockrun.spawn(function() return 1 end)
+    fiber:await()
+    assert.is_false(fiber:cancel())
+    assert.equal(1, fiber:await())
   end)
 
   it("of one that awaits leaves the awaited alone", function()
@@ -245,17 +245,17 @@ describe("a cancel", function()
   end)
 end)
 
-describe("a task that is <close>", function()
+describe("a fiber that is <close>", function()
   it("is cancelled where its scope ends, and its clean-up is waited for", function()
     local cleaned = false
     do
-      local task <close> = dockrun.spawn(function()
+      local fiber <close> = dockrun.spawn(function()
         pcall(forever)
         dockrun.sleep(0.01)
         cleaned = true
       end)
       settle()
-      assert.equal("waiting", task:status())
+      assert.equal("waiting", fiber:status())
     end
     assert.is_true(cleaned)
   end)
@@ -263,8 +263,8 @@ describe("a task that is <close>", function()
   it("is cancelled where an error leaves the scope, and the error comes through", function()
     local outer
     local err = error_of(function()
-      local task <close> = dockrun.spawn(forever)
-      outer = task
+      local fiber <close> = dockrun.spawn(forever)
+      outer = fiber
       settle()
       error("the scope's own", 0)
     end)
@@ -273,8 +273,8 @@ describe("a task that is <close>", function()
   end)
 
   it("may have ended already", function()
-    local task <close> = dockrun.spawn(function() return 1 end)
-    assert.equal(1, task:await())
+    local fiber <close> = dockrun.spawn(function() return 1 end)
+    assert.equal(1, fiber:await())
   end)
 end)
 
@@ -309,10 +309,10 @@ describe("all", function()
       pcall(forever)
       ended = ended + 1
     end
-    local task = dockrun.spawn(dockrun.all, { one, one })
+    local fiber = dockrun.spawn(dockrun.all, { one, one })
     settle()
-    task:cancel()
-    assert.equal("cancelled", error_of(task.await, task).kind)
+    fiber:cancel()
+    assert.equal("cancelled", error_of(fiber.await, fiber).kind)
     assert.equal(2, ended)
   end)
 end)
@@ -337,9 +337,9 @@ describe("a time that is waited", function()
     assert_never_short(function(seconds) assert.equal("timeout", select(2, queue:pop(seconds)).kind) end)
   end)
 
-  it("is never short in a task's await", function()
-    local task <close> = dockrun.spawn(forever)
-    assert_never_short(function(seconds) assert.equal("timeout", select(2, task:await(seconds)).kind) end)
+  it("is never short in a fiber's await", function()
+    local fiber <close> = dockrun.spawn(forever)
+    assert_never_short(function(seconds) assert.equal("timeout", select(2, fiber:await(seconds)).kind) end)
   end)
 
   it("is never short in a request", function()
@@ -374,16 +374,16 @@ describe("a queue", function()
 
   it("serves those who wait in the order they came", function()
     local queue, got = dockrun.queue(), {}
-    local tasks = {}
+    local fibers = {}
     for i = 1, 3 do
-      tasks[i] = dockrun.spawn(function()
+      fibers[i] = dockrun.spawn(function()
         local value = queue:pop()
         got[#got + 1] = i .. value
       end)
     end
     settle()
     for _, value in ipairs { "a", "b", "c" } do queue:push(value) end
-    for _, task in ipairs(tasks) do task:await() end
+    for _, fiber in ipairs(fibers) do fiber:await() end
     assert.same({ "1a", "2b", "3c" }, got)
   end)
 
@@ -445,7 +445,7 @@ describe("a generator that waits", function()
     end
   end
 
-  it("parks its task, made by wrap or driven by resume, and hands over what it yields alone", function()
+  it("parks its fiber, made by wrap or driven by resume, and hands over what it yields alone", function()
     local ticks = 0
     local ticking <close> = dockrun.spawn(function()
       while true do
@@ -480,33 +480,33 @@ describe("a generator that waits", function()
     assert.same({ 1, 1, 2, 2 }, got)
   end)
 
-  it("is cancelled with its task and closes its variables", function()
+  it("is cancelled with its fiber and closes its variables", function()
     local closed = false
-    local task = dockrun.spawn(function()
+    local fiber = dockrun.spawn(function()
       for _ in coroutine.wrap(function()
         local guard <close> = setmetatable({}, { __close = function() closed = true end })
         forever(guard)
       end) do end
     end)
     settle()
-    task:cancel()
-    assert.equal("cancelled", error_of(task.await, task).kind)
+    fiber:cancel()
+    assert.equal("cancelled", error_of(fiber.await, fiber).kind)
     assert.is_true(closed)
   end)
 
   -- The two functions that are dockrun's own, beside what plain Lua says to the same.
-  it("can be resumed by its own task alone while that waits", function()
+  it("can be resumed by its own fiber alone while that waits", function()
     local gate, inner = dockrun.queue(), nil
-    local task = dockrun.spawn(function()
+    local fiber = dockrun.spawn(function()
       inner = coroutine.create(function() return gate:pop() end)
       return coroutine.resume(inner)
     end)
     settle()
     assert.same({ false, "cannot resume a coroutine that waits" }, { coroutine.resume(inner) })
     gate:push "its own"
-    assert.same({ true, "its own" }, { task:await(120) })
+    assert.same({ true, "its own" }, { fiber:await(120) })
     local own
-    task = dockrun.spawn(function()
+    fiber = dockrun.spawn(function()
       own = coroutine.running()
       coroutine.yield()
       return gate:pop()
@@ -514,12 +514,12 @@ describe("a generator that waits", function()
     settle()
     assert.same({ false, "cannot resume a coroutine that waits" }, { coroutine.resume(own) })
     gate:push "again"
-    assert.equal("again", task:await(120))
+    assert.equal("again", fiber:await(120))
   end)
 
-  it("may be closed by another task: its own is told, and waits as before", function()
+  it("may be closed by another fiber: its own is told, and waits as before", function()
     local gate, inner = dockrun.queue(), nil
-    local task = dockrun.spawn(function()
+    local fiber = dockrun.spawn(function()
       inner = coroutine.create(function() dockrun.sleep(0.02) end)
       local ok, why = coroutine.resume(inner)
       assert(not ok, "it went on")
@@ -529,7 +529,7 @@ describe("a generator that waits", function()
     settle()
     assert.is_true(coroutine.close(inner))
     local late = dockrun.spawn(function() dockrun.sleep(0.1) gate:push "late" end)
-    assert.same({ "cannot resume dead coroutine", "timeout", "late" }, { task:await(120) })
+    assert.same({ "cannot resume dead coroutine", "timeout", "late" }, { fiber:await(120) })
     late:await()
   end)
 
@@ -576,7 +576,7 @@ describe("a generator that waits", function()
 end)
 
 describe("where nothing can yield", function()
-  it("a wait runs the loop in its place: other tasks go on", function()
+  it("a wait runs the loop in its place: other fibers go on", function()
     local ticks = 0
     local ticking <close> = dockrun.spawn(function()
       while true do
@@ -615,10 +615,10 @@ describe("where nothing can yield", function()
   end)
 
   it("a cancel is heard as well", function()
-    local task = dockrun.spawn(function() table.sort({ 2, 1 }, forever) end)
+    local fiber = dockrun.spawn(function() table.sort({ 2, 1 }, forever) end)
     settle()
-    task:cancel()
-    assert.equal("cancelled", error_of(task.await, task).kind)
+    fiber:cancel()
+    assert.equal("cancelled", error_of(fiber.await, fiber).kind)
   end)
 end)
 
@@ -667,7 +667,7 @@ describe("luv's loop", function()
   local function run(code) return process.run({ "-e", [[local dockrun, uv = require "dockrun", require "luv"
       ]] .. code }, { timeout = 10 }) end
 
-  it("does not sleep over a task that was woken just before it polls", function()
+  it("does not sleep over a fiber that was woken just before it polls", function()
     local result = run [[
       local queue, listening, prepare, rounds = dockrun.queue(), uv.new_tcp(), uv.new_prepare(), 0
       listening:bind("127.0.0.1", 0)
@@ -682,7 +682,7 @@ describe("luv's loop", function()
     assert.same({ code = 0, stdout = "awake\n", stderr = "" }, result)
   end)
 
-  it("is driven by uv.run() as people know it, while tasks go on", function()
+  it("is driven by uv.run() as people know it, while fibers go on", function()
     local result = run [[
       local timer, ticks = uv.new_timer(), 0
       dockrun.spawn(function() dockrun.sleep(0.005) print "task" end)
@@ -721,7 +721,7 @@ describe("a script", function()
     assert.matches("deadlock: the script waits for something that nothing can bring about", result.stderr)
   end)
 
-  it("whose tasks wait for each other is told so", function()
+  it("whose fibers wait for each other is told so", function()
     local result = run [[
       local a, b
       a = dockrun.spawn(function() b:await() end)
@@ -745,7 +745,7 @@ describe("a script", function()
     assert.same({ 0, "false\tdeadlock\n" }, { result.code, result.stdout })
   end)
 
-  it("takes its tasks along when it ends, after their clean-up", function()
+  it("takes its fibers along when it ends, after their clean-up", function()
     local result = run [[
       dockrun.spawn(function()
         local guard <close> = setmetatable({}, { __close = function()
@@ -759,14 +759,14 @@ describe("a script", function()
     assert.same({ 0, "done\ncleaned up\n" }, { result.code, result.stdout })
   end)
 
-  it("is told of a task's error that nobody awaits, and goes on", function()
+  it("is told of a fiber's error that nobody awaits, and goes on", function()
     local result = run [[
       dockrun.spawn(function() error "unheard" end)
       dockrun.sleep(0)
       collectgarbage()
       print "going on"]]
     assert.same({ 0, "going on\n" }, { result.code, result.stdout })
-    assert.matches("a task failed: .*unheard\nstack traceback:", result.stderr)
+    assert.matches("a fiber failed: .*unheard\nstack traceback:", result.stderr)
   end)
 
   for what, thrown in pairs {
@@ -784,7 +784,7 @@ describe("a script", function()
         print "going on"]])
       assert.equal(0, result.code, result.stderr)
       assert.matches("going on\n$", result.stdout)
-      assert.matches("a task failed: ", result.stderr)
+      assert.matches("a fiber failed: ", result.stderr)
       assert.matches("broken callback", result.stdout .. result.stderr)
     end)
   end

@@ -238,12 +238,12 @@ describe("dockrun as an interpreter", function()
       assert.equal(130, result.code, result.stderr)
     end)
 
-    it("a signal while another task does not let it run", function()
+    it("a signal while another fiber does not let it run", function()
       local result = interrupted("print 'ready' " .. OTHER_IS_BUSY, "SIGINT")
       assert.equal(130, result.code, result.stderr)
     end)
 
-    it("a signal while another task runs, in the script alone", function()
+    it("a signal while another fiber runs, in the script alone", function()
       local child <close> = process.start { "-e", [[
         local dockrun = require "dockrun"
         io.stdout:setvbuf "no"
@@ -333,8 +333,8 @@ describe("dockrun as an interpreter", function()
       assert(pl_dir.makepath(dir .. "/b/dockrun"))
       write("a/mine.lua", "return 'mine of a'")
       write("b/mine.lua", "return 'mine of b'")
-      write("b/dockrun/agent/emitter.lua", "return 'events of b'")
-      local result = process.run({ "-e", "print(require 'mine', require 'dockrun.agent.emitter', type(require 'dockrun'.spawn))" },
+      write("b/dockrun/duration.lua", "return 'events of b'")
+      local result = process.run({ "-e", "print(require 'mine', require 'dockrun.duration', type(require 'dockrun'.spawn))" },
         { env = { DOCKRUN_LUA_PATH = dir .. "/a:" .. dir .. "/b" }, cwd = "/" })
       assert.equal("mine of a\tevents of b\tfunction\n", result.stdout, result.stderr)
     end)

@@ -241,7 +241,7 @@ describe("a stream", function()
     local reader <close> = dockrun.spawn(stream.read, stream)
     dockrun.sleep(0)
     assert.equal("waiting", reader:status())
-    assert.matches("another task waits for this already", select(2, pcall(stream.read, stream)))
+    assert.matches("another fiber waits for this already", select(2, pcall(stream.read, stream)))
   end)
 
   it("ends for who reads when it is closed by another", function()

@@ -46,7 +46,7 @@ end
 
 local function check_end(problems, result, what)
   if result.signal then fail(problems, "%s was ended by %s", what, result.signal) end
-  for _, text in ipairs { "traceback", "Sanitizer", "runtime error", "a task failed" } do
+  for _, text in ipairs { "traceback", "Sanitizer", "runtime error", "a fiber failed" } do
     if (result.stdout .. result.stderr):find(text) then fail(problems, "%s: '%s' in its output", what, text) end
   end
 end

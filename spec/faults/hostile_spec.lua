@@ -62,7 +62,7 @@ describe("an engine's answer", function()
     local said = ("code %s: %s"):format(result.code or result.signal, result.stderr)
     if result.signal == "SIGINT" and signals > 1 then return nil end  -- it came when all was done
     if not ({ [0] = true, [1] = true, [3] = true, [130] = signals > 0 })[result.code] then return said end
-    if result.stderr:find "traceback" or result.stderr:find "a task failed" or result.stderr:find "Sanitizer" then return said end
+    if result.stderr:find "traceback" or result.stderr:find "a fiber failed" or result.stderr:find "Sanitizer" then return said end
     local explained = result.stderr:find "error: %S+" or result.stderr:find ": exited "
     if (result.code == 1 or result.code == 3) and not explained then return said end
     if not e.asked[call] then return "it never asked: " .. said end

@@ -228,7 +228,7 @@ local function run(e, engine)
   if allocs ~= options.tasks then problem("%d tasks ever ran, not %d", allocs, options.tasks) end
   if stale > 0 then problem("%d tasks were not heard of for 4 minutes", stale) end
   if seen.doubled > 0 then problem("%d times an allocation had two containers running", seen.doubled) end
-  for _, pattern in ipairs { "traceback", "a task failed", ": not_restarting", "error: .*: failed" } do
+  for _, pattern in ipairs { "traceback", "a fiber failed", ": not_restarting", "error: .*: failed" } do
     local count, example = lines_with(pattern)
     if count > 0 then problem("%d lines such as: %s", count, example) end
   end

@@ -188,7 +188,7 @@ function Invariants:main_ended(process)
   end
 end
 
--- Tasks of the runtime that failed and that nobody has asked: `dockrun: a task failed` on stderr.
+-- Tasks of the runtime that failed and that nobody has asked: `dockrun: a fiber failed` on stderr.
 local function check_unseen(self)
   local one = self.unseen
   while one do

@@ -226,7 +226,7 @@ end
 
 local function join(self, timeout)
   if self:ended() then return end
-  if self.sched.current == self then error("a task cannot wait for its own end", 0) end
+  if self.sched.current == self then error("a fiber cannot wait for its own end", 0) end
   self.sched:wait(timeout, function(wait) table.insert(self.joins, wait) end)
 end
 

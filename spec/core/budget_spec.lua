@@ -1,4 +1,4 @@
--- What a task under limits may use, and that it ends whatever it does.
+-- What a fiber under limits may use, and that it ends whatever it does.
 local dockrun = require "dockrun"
 local runtime = require "dockrun.core.runtime"
 
@@ -11,14 +11,14 @@ describe("limits", function()
   end)
   teardown(function() collectgarbage() end)
 
-  -- Runs fn in a task under limits; gives how it ended.
+  -- Runs fn in a fiber under limits; gives how it ended.
   local function run(fn, limits)
-    local task = runtime.spawn(function()
+    local fiber = runtime.spawn(function()
       runtime.limit(limits or LIMITS)
       return fn()
     end)
-    local ok, answer = pcall(task.await, task, 20)
-    return ok, ok and answer or tostring(answer), task
+    local ok, answer = pcall(fiber.await, fiber, 20)
+    return ok, ok and answer or tostring(answer), fiber
   end
 
   local function assert_ends(expected, fn, limits)
@@ -27,13 +27,13 @@ describe("limits", function()
     assert.matches(expected, why, 1, true)
   end
 
-  it("reach a task of a script inside of a pattern match", function()
+  it("reach a fiber of a script inside of a pattern match", function()
     local code = [[local dockrun = require "dockrun"
-      local task = dockrun.spawn(function()
+      local fiber = dockrun.spawn(function()
         dockrun.limit { seconds = 0.2 }
         return ("a"):rep(30000):find(("a*"):rep(20) .. "b")
       end)
-      print(pcall(task.await, task))]]
+      print(pcall(fiber.await, fiber))]]
     local result = require("spec.process").run { "-e", code }
     assert.equal(0, result.code, result.stderr)
     assert.matches("^false\t.*it used the processor for more than 0.2 seconds", result.stdout)
@@ -53,11 +53,11 @@ describe("limits", function()
     ["a loop in one coroutine after the other"] = function()
       while true do coroutine.resume(coroutine.create(function() while true do end end)) end
     end,
-    ["a loop in a task that it spawned"] = function() runtime.spawn(function() while true do end end):await() end,
-    ["loops in many tasks together"] = function()
-      local tasks = {}
-      for i = 1, 10 do tasks[i] = runtime.spawn(function() for _ = 1, 1000000 do end end) end
-      for _, task in ipairs(tasks) do task:await() end
+    ["a loop in a fiber that it spawned"] = function() runtime.spawn(function() while true do end end):await() end,
+    ["loops in many fibers together"] = function()
+      local fibers = {}
+      for i = 1, 10 do fibers[i] = runtime.spawn(function() for _ = 1, 1000000 do end end) end
+      for _, fiber in ipairs(fibers) do fiber:await() end
     end,
     ["tasks that spawn each other"] = function()
       local function again() runtime.spawn(again) end
@@ -100,7 +100,7 @@ describe("limits", function()
   it("say where it was", function()
     local ok, why = run(function() while true do end end)
     assert.is_false(ok)
-    assert.matches("limits_spec.lua:%d+: it ran more", why)
+    assert.matches("budget_spec.lua:%d+: it ran more", why)
   end)
 
   it("count instructions anew in each period, for what comes back to the loop", function()
@@ -151,11 +151,11 @@ describe("limits", function()
   end)
 end)
 
-describe("a task that is killed", function()
-  local function assert_ended(task)
-    local ok = pcall(task.await, task, 10)
+describe("a fiber that is killed", function()
+  local function assert_ended(fiber)
+    local ok = pcall(fiber.await, fiber, 10)
     assert.is_false(ok)
-    assert.equal("failed", task:status())
+    assert.equal("failed", fiber:status())
   end
 
   for what, fn in pairs {
@@ -169,37 +169,37 @@ describe("a task that is killed", function()
     end,
   } do
     it("ends, although it " .. what, function()
-      local task = runtime.spawn(fn)
+      local fiber = runtime.spawn(fn)
       runtime.sleep(0.01)
-      task:kill "enough"
-      assert_ended(task)
+      fiber:kill "enough"
+      assert_ended(fiber)
     end)
   end
 
   it("takes those with it that it spawned, also where it has ended itself", function()
     local child
-    local task = runtime.spawn(function()
+    local fiber = runtime.spawn(function()
       runtime.limit { instructions = 1000000 }
       child = runtime.spawn(function() while true do pcall(runtime.sleep, 900) end end)
     end)
-    task:await()
+    fiber:await()
     assert.equal("waiting", (function() runtime.sleep(0.01) return child:status() end)())
-    task:kill()
+    fiber:kill()
     assert_ended(child)
   end)
 
   it("before it began never begins", function()
     local began = false
-    local task = runtime.spawn(function() began = true end)
-    task:kill()
-    assert_ended(task)
+    local fiber = runtime.spawn(function() began = true end)
+    fiber:kill()
+    assert_ended(fiber)
     assert.is_false(began)
   end)
 
   it("at its end is left as it was", function()
-    local task = runtime.spawn(function() return 5 end)
-    task:await()
-    task:kill()
-    assert.equal(5, task:await())
+    local fiber = runtime.spawn(function() return 5 end)
+    fiber:await()
+    fiber:kill()
+    assert.equal(5, fiber:await())
   end)
 end)

@@ -83,7 +83,7 @@ static int uploaded(lua_State *L, int status, lua_KContext ctx) {
   (void)status;
   struct dr_channel *c = channel_at(L, AT_EXCHANGE);
   lua_settop(L, AT_SCOPE);
-  if (!dr_task_results(L, lua_touserdata(L, AT_SCOPE), AT_SCOPE) && !is_decided(L, AT_EXCHANGE)) {
+  if (!dr_fiber_results(L, lua_touserdata(L, AT_SCOPE), AT_SCOPE) && !is_decided(L, AT_EXCHANGE)) {
     c->close(c);
     lua_pop(L, 1);  // the traceback
     return lua_error(L);
@@ -96,7 +96,7 @@ static int uploaded(lua_State *L, int status, lua_KContext ctx) {
 static int uploading(lua_State *L, int status, lua_KContext ctx) {
   (void)status;
   lua_settop(L, AT_SCOPE);
-  if (!dr_task_ended(lua_touserdata(L, AT_SCOPE)) && !is_decided(L, AT_EXCHANGE))
+  if (!dr_fiber_ended(lua_touserdata(L, AT_SCOPE)) && !is_decided(L, AT_EXCHANGE))
     return dr_request_wait_news(L, AT_EXCHANGE, dr_time_left(L), uploading, ctx);
   lua_getfield(L, AT_SCOPE, "__close");
   lua_pushvalue(L, AT_SCOPE);
@@ -104,7 +104,7 @@ static int uploading(lua_State *L, int status, lua_KContext ctx) {
   return uploaded(L, LUA_OK, ctx);
 }
 
-int dr_upload(lua_State *L, const struct dr_endpoint *row) {
+int dr_upload(lua_State *L, const struct dr_operation *row) {
   lua_settop(L, AT_DEADLINE);
   lua_pushcfunction(L, feeder);
   lua_pushvalue(L, AT_EXCHANGE);

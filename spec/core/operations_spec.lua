@@ -1,4 +1,4 @@
-local endpoints = require "dockrun.core.endpoints"
+local operations = require "dockrun.core.operations"
 local openapi = require "spec.driver.openapi"
 
 local function minor(version) return tonumber(version:match "^1%.(%d+)$") end
@@ -10,7 +10,7 @@ local function sorted_keys(set)
   return keys
 end
 
-describe("the table of endpoints", function()
+describe("the table of operations", function()
   -- What a script can call, by what it acts upon.
   local actions = {
     [""] = "system_ping version info events df auth",
@@ -25,39 +25,39 @@ describe("the table of endpoints", function()
   for group, names in pairs(actions) do
     for name in names:gmatch "%S+" do
       name = group .. name
-      it("has a row for " .. name, function() assert.equal(name, (endpoints.find(name) or {}).name) end)
+      it("has a row for " .. name, function() assert.equal(name, (operations.find(name) or {}).name) end)
     end
   end
 
   it("is sorted by name, each name once", function()
-    for i = 2, #endpoints do
-      assert.is_true(endpoints[i - 1].name < endpoints[i].name, endpoints[i - 1].name .. " before " .. endpoints[i].name)
+    for i = 2, #operations do
+      assert.is_true(operations[i - 1].name < operations[i].name, operations[i - 1].name .. " before " .. operations[i].name)
     end
   end)
 
   it("finds every row by its name", function()
-    for _, row in ipairs(endpoints) do assert.same(row, endpoints.find(row.name)) end
+    for _, row in ipairs(operations) do assert.same(row, operations.find(row.name)) end
   end)
 
   it("finds nothing by another name", function()
-    for _, name in ipairs { "", "a", "container", "container_stopp", "Version", "zzz" } do assert.is_nil(endpoints.find(name)) end
+    for _, name in ipairs { "", "a", "container", "container_stopp", "Version", "zzz" } do assert.is_nil(operations.find(name)) end
   end)
 
   it("tells a row in words", function()
     assert.same({
       name = "container_stop", method = "POST", path = "/containers/{id}/stop",
       query = { { name = "signal", since = "1.42" }, { name = "t" } }, body = "none", answer = "none", auth = false,
-    }, endpoints.find "container_stop")
+    }, operations.find "container_stop")
     assert.same({
       name = "image_push", method = "POST", path = "/images/{name}/push",
       query = { { name = "tag" }, { name = "platform", since = "1.46" } }, body = "none", answer = "lines", auth = true,
-    }, endpoints.find "image_push")
+    }, operations.find "image_push")
   end)
 
   it("pulls and imports by one endpoint, each with its own half of the query", function()
     local function names(row)
       local set = {}
-      for _, param in ipairs(endpoints.find(row).query) do set[param.name] = true end
+      for _, param in ipairs(operations.find(row).query) do set[param.name] = true end
       return sorted_keys(set)
     end
     assert.same({ "fromImage", "platform", "tag" }, names "image_pull")
@@ -100,20 +100,20 @@ local function told_body(doc, op)
   return doc:flatten(op.body.schema).type == "string" and "bytes" or "json"
 end
 
--- Rows of one operation, which share what the document says of it.
-local operations = {}
-for _, row in ipairs(endpoints) do
+-- Rows with the same method and path share an entry of the document.
+local by_path = {}
+for _, row in ipairs(operations) do
   local key = row.method .. " " .. row.path
-  operations[key] = operations[key] or {}
-  table.insert(operations[key], row)
+  by_path[key] = by_path[key] or {}
+  table.insert(by_path[key], row)
 end
 
 for _, version in ipairs(openapi.versions) do
-  describe("the table of endpoints, beside the Engine API " .. version .. ",", function()
+  describe("the table of operations, beside the Engine API " .. version .. ",", function()
     local doc, err = openapi.load(version)
     if not doc then return pending("whose document is not beside this checkout: " .. err) end
 
-    for key, rows in pairs(operations) do
+    for key, rows in pairs(by_path) do
       local method, path = rows[1].method, rows[1].path
 
       describe("at " .. key, function()
@@ -128,7 +128,7 @@ for _, version in ipairs(openapi.versions) do
           assert.same(declared, op.path_params)
         end)
 
-        -- No version has dropped a parameter of these endpoints yet: one that does will be a difference here.
+        -- No version has dropped a parameter of these operations yet: one that does will be a difference here.
         it("has its query parameters, all of them and no other", function()
           local known = {}
           for _, row in ipairs(rows) do
@@ -186,7 +186,7 @@ describe("a query parameter's first version", function()
     return false
   end
 
-  for _, row in ipairs(endpoints) do
+  for _, row in ipairs(operations) do
     for _, param in ipairs(row.query) do
       if param.since then
         it(("of %s, %s, is %s by the changelog"):format(row.name, param.name, param.since), function()
