@@ -21,7 +21,7 @@ local form = args.json and "json" or args.markdown and "markdown" or "text"
 local names = #args.names > 0 and args.names or { "start", "call", "task", "memory", "ports", "validate" }
 
 local function machine(engine)
-  local attributes = fingerprint.attributes(engine)
+  local attributes = fingerprint.attributes(engine, require("dockrun.options").new())
   return ("%d cores of %s, %.0f GiB of memory; Linux %s; Docker %s, cgroup v%s; dockrun %s; load average %.1f"):format(
     attributes["cpu.numcores"], uv.cpu_info()[1].model, attributes["memory.totalbytes"] / 2 ^ 30, attributes["kernel.version"],
     attributes["driver.docker.version"], attributes["driver.docker.cgroup_version"], dockrun.version, (uv.loadavg()))

@@ -1,6 +1,7 @@
 -- Where a task's image comes from, and what becomes of a leftover container of its name.
 local dockrun = require "dockrun"
 local driver = require "dockrun.driver.docker"
+local labels = require "dockrun.driver.labels"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"
 local process = require "spec.process"
@@ -185,7 +186,7 @@ describe("a leftover container", function()
 
   before_each(function()
     name = jobs.unique "left"
-    body = { Image = "busybox:1", Cmd = { "true" }, Labels = { [driver.labels.intent] = "a110c" } }
+    body = { Image = "busybox:1", Cmd = { "true" }, Labels = { [labels.key.intent] = "a110c" } }
   end)
 
   after_each(function() engine:container_remove(name, { force = true }) end)
@@ -213,8 +214,8 @@ describe("a leftover container", function()
   end)
 
   it("that came of no intent, or of another, stays, and its name is taken", function()
-    for _, labels in ipairs { {}, { [driver.labels.alloc] = "a110c" }, { [driver.labels.intent] = "a110d" } } do
-      local theirs = assert(engine:container_create { name = name, body = { Image = "busybox:1", Cmd = { "true" }, Labels = labels } }).Id
+    for _, carried in ipairs { {}, { [labels.key.alloc] = "a110c" }, { [labels.key.intent] = "a110d" } } do
+      local theirs = assert(engine:container_create { name = name, body = { Image = "busybox:1", Cmd = { "true" }, Labels = carried } }).Id
       for _, own in ipairs { body, { Image = "busybox:1", Cmd = { "true" } } } do
         local id, err = driver.create(engine, name, own)
         assert.is_nil(id)

@@ -1,6 +1,6 @@
 -- Files that a job names: which of the host's it may have read, and that reading none of them holds anything up.
 local allocdir = require "dockrun.driver.allocdir"
-local driver = require "dockrun.driver.docker"
+local container_config = require "dockrun.driver.container_config"
 local engines = require "spec.engine"
 local job_files = require "dockrun.driver.job_files"
 local jobs = require "spec.jobs"
@@ -113,7 +113,7 @@ describe("a file that a job names", function()
   end)
 
   local function body(profile)
-    return driver.body({
+    return container_config.body({
       job = { name = "j" }, group = { name = "g" }, alloc = { id = "a110c", index = 0 }, ports = {}, env = {}, dirs = of,
       task = { name = "web", config = { image = "x", network_mode = "bridge", security_opt = { profile } },
         kill_timeout = 5, resources = { cpu = 100, memory = 32 } },

@@ -1,7 +1,7 @@
 -- What a job can bind: its own directories, and nothing that these lead to; and what no task can rename.
 local allocdir = require "dockrun.driver.allocdir"
 local dockrun = require "dockrun"
-local driver = require "dockrun.driver.docker"
+local container_config = require "dockrun.driver.container_config"
 local engines = require "spec.engine"
 local files = require "dockrun.driver.paths"
 local jobs = require "spec.jobs"
@@ -197,11 +197,11 @@ describe("a path of a job", function()
 
   -- What two tasks of a group bind, by source and target.
   local function bound(config, task, tasks)
-    local body = assert(driver.body {
+    local body = assert(container_config.body({
       job = { name = "j" }, group = { name = "g", tasks = tasks or {} }, alloc = { id = "a110c", index = 0 }, ports = {}, env = {},
       dirs = allocdir.of(base .. "/state", "a110c", task),
       task = { name = task, config = config, kill_timeout = 5, resources = { cpu = 100, memory = 32 } },
-    })
+    }, options.new()))
     local list = {}
     for _, one in ipairs(body.HostConfig.Mounts) do
       if one.Type == "bind" then list[one.Target] = one.Source:sub(#of.root + 1) .. (one.ReadOnly and " ro" or "") end
@@ -265,11 +265,11 @@ describe("a path of a job", function()
     local web = { image = "x", network_mode = "bridge", volumes = { "../alloc/data/x:/x" } }
     local other = { image = "x", network_mode = "bridge" }
     local first = { name = "other", config = other, lifecycle = { hook = "prestart" } }
-    local body = assert(driver.body {
+    local body = assert(container_config.body({
       job = { name = "j" }, group = { name = "g", tasks = { { name = "web", config = web }, first } }, ports = {}, env = {},
       alloc = { id = "a110c", index = 0 }, dirs = allocdir.of(base .. "/state", "a110c", "other"),
       task = { name = "other", config = other, lifecycle = first.lifecycle, kill_timeout = 5, resources = { cpu = 100, memory = 32 } },
-    })
+    }, options.new()))
     assert.equal(3, #body.HostConfig.Mounts)
     local own = { image = "x", network_mode = "bridge", volumes = { "local:/a", "local/b:/a/b", "local/c:/c" },
       mount = { { type = "tmpfs", target = "/a/c" } } }
@@ -295,11 +295,11 @@ describe("a path of a job", function()
     end,
   } do
     it("is refused at once if it " .. what, function()
-      local body, err = driver.body {
+      local body, err = container_config.body({
         job = { name = "j" }, group = { name = "g" }, alloc = { id = "a110c", index = 0 }, ports = {}, env = {}, dirs = of,
         task = { name = "web", config = { image = "x", network_mode = "bridge", volumes = volumes() }, kill_timeout = 5,
           resources = { cpu = 100, memory = 32 } },
-      }
+      }, options.new())
       assert.is_nil(body)
       assert.truthy(tostring(err):find "more than %d+ [dm]")
     end)
@@ -308,7 +308,7 @@ describe("a path of a job", function()
   it("carries the agent's SELinux label, where there is one", function()
     local set = options.new()
     set["docker.volumes.selinuxlabel"] = "z"
-    local body = assert(driver.body({
+    local body = assert(container_config.body({
       job = { name = "j" }, group = { name = "g" }, alloc = { id = "a110c", index = 0 }, ports = {}, env = {}, dirs = of,
       task = { name = "web", config = { image = "x", network_mode = "bridge", volumes = { "local:/a", "local:/b:ro" } },
         kill_timeout = 5, resources = { cpu = 100, memory = 32 } },
@@ -319,11 +319,11 @@ describe("a path of a job", function()
   end)
 
   it("cannot be had where the engine is on another host, and it is relative", function()
-    local body, err = driver.body {
+    local body, err = container_config.body({
       job = { name = "j" }, group = { name = "g" }, alloc = { id = "a110c", index = 0 }, ports = {}, env = {},
       task = { name = "web", config = { image = "x", network_mode = "bridge", volumes = { "local:/a" } },
         kill_timeout = 5, resources = { cpu = 100, memory = 32 } },
-    }
+    }, options.new())
     assert.is_nil(body)
     assert.truthy(tostring(err):find("config.volumes[1]", 1, true), tostring(err))
   end)

@@ -1,6 +1,7 @@
 -- What Podman says otherwise than Docker, from an engine that says the same. spec/long/podman_spec.lua has a real one.
 local dockrun = require "dockrun"
 local driver = require "dockrun.driver.docker"
+local labels = require "dockrun.driver.labels"
 local env = require "dockrun.task.env"
 local health = require "dockrun.task.health"
 local json = require "dockrun.core.json"
@@ -88,7 +89,7 @@ describe("Podman", function()
     local group = before.groups[1]
     local record = {
       job = "j", group = "g", task = "t", alloc = "a", index = 0, container_id = "c", state = "running", goes_on = true,
-      definition = json.decode(driver.definition(group.tasks[1], env.meta(before, group, group.tasks[1]))),
+      definition = json.decode(labels.definition(group.tasks[1], env.meta(before, group, group.tasks[1]))),
       limits = { Memory = 64 * 1024 * 1024, MemoryReservation = 0 },
     }
     local asked = 0

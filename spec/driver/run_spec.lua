@@ -25,7 +25,7 @@ describe("dockrun run", function()
       assert.same({ name, "group", "task" }, { event.job, event.group, event.task })
     end
     assert.equal(0, result.code)
-    local handle = require("dockrun.driver.docker").parse_handle(result.by.started.message)
+    local handle = require("dockrun.driver.handle").parse(result.by.started.message)
     assert.same({ image_id = result.by.pulled.image_id, container_id = result.by.started.container_id }, handle)
   end)
 

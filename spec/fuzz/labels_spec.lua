@@ -2,7 +2,7 @@
 -- none of it counts.
 local adopt = require "dockrun.agent.adopt"
 local json = require "dockrun.core.json"
-local driver = require "dockrun.driver.docker"
+local container_config = require "dockrun.driver.container_config"
 local load = require "dockrun.job.load"
 local options = require "dockrun.options"
 local random = require "spec.fuzz.random"
@@ -22,7 +22,7 @@ describe("whatever the labels of a container hold", function()
 
   local function true_labels(state)
     local spec = job.groups[1].tasks[1]
-    local labels = assert(driver.body({
+    local labels = assert(container_config.body({
       job = job, group = job.groups[1], task = spec, spec = spec, alloc = { id = ALLOC, index = 0 }, ip = "127.0.0.1", bind_ip = "",
       ports = json.array { { label = "web", ip = "127.0.0.1", host_port = 20001, container_port = 20001,
         protocols = json.array { "tcp", "udp" } } },

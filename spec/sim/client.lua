@@ -129,7 +129,7 @@ local function open_events(self, options)
       local times, late = faults:of_event()
       local at = sched.time + faults:latency()
       if late then at = at + late else at, last = math.max(at, last), math.max(at, last) end
-      for _ = 1, times do sched:at(at, function() stream:offer(event, event.text) end) end
+      for _ = 1, times do sched:at(at, function() stream:offer(event) end) end
     end
     for _, event in ipairs(engine.log) do
       if options.since and event.at >= options.since then feed:offer(event) end

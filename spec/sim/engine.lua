@@ -55,7 +55,7 @@ function Engine:tell(container, action, attributes)
   for key, value in pairs(attributes or {}) do all[key] = value end
   local at = self:stamp()
   local event = {
-    Type = "container", Action = action, at = at, text = ('{"timeNano":%s}'):format(at:gsub("%.", "")),
+    Type = "container", Action = action, at = at, timeNano = math.tointeger(tonumber((at:gsub("%.", "")))),
     Actor = { ID = container.Id, Attributes = all },
   }
   self.changes = self.changes + 1

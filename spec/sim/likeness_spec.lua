@@ -256,13 +256,13 @@ end)
 case("events since a moment", function(b)
   local stream <close> = b:watch()
   local id = b:create { }
-  local event, text = stream:read(10)
-  while event.Actor.ID ~= id do event, text = stream:read(10) end
-  local seconds, nanoseconds = text:match '"timeNano":(%d+)(%d%d%d%d%d%d%d%d%d)%D'
+  local event = stream:read(10)
+  while event.Actor.ID ~= id do event = stream:read(10) end
+  local second = 1000000000
   b:note(b.engine:container_start(id))
   b:note(b.engine:container_stop(id))
   b:note(b.engine:container_remove(id))
-  local later <close> = b:watch(seconds .. "." .. nanoseconds)
+  local later <close> = b:watch(("%d.%09d"):format(event.timeNano // second, event.timeNano % second))
   b:events(later, id, "destroy")
 end)
 

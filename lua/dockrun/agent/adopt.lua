@@ -1,7 +1,7 @@
 --- Takes containers into the state that it did not record: after its database was lost, or replaced by an older copy. The
 --- labels of a container tell which task it is. They may be forged, so each is read as a job file is, and held against the
 --- agent's policy; and nothing is adopted but by an operator's word.
-local driver = require "dockrun.driver.docker"
+local labels = require "dockrun.driver.labels"
 local json = require "dockrun.core.json"
 local normalise = require "dockrun.job.normalise"
 local plans = require "dockrun.agent.plan"
@@ -132,7 +132,7 @@ local function put_task(agent, one, record, spec)
     alloc = record.alloc, task = record.task, state = state_of(record), container_id = record.container_id, image = record.image,
     image_id = record.image_id, ports = record.ports, exit_code = record.exit_code, restarts = 0, restart_count = 0,
     restart_since = now, started_at = record.started_at, finished_at = record.finished_at,
-    definition = json.decode(driver.definition(spec, spec.meta)),
+    definition = json.decode(labels.definition(spec, spec.meta)),
     detail = { started = record.started_at ~= nil, succeeded = record.state == "dead" },
   }
   for _, port in ipairs(record.state == "running" and record.ports or {}) do

@@ -1,6 +1,6 @@
 --- Carries out a plan: what is to stay is watched from here on, what is new begins, and what is replaced gives way as
 --- the job's `update` block says (https://developer.hashicorp.com/nomad/docs/job-specification/update).
-local again = require("dockrun.driver.retry").again
+local again = require("dockrun.driver.retry").call
 local allocs = require "dockrun.task.alloc"
 local internal = require "dockrun.util.internal"
 local driver = require "dockrun.driver.docker"

@@ -3,7 +3,7 @@
 --- directory, is none of ours, whatever its labels say.
 local try = require "dockrun.util.try"
 local allocdir = require "dockrun.driver.allocdir"
-local driver = require "dockrun.driver.docker"
+local labels = require "dockrun.driver.labels"
 local leases = require "dockrun.task.leases"
 local observed = require "dockrun.agent.observed"
 local runtime = require "dockrun.core.runtime"
@@ -31,7 +31,7 @@ local function is_fresh(agent, seconds) return time.now() - seconds < agent.opti
 local function add_containers(agent, found, list)
   local function add(record, reason, remove)
     if is_fresh(agent, time.seconds(record.created)) then return end
-    list[#list + 1] = { kind = "container", name = driver.name(record.task, record.alloc), reason = reason, remove = remove }
+    list[#list + 1] = { kind = "container", name = labels.container_name(record.task, record.alloc), reason = reason, remove = remove }
     record.goes = true  -- and with it, what only it has
   end
   for _, record in ipairs(found.records) do
@@ -58,11 +58,11 @@ end
 -- Scripts and hooks may make networks for an allocation, labelled as its containers are. One whose allocation the state
 -- does not know is left alone.
 local function add_networks(agent, found, list, ignored)
-  local label = ("%s=%s"):format(driver.labels.state, agent.state.id)
+  local label = ("%s=%s"):format(labels.key.state, agent.state.id)
   local networks, err = agent.engine:network_list { filters = { label = { label } } }
   if not networks then return nil, err end
   for _, network in ipairs(networks) do
-    local alloc = found.allocs[network.Labels[driver.labels.alloc] or ""]
+    local alloc = found.allocs[network.Labels[labels.key.alloc] or ""]
     if not alloc then
       ignored[#ignored + 1] = { kind = "network", name = network.Name, reason = "its allocation is not in this state" }
     elseif not alloc.live and age_of(network.Created) >= agent.options["gc.creation_grace"] then
@@ -162,7 +162,7 @@ end
 -- Containers with labels of dockrun's that this state did not record.
 local function add_ignored(found, ignored)
   for _, record in ipairs(found.unowned) do
-    ignored[#ignored + 1] = { kind = "container", name = driver.name(record.task, record.alloc),
+    ignored[#ignored + 1] = { kind = "container", name = labels.container_name(record.task, record.alloc),
       reason = "it is not in this state; `dockrun adopt` takes it over" }
   end
   for _, stranger in ipairs(found.strangers) do

@@ -3,6 +3,7 @@
 --- a process which lives and does nothing is an error that names the process.
 local channel = require "dockrun.agent.channel"
 local directory = require "dockrun.store.directory"
+local hash = require("dockrun.driver.labels").hash
 local peers = require "dockrun.core.peer"
 local process = require "dockrun.store.owner"
 local queue = require "dockrun.core.queue"
@@ -14,12 +15,8 @@ local M = {}
 local LONGEST = 107  -- bytes of a socket's path: sockaddr_un, unix(7)
 local PRIVATE, GROUP = tonumber("600", 8), tonumber("660", 8)
 
--- The same job on the same engine, in few bytes: FNV-1a, 64 bits.
-local function path_of(state_dir, endpoint, job)
-  local hash = 0xcbf29ce484222325
-  for byte in (endpoint .. "\n" .. job):gmatch "." do hash = (hash ~ byte:byte()) * 0x100000001b3 end
-  return ("%s/jobs/%016x"):format(state_dir, hash)
-end
+-- The same for the same job on the same engine; a socket's path must be short.
+local function path_of(state_dir, endpoint, job) return ("%s/jobs/%s"):format(state_dir, hash(endpoint .. "\n" .. job)) end
 
 -- The group whose members may ask as well; nil for none.
 local function group_of(options)

@@ -3,6 +3,7 @@
 --- job's, whatever its labels say.
 local allocdir = require "dockrun.driver.allocdir"
 local driver = require "dockrun.driver.docker"
+local labels = require "dockrun.driver.labels"
 local inventory = require "dockrun.driver.containers"
 
 local M = {}
@@ -35,7 +36,7 @@ end
 local function finder(rows, state)
   local ids, names = {}, {}
   for _, row in ipairs(rows) do
-    ids[row.container_id or ""], names[driver.name(row.task, row.alloc)] = row, row
+    ids[row.container_id or ""], names[labels.container_name(row.task, row.alloc)] = row, row
   end
   return function(container)
     local row = ids[container.id] or names[container.name]

@@ -1,7 +1,7 @@
 --- What running a job would do to what is there already: for each allocation, whether it is made, changed in place,
 --- replaced, stopped or left alone, and the fields that force it. Changes nothing.
 local constraint = require "dockrun.job.constraint"
-local driver = require "dockrun.driver.docker"
+local labels = require "dockrun.driver.labels"
 local env = require "dockrun.task.env"
 local interpolate = require "dockrun.job.interpolate"
 local json = require "dockrun.core.json"
@@ -116,7 +116,7 @@ function M.fields(record, task, meta)
   if not record.goes_on then
     fields[1] = { path = "state", old = record.state, new = "running", forces = "replace" }
   end
-  local wanted = json.decode(driver.definition(task, meta))
+  local wanted = json.decode(labels.definition(task, meta))
   compare(current(record, wanted), wanted, "", fields)
   return fields
 end

@@ -1,16 +1,39 @@
--- The options of a task's `config` in the engine's terms: each row of job/schema/docker_options.lua that names a field of the create
--- body goes there as it is, but for those below, which the engine wants in another shape.
---
--- What is false or left out is left to the engine, so that its own defaults hold.
+--- A task as the body of POST /containers/create (Engine API v1.41):
+---
+---   { name = "web", config = { image = "nginx", command = "sh" }, resources = { memory = 64, … }, … }
+---     -> { Image = "docker.io/library/nginx:latest", Cmd = { "sh" }, HostConfig = { Memory = 67108864, … }, … }
+---
+--- Each row of job/schema/docker_options.lua that names a field of the engine goes there as it is; `convert` below has the
+--- options that the engine takes in another shape. An option that is false or left out is not sent, so that the engine's
+--- default holds. The parts: labels.lua, limits.lua, network.lua, mounts.lua. A replacement has body and stop_signal.
 local capabilities = require "dockrun.driver.capabilities"
 local job_files = require "dockrun.driver.job_files"
 local json = require "dockrun.core.json"
+local labels = require "dockrun.driver.labels"
 local limits = require "dockrun.driver.limits"
+local mounts = require "dockrun.driver.mounts"
+local network = require "dockrun.driver.network"
 local rows = require "dockrun.job.schema.docker_options"
 local runtime = require "dockrun.core.runtime"
-local mounts = require "dockrun.driver.mounts"
 
 local M = {}
+
+---@class TaskContext
+---@field job table      the normalised job
+---@field group table
+---@field task table
+---@field alloc { id: string, index: integer }
+---@field ip string      the node's address (NOMAD_IP)
+---@field state_id? string  the state that knows the container
+---@field intent? string    names this creation: the state has it before the engine is asked
+---@field bind_ip string address that ports are bound on, "" for all
+---@field ports { label: string, ip: string, host_port: integer, container_port: integer, protocols: string[] }[]
+---@field env table<string, string>
+---@field stop_signal? string  of the existing container
+---@field image_asked? string   the image as the job names it, before `pull` hooks
+---@field dirs? AllocDirs  nil if the engine is on another host
+---@field moved? string[]  paths of the allocation that other tasks see from their next start on, see places.lua
+---@field image? { id: string, reference: table, pulled: boolean, stop_signal?: string }
 
 local function put(body, field, value)
   local last = field:match "[^.]+$"
@@ -46,7 +69,7 @@ end
 
 local PROFILE_BYTES = 1 << 20  -- Docker's own has 12 KB
 
--- As docker run does: the engine may be elsewhere, and gets the profile itself.
+-- Like `docker run`: the engine gets the profile's text, since it may be on another host.
 local function security(list, context, options)
   local result = json.array {}
   for i, option in ipairs(list) do
@@ -63,7 +86,8 @@ local function security(list, context, options)
   return result
 end
 
--- What the engine wants in another shape: value, context, options -> what goes to the row's field; nil, why where it cannot.
+-- Options that the engine takes in another shape: value, context, options -> the field's value; nil, why if there is none;
+-- false if the field is left out.
 local convert = {
   devices = devices, ulimit = ulimits, security_opt = security,
   logging = function(block) return { Type = block.type, Config = block.config } end,
@@ -71,7 +95,7 @@ local convert = {
 }
 local fields = { logging = "HostConfig.LogConfig", healthchecks = "Healthcheck" }
 
--- What others put into the body: docker.lua, limits.lua, and below.
+-- Options that are put into the body elsewhere: by the other files of driver/, or below.
 local elsewhere = {
   image = true, command = true, args = true, labels = true, ports = true, port_map = true, cpu_hard_limit = true,
   cpu_cfs_period = true, cpuset_cpus = true, memory_hard_limit = true, cap_add = true, cap_drop = true, volumes = true,
@@ -79,17 +103,7 @@ local elsewhere = {
   oom_score_adj = true,
 }
 
--- In the network that is asked for.
-local function network(body, config)
-  local address = (config.ipv4_address or config.ipv6_address)
-    and { IPv4Address = config.ipv4_address, IPv6Address = config.ipv6_address }
-  if not (address or config.network_aliases or config.mac_address) then return end
-  body.NetworkingConfig = { EndpointsConfig = { [config.network_mode] = {
-    IPAMConfig = address or nil, Aliases = config.network_aliases, MacAddress = config.mac_address,
-  } } }
-end
-
--- What the agent says where a task says nothing, or less than is needed.
+-- The agent's options, for what a task leaves out.
 local function add_defaults(host, config, options)
   local add, drop = capabilities.delta(config.cap_add, config.cap_drop, options["docker.allow_caps"])
   if #add > 0 then host.CapAdd = add end
@@ -101,13 +115,8 @@ end
 
 local function invalid(name, why) return nil, runtime.error("invalid", ("config.%s: %s"):format(name, tostring(why))) end
 
---- Puts a task's config into the create body.
----@param body table
----@param context TaskContext
----@param options table<string, any>
----@return true? ok
----@return table? err  kind "invalid": names the option
-function M.apply(body, context, options)
+-- Puts a task's config into the body.
+local function add_config(body, context, options)
   local config = context.task.config
   for _, row in ipairs(rows) do
     local value, field = config[row.name], row.engine or fields[row.name]
@@ -122,8 +131,52 @@ function M.apply(body, context, options)
   if not resources then return invalid("cpu_hard_limit", err) end
   for name, value in pairs(resources) do body.HostConfig[name] = value end
   add_defaults(body.HostConfig, config, options)
-  network(body, config)
   return mounts.apply(body.HostConfig, context, options)
+end
+
+local function sorted_env(env)
+  local list = {}
+  for name, value in pairs(env) do list[#list + 1] = name .. "=" .. value end
+  table.sort(list)
+  return list
+end
+
+local function command_of(task)
+  if not task.config.command then return nil end
+  return { task.config.command, table.unpack(task.config.args or {}) }
+end
+
+--- The create body of a task.
+---@param context TaskContext
+---@param options table<string, any>  the agent's, see options.lua
+---@return table? body
+---@return table? err  kind "invalid": names the option of `config` that cannot be had
+function M.body(context, options)
+  local task = context.task
+  local body = {
+    Image = context.image and context.image.reference.full or task.config.image,
+    Cmd = command_of(task),
+    Env = sorted_env(context.env),
+    User = task.user,
+    StopSignal = task.kill_signal, StopTimeout = math.ceil(task.kill_timeout),  -- for the engine's own stops and its shutdown
+    Labels = labels.of(context),
+    HostConfig = { RestartPolicy = { Name = "no" } },  -- dockrun restarts tasks by their own policy
+  }
+  local ok, err = add_config(body, context, options)
+  if not ok then return nil, err end
+  network.apply(body, context)
+  return body
+end
+
+--- The signal that asks a task's container to end: the one that it was made with, else the job's, the image's, or SIGTERM.
+---@param context TaskContext
+---@return string
+function M.stop_signal(context)
+  local of_image = context.image and context.image.stop_signal
+  for _, signal in ipairs { context.stop_signal or "", context.task.kill_signal or "", of_image or "" } do
+    if signal ~= "" then return signal end
+  end
+  return "SIGTERM"
 end
 
 return M

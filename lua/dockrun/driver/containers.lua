@@ -2,7 +2,7 @@
 -- labels, and `docker commit` copies them. A container is ours only if the state recorded it.
 local check = require("dockrun.hooks.validate").problem
 local allocdir = require "dockrun.driver.allocdir"
-local driver = require "dockrun.driver.docker"
+local labels = require "dockrun.driver.labels"
 local json = require "dockrun.core.json"
 local types = require "dockrun.job.types"
 local uv = require "luv"
@@ -53,9 +53,9 @@ end
 ---@return Listed[]? containers
 ---@return table? err
 function M.list(engine, job, running)
-  local labels = { driver.labels.runtime }
-  if job then labels[#labels + 1] = driver.labels.job .. "=" .. job end
-  local containers, err = engine:container_list { all = not running, filters = { label = labels } }
+  local wanted = { labels.key.runtime }
+  if job then wanted[#wanted + 1] = labels.key.job .. "=" .. job end
+  local containers, err = engine:container_list { all = not running, filters = { label = wanted } }
   if not containers then return nil, err end
   local list = {}
   for i, container in ipairs(containers) do
@@ -72,9 +72,9 @@ end
 ---@return boolean
 function M.is_recorded(row, container, state_id)
   if row.container_id then return row.container_id == container.id end
-  local labels = container.labels
-  return container.name == driver.name(row.task, row.alloc) and labels[driver.labels.state] == state_id
-    and labels[driver.labels.intent] == (row.detail or {}).intent
+  local carried = container.labels
+  return container.name == labels.container_name(row.task, row.alloc) and carried[labels.key.state] == state_id
+    and carried[labels.key.intent] == (row.detail or {}).intent
 end
 
 -- ---- what a container is ----------------------------------------------------------------------
@@ -143,13 +143,13 @@ local claims = {
   { "definition", read_definition, "a task's definition" },
 }
 
-local function read_labels(labels)
+local function read_labels(carried)
   local row = {}
   for _, claim in ipairs(claims) do
     local field, read, must = table.unpack(claim)
-    local label = driver.labels[field]
-    if not labels[label] then return nil, ("it has no label %s"):format(label) end
-    row[field] = read(labels[label]) or nil
+    local label = labels.key[field]
+    if not carried[label] then return nil, ("it has no label %s"):format(label) end
+    row[field] = read(carried[label]) or nil
     if row[field] == nil then return nil, ("its label %s is not %s"):format(label, must) end
   end
   return row
@@ -173,14 +173,14 @@ function M.claim(container, state_dir)
   local row, why = read_labels(container.labels)
   if not row then return nil, why end
   if row.definition.name ~= row.task then return nil, "its definition is another task's" end
-  if container.name ~= driver.name(row.task, row.alloc) then
-    return nil, ("its name is not %s"):format(types.show(driver.name(row.task, row.alloc)))
+  if container.name ~= labels.container_name(row.task, row.alloc) then
+    return nil, ("its name is not %s"):format(types.show(labels.container_name(row.task, row.alloc)))
   end
-  local root = container.labels[driver.labels.alloc_dir]
+  local root = container.labels[labels.key.alloc_dir]
   if root and not is_own_path(root, state_dir, row.alloc) then
     return nil, "its directory is another state directory's"
   end
-  row.type = container.labels[driver.labels.type] == "service" and "service" or "batch"
+  row.type = container.labels[labels.key.type] == "service" and "service" or "batch"
   return row
 end
 

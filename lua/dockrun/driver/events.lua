@@ -2,7 +2,7 @@
 -- After a break it goes on with `since` where it stopped, and every watched container is looked at anew: nothing that
 -- happened in between is missed. An engine drops events for who reads too slowly, and a connection can be dead without
 -- an end: so now and then one call asks which containers run, for all.
-local again = require "dockrun.driver.retry"
+local retry = require "dockrun.driver.retry"
 local try = require "dockrun.util.try"
 local runtime = require "dockrun.core.runtime"
 local queue = require "dockrun.core.queue"
@@ -35,10 +35,9 @@ end
 -- and `remove`, which its events call `die` and `remove`.
 local actions = { "start", "die", "died", "oom", "kill", "stop", "pause", "unpause", "destroy", "remove", "health_status" }
 
-local function deliver(self, event, text)
-  -- timeNano is past what a double holds exactly: taken from the text.
-  local seconds, nanoseconds = text:match '"timeNano":(%d+)(%d%d%d%d%d%d%d%d%d)%D'
-  if seconds then self.since = seconds .. "." .. nanoseconds end
+local function deliver(self, event)
+  local nano = event.timeNano
+  if math.type(nano) == "integer" and nano > 0 then self.since = ("%d.%09d"):format(nano // 1000000000, nano % 1000000000) end
   local actor = event.Actor or {}
   local listener = event.Action and self.containers[actor.ID or ""]
   if listener then listener:push { action = event.Action, attributes = actor.Attributes or {} } end
@@ -67,15 +66,15 @@ local function follow(self, stream)
   local due = runtime.now() + self.interval
   for _, listener in pairs(self.containers) do listener:push { action = "resync" } end
   while true do
-    local event, text = events:read(math.max(due - runtime.now(), 0))
+    local event, err = events:read(math.max(due - runtime.now(), 0))
     if event then
-      deliver(self, event, text)
-    elseif not text or text.kind ~= "timeout" then
-      return text or runtime.error("unreachable", "the engine closed its event stream")
+      deliver(self, event)
+    elseif not err or err.kind ~= "timeout" then
+      return err or runtime.error("unreachable", "the engine closed its event stream")
     end
     if runtime.now() >= due then
-      local ok, err = look(self)
-      if not ok then return err end
+      local ok, why = look(self)
+      if not ok then return why end
       due = runtime.now() + self.interval
     end
   end
@@ -107,14 +106,14 @@ local function run(self, stream)
 end
 
 -- Whether another try may open the stream. What speaks no protocol of ours at first is no engine.
-local function may_open(err) return again.may_pass(err) and err.kind ~= "protocol" end
+local function may_open(err) return retry.is_transient(err) and err.kind ~= "protocol" end
 
 --- Begins to watch. Returns once the stream is open, so that nothing started afterwards is missed.
 ---@return true? ok
 ---@return table? err  the engine cannot be reached
 function Watch:start()
   local stream, err = self.engine:system_ping { timeout = 10 }
-  if stream then stream, err = again.again(function() return open(self) end, may_open) end
+  if stream then stream, err = retry.call(function() return open(self) end, may_open) end
   if not stream then return nil, err end
   self.task = runtime.spawn(run, self, stream)
   return true

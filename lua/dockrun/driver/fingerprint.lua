@@ -1,6 +1,5 @@
 -- What this node is and can do, as dotted attributes for constraints, interpolation and `dockrun fingerprint`.
 local cgroup = require "dockrun.core.cgroup"
-local defaults = require "dockrun.options"
 local fs = require "dockrun.util.fs"
 local uv = require "luv"
 
@@ -102,12 +101,12 @@ end
 
 --- Every attribute of the node. No engine, no `driver.docker…`, and no error.
 ---@param engine? table
----@param options? table<string, any>  the agent's, see options.lua; the defaults where left out
+---@param options? table<string, any>  the agent's, see options.lua; needed with an engine
 ---@return table<string, string|integer> attributes
 function M.attributes(engine, options)
   local attributes = {}
   host(attributes)
-  if engine then engine_attributes(attributes, engine, options or defaults.new()) end
+  if engine then engine_attributes(attributes, engine, options) end
   return attributes
 end
 

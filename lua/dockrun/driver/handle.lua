@@ -4,11 +4,32 @@
 ---   local task = assert(driver:open(handle))
 ---   print(task:wait().exit_code)
 local docker = require "dockrun.driver.docker"
+local json = require "dockrun.core.json"
 local queue = require "dockrun.core.queue"
 local runtime = require "dockrun.core.runtime"
 local events = require "dockrun.driver.events"
 
 local M = {}
+
+--- A running task as text, as it is printed and kept: DOCKER:{"ImageID":"…","ContainerID":"…"}
+---@param image_id string
+---@param container_id string
+---@return string
+function M.format(image_id, container_id)
+  return ('DOCKER:{"ImageID":%s,"ContainerID":%s}'):format(json.encode(image_id), json.encode(container_id))
+end
+
+--- The reverse of format.
+---@param handle string
+---@return { image_id: string, container_id: string }? ids
+---@return table? err  kind "invalid"
+function M.parse(handle)
+  local ids = json.decode(handle:match "^DOCKER:(.*)$" or "")
+  if type(ids) ~= "table" or type(ids.ContainerID) ~= "string" then
+    return nil, runtime.error("invalid", ("'%s' is not a handle (DOCKER:{\"ImageID\":…,\"ContainerID\":…})"):format(handle))
+  end
+  return { image_id = ids.ImageID, container_id = ids.ContainerID }
+end
 
 ---@class Driver
 ---@field engine table
@@ -31,7 +52,7 @@ Handle.__index = Handle
 ---@return Handle? task
 ---@return table? err  kind "invalid"; "engine" with status 404 where there is no such container any more; "unreachable"
 function Driver:open(handle)
-  local ids, err = docker.parse_handle(handle)
+  local ids, err = M.parse(handle)
   if not ids then return nil, err end
   local found
   found, err = self.engine:container_inspect(ids.container_id)
@@ -88,6 +109,6 @@ function Handle:stop(timeout)
 end
 
 --- The handle again, as text.
-function Handle:__tostring() return docker.handle(self.image_id, self.container_id) end
+function Handle:__tostring() return M.format(self.image_id, self.container_id) end
 
 return M

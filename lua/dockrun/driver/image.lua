@@ -1,6 +1,7 @@
 -- Images: what a reference means, when it is pulled, and when it goes.
 local validators = require "dockrun.job.validators"
 local credentials = require "dockrun.driver.credentials"
+local job_files = require "dockrun.driver.job_files"
 local references = require "dockrun.job.reference"
 local runtime = require "dockrun.core.runtime"
 local queue = require "dockrun.core.queue"
@@ -318,6 +319,27 @@ function Puller:load(text, read, owner)
     if not ok then return nil, err end
   end
   return result(self, reference, image)
+end
+
+--- The image of a task: loaded from its archive, or pulled as its config says.
+---@param context TaskContext
+---@param opts table  as for ensure
+---@return { id: string, reference: Reference, pulled: boolean, stop_signal?: string }? image
+---@return table? err  as of ensure and load
+function Puller:obtain(context, opts)
+  local config = context.task.config
+  if not config.load then
+    opts.force, opts.timeout = config.force_pull, config.image_pull_timeout
+    opts.auth, opts.auth_soft_fail = config.auth, config.auth_soft_fail
+    return self:ensure(config.image, opts)
+  end
+  local read, file = job_files.open(context.dirs, config.load, self.options)
+  if not read then
+    file.message = "config.load: " .. file.message
+    return nil, file
+  end
+  local _ <close> = file
+  return self:load(config.image, read, opts.owner)
 end
 
 --- Whether the image that a reference names now is the one that dockrun brought: another tool, or an engine that the state

@@ -1,37 +1,40 @@
--- Calls that do no harm when they are made twice, made again while the engine cannot be heard.
+--- Calls of the engine that may be made twice, made again while the engine does not answer. Which errors a retry may mend is
+--- decided here; a call that must not be made twice passes its own test.
 local runtime = require "dockrun.core.runtime"
 
 local M = {}
 
 local SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 2  -- seconds
-local PATIENCE = 10                           -- seconds, after which what comes is final
+local PATIENCE = 10                           -- seconds, after which an error is final
 
-local unheard = { unreachable = true, timeout = true, protocol = true }
+local unanswered = { unreachable = true, timeout = true, protocol = true }
 
-local NOT_CONNECTED = 7 -- libcurl's code: nobody listens, so nothing was asked
+local COULDNT_CONNECT = 7  -- libcurl's CURLE_COULDNT_CONNECT: the request was not sent
 
---- Whether an error says nothing of what was asked: the engine's answer did not come, or not whole. It may have been done.
+--- Whether an error leaves open what the engine did: no whole answer came, but the request may have been carried out.
 ---@param err any
 ---@return boolean
-function M.is_unheard(err) return type(err) == "table" and err.code ~= NOT_CONNECTED and unheard[err.kind] or false end
-
---- Whether another try may do better: the engine was not heard, or is in trouble.
----@param err any
----@return boolean
-function M.may_pass(err)
-  return type(err) == "table" and (unheard[err.kind] or err.kind == "engine" and (err.status or 0) >= 500) or false
+function M.is_unanswered(err)
+  return type(err) == "table" and err.code ~= COULDNT_CONNECT and unanswered[err.kind] or false
 end
 
---- Makes a call, and makes it again as long as its error may pass and there is patience.
+--- Whether another attempt may succeed: the engine did not answer, or failed itself (status 5xx).
+---@param err any
+---@return boolean
+function M.is_transient(err)
+  return type(err) == "table" and (unanswered[err.kind] or err.kind == "engine" and (err.status or 0) >= 500) or false
+end
+
+--- Makes a call, and makes it again with growing pauses as long as its error is transient, for 10 seconds at most.
 ---@param call fun(): any, table?
----@param may_pass? fun(err: table): boolean  M.may_pass
+---@param is_transient? fun(err: table): boolean  M.is_transient
 ---@return any value
 ---@return table? err
-function M.again(call, may_pass)
+function M.call(call, is_transient)
   local deadline, pause = runtime.now() + PATIENCE, SHORTEST_PAUSE
   while true do
     local value, err = call()
-    if value or not (may_pass or M.may_pass)(err) or runtime.now() + pause > deadline then return value, err end
+    if value or not (is_transient or M.is_transient)(err) or runtime.now() + pause > deadline then return value, err end
     runtime.sleep(pause)
     pause = math.min(pause * 2, LONGEST_PAUSE)
   end

@@ -1,5 +1,5 @@
 --- Ends and removes tasks by what the engine knows of them: for a process that did not start them.
-local retry = require "dockrun.driver.retry".again
+local retry = require "dockrun.driver.retry"
 local allocdir = require "dockrun.driver.allocdir"
 local driver = require "dockrun.driver.docker"
 
@@ -20,7 +20,7 @@ function M.stop(engine, emitter, record, opts)
   local id, grace = record.container_id, math.ceil(record.kill_timeout)
   if record.state == "running" then
     emitter:emit(identity(record), "killing", { container_id = id, message = opts.reason })
-    local ok, err = retry(function() return engine:container_stop(id, { t = grace, timeout = grace + 60 }) end)
+    local ok, err = retry.call(function() return engine:container_stop(id, { t = grace, timeout = grace + 60 }) end)
     if not ok and err.status ~= 404 then return nil, err end
     emitter:emit(identity(record), "killed", { container_id = id })
   end

@@ -44,7 +44,7 @@ end
 -- Of an engine that cannot be heard nothing is known of the task; what it says itself, such as that the container is
 -- paused, fails the check.
 local function verdict(err)
-  if retry.may_pass(err) then return nil, tostring(err) end
+  if retry.is_transient(err) then return nil, tostring(err) end
   return false, tostring(err)
 end
 

@@ -21,6 +21,8 @@
 --- making or starting a container, that is seen to its end first, so that nothing is left that nobody knows of.
 local retry = require "dockrun.driver.retry"
 local driver = require "dockrun.driver.docker"
+local handles = require "dockrun.driver.handle"
+local network = require "dockrun.driver.network"
 local health = require "dockrun.task.health"
 local internal = require "dockrun.util.internal"
 local oom = require "dockrun.task.oom"
@@ -260,14 +262,14 @@ function Task:run_once()
   launch(self)
   self.started, self.started_at = true, time.format()
   self:become("running", "task")
-  local handle = driver.handle(self.context.image.id, self.container_id)
+  local handle = handles.format(self.context.image.id, self.container_id)
   self:emit("started", {
     container_id = self.container_id, image_id = self.context.image.id, ports = self.context.ports, message = handle,
   })
   local kernel <close> = oom.watch(self)  -- at once: a short task may run out of memory while its hook runs
   if self.agent.on_log then self.logs = runtime.spawn(self.agent.on_log, self) end
   local ok, err = pcall(self.breakable, self, function()
-    local address = driver.advertised(self.agent.engine, self.container_id, self.context.task.config)
+    local address = network.advertised(self.agent.engine, self.container_id, self.context.task.config)
     self:late_hook("started", { id = self.container_id, handle = handle, address = address })
   end)
   if not ok and not self.stopping then error(err, 0) end
@@ -286,7 +288,7 @@ local passing = { full = true, busy = true, readonly = true, store = true }
 local function may_pass(err)
   if type(err) ~= "table" then return false end
   if err.kind == "pull" then return not err.final end
-  return passing[err.kind] or retry.may_pass(err)
+  return passing[err.kind] or retry.is_transient(err)
 end
 
 -- Whether it begins anew, by the policy and by the `restart` hooks.

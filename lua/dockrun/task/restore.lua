@@ -1,5 +1,5 @@
 --- How a task goes on where another process left it: methods of a task, see lifecycle.lua.
-local driver = require "dockrun.driver.docker"
+local handles = require "dockrun.driver.handle"
 local oom = require "dockrun.task.oom"
 local snapshot = require "dockrun.task.snapshot"
 local reread = require "dockrun.job.reread"
@@ -36,7 +36,7 @@ function resume.running(self)
   self:become("running", "recovery")
   self:emit("reattached", {
     container_id = self.container_id, image_id = found and found.Image, ports = self.context.ports,
-    message = found and driver.handle(found.Image, self.container_id) or "its container is gone",
+    message = found and handles.format(found.Image, self.container_id) or "its container is gone",
   })
   if self.agent.on_log and found then self.logs = runtime.spawn(self.agent.on_log, self, true) end
   local kernel <close> = oom.watch(self)

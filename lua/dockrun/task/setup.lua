@@ -1,8 +1,11 @@
 --- What is done in each state of a task: see lifecycle.lua for when. A step raises what went wrong, and leaves what it
 --- made where `discard` and `cleanup` find it.
-local again = require "dockrun.driver.retry"
+local retry = require "dockrun.driver.retry"
 local allocdir = require "dockrun.driver.allocdir"
 local driver = require "dockrun.driver.docker"
+local labels = require "dockrun.driver.labels"
+local network = require "dockrun.driver.network"
+local container_config = require "dockrun.driver.container_config"
 local env = require "dockrun.task.env"
 local interpolate = require "dockrun.job.interpolate"
 local leases = require "dockrun.task.leases"
@@ -25,8 +28,8 @@ end
 
 -- A container for people: by the task that it is of, or by its name.
 local function describe(container)
-  local labels = container.Labels or {}
-  local job, task = labels[driver.labels.job], labels[driver.labels.task]
+  local carried = container.Labels or {}
+  local job, task = carried[labels.key.job], carried[labels.key.task]
   return job and task and ("task '%s' of job '%s'"):format(task, job)
     or ("container '%s'"):format(((container.Names[1] or container.Id):gsub("^/", "")))
 end
@@ -191,7 +194,7 @@ end
 
 local function obtain_image(task)
   local context, agent = task.context, task.agent
-  return driver.image(agent.images, context, {
+  return agent.images:obtain(context, {
     owner = { alloc = task.alloc_id, task = task.name },
     pulling = function() task:emit("pulling", { message = context.task.config.image }) end,
     progress = agent.on_progress and function(...) agent.on_progress(task, ...) end,
@@ -242,25 +245,26 @@ end
 function M.create(task)
   local context = task.context
   context.intent = task.intent
-  local body = must(driver.body(context, task.agent.options))
+  local body = must(container_config.body(context, task.agent.options))
   tell_moved(task)
-  local labels = tables.copy(body.Labels)
+  local before = tables.copy(body.Labels)
   task:hook("create", body)
   task:hook("prestart", body)
-  for name, value in pairs(labels) do  -- by which it is found again
+  for name, value in pairs(before) do  -- by which it is found again
     if name:find "^dockrun%." then body.Labels[name] = value end
   end
   context.stop_signal = nil
-  context.stop_signal = body.StopSignal or driver.stop_signal(context)
+  context.stop_signal = body.StopSignal or container_config.stop_signal(context)
   task.answered = false
   local function create()
-    return driver.create(task.agent.engine, driver.container_name(context), body, context.task.config.container_exists_attempts)
+    local name = labels.container_name(task.name, task.alloc_id)
+    return driver.create(task.agent.engine, name, body, context.task.config.container_exists_attempts)
   end
   local id, err, warnings = create()
   local gone = err and err.status == 404 and err.message:lower():find("no such image", 1, true)
   if gone and task:breakable(obtain_image, task) then id, err, warnings = create() end
-  task.answered = not again.is_unheard(err)
-  if err and not again.may_pass(err) then task.intent = nil end  -- the engine refused
+  task.answered = not retry.is_unanswered(err)
+  if err and not retry.is_transient(err) then task.intent = nil end  -- the engine refused
   explain(err, "create")
   if err and err.status == 404 then err.kind, err.final = "pull", false end  -- what is missing may be there at the next attempt
   task.container_id = must(id, err)
@@ -279,7 +283,7 @@ function M.start(task)
   task.events = task.agent.watch:add(task.container_id)
   local ok, err = driver.start(task.agent.engine, task.container_id)
   if ok then return true end
-  local lost, port = driver.lost_port(err)
+  local lost, port = network.lost_port(err)
   return nil, lost and (port or 0), explain(err, "start")
 end
 
@@ -317,12 +321,13 @@ end
 -- ---- the end ----------------------------------------------------------------------------------
 
 -- Of a task that is killed, nothing is tried twice.
-local function patiently(task, call) return (task.killed and call or again.again)(call) end
+local function patiently(task, call) return (task.killed and call or retry.call)(call) end
 
 -- What the engine has, although we were cut off before it could say so.
 local function find_container(task)
   if task.container_id or not task.context.task or not task.intent then return task.container_id end
-  local found, err = patiently(task, function() return task.agent.engine:container_inspect(driver.container_name(task.context)) end)
+  local name = labels.container_name(task.name, task.alloc_id)
+  local found, err = patiently(task, function() return task.agent.engine:container_inspect(name) end)
   if not found then return nil, err.status ~= 404 and err or nil end
   return driver.is_intended(found, task.intent) and found.Id or nil
 end
@@ -382,7 +387,7 @@ function M.end_container(task, how)
     if task.killed then how = M.at_once end
     local grace = math.ceil(how.timeout)
     local ok, err
-    if how.signal == driver.stop_signal(task.context) then  -- the container's own stop signal
+    if how.signal == container_config.stop_signal(task.context) then  -- the container's own stop signal
       ok, err = engine:container_stop(id, { t = grace, timeout = grace + 60 })
     else
       ok, err = engine:container_kill(id, { signal = how.signal })

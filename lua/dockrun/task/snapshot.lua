@@ -1,6 +1,6 @@
 --- A task as the state keeps it: all that another process needs to go on where this one was cut off. It is written at
 --- every transition, before anything of the new state is done: "creating" is there before the engine is asked to create.
-local driver = require "dockrun.driver.docker"
+local labels = require "dockrun.driver.labels"
 local json = require "dockrun.core.json"
 local runtime = require "dockrun.core.runtime"
 local time = require "dockrun.util.time"
@@ -22,8 +22,8 @@ function M.from_wall(seconds) return runtime.now() + seconds - time.now() end
 ---@return table record  see store/records.lua, TaskRecord
 function M.of(task)
   local context, result, restarts = task.context, task.result or {}, task.restarts
-  task.definition = task.definition or json.decode(driver.definition(context.spec, context.meta))
-  if context.wanted then task.changed = task.changed or json.decode(driver.definition(context.wanted, context.meta)) end
+  task.definition = task.definition or json.decode(labels.definition(context.spec, context.meta))
+  if context.wanted then task.changed = task.changed or json.decode(labels.definition(context.wanted, context.meta)) end
   return {
     alloc = task.alloc_id, task = task.name, state = task.state, container_id = task.container_id,
     image = context.image and context.image.reference.full or task:planned_image(), image_id = context.image and context.image.id,

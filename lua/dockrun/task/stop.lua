@@ -1,5 +1,5 @@
 --- How a task is asked to end: methods of a task, see lifecycle.lua.
-local driver = require "dockrun.driver.docker"
+local container_config = require "dockrun.driver.container_config"
 local queue = require "dockrun.core.queue"
 local runtime = require "dockrun.core.runtime"
 local setup = require "dockrun.task.setup"
@@ -27,7 +27,7 @@ function M:halt(cause, reason)
   self:emit("killing", { container_id = self.container_id, message = reason })
   if spec.shutdown_delay > 0 and not self.killed then self:await_exit(spec.shutdown_delay) end
   if self.state ~= "stopping" then return end
-  local how = { signal = driver.stop_signal(self.context), timeout = spec.kill_timeout }
+  local how = { signal = container_config.stop_signal(self.context), timeout = spec.kill_timeout }
   if not self.killed then self:late_hook("kill", how) end
   if self.state ~= "stopping" then return end
   local ok, err = setup.end_container(self, how)
