@@ -7,11 +7,12 @@
 #include <string.h>
 
 #include "data/error.h"
-#include "data/patterns.h"
 #include "data/safe.h"
-#include "docker/dialect.h"
 #include "dockrun.h"
-#include "host/output.h"
+#include "modules.h"
+#include "runtime/dialect.h"
+#include "runtime/output.h"
+#include "runtime/patterns.h"
 #include "runtime/runtime.h"
 
 // Lua's own allocator, but that no single block may be so large: a script that joins strings without end gets "not
@@ -53,7 +54,7 @@ dockrun *dockrun_open(char *why, size_t size) {
     lua_close(L);
     return NULL;
   }
-  return dr_runtime_of(L);
+  return dr_runtime_get(L);
 }
 
 lua_State *dockrun_lua(dockrun *d) { return d->L; }

@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "dockrun.h"
-#include "host/output.h"
+#include "runtime/output.h"
 
 // Ends at once, with a sentence and without a core file, which would hold secrets. What runs is as after SIGKILL.
 static void on_quit(int signal) {

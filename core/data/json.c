@@ -11,6 +11,7 @@
 #include <sys/random.h>
 
 #include "data/error.h"
+#include "data/lua_util.h"
 #include "runtime/channel.h"
 #include "runtime/runtime.h"
 

@@ -1,4 +1,5 @@
 // The way of a call: its URL, query, headers and body go out.
+#include <errno.h>
 #include <lauxlib.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,6 +7,7 @@
 
 #include "data/encoding.h"
 #include "data/json.h"
+#include "data/lua_util.h"
 #include "docker/engine.h"
 
 enum { MAX_ANSWER = 64 * 1024 * 1024 };

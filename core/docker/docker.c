@@ -8,6 +8,7 @@
 // Answers: a decoded table, a string, a stream (stream.c), or true; then the HTTP status. Where the engine refuses or
 // cannot be reached: nil and an error of kind "engine" (with `status` and the engine's own words), "unreachable",
 // "timeout", "protocol" or "invalid". A call that is wrong in itself (an unknown option) raises.
+#include <errno.h>
 #include <lauxlib.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,7 @@
 
 #include "data/encoding.h"
 #include "data/json.h"
+#include "data/lua_util.h"
 #include "docker/engine.h"
 
 static const char ENGINE[] = "dockrun.engine";

@@ -1,5 +1,6 @@
 // The version of the API: asked for once, however many calls begin at the same time. The first one asks, and the others
 // wait for what it hears. If it is cancelled or runs out of its own time, the next one asks.
+#include <errno.h>
 #include <lauxlib.h>
 #include <stdio.h>
 #include <string.h>

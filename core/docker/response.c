@@ -1,4 +1,5 @@
 // The end of a call: what the engine answered becomes Lua values, a stream, or an error.
+#include <errno.h>
 #include <lauxlib.h>
 #include <string.h>
 

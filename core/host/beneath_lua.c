@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "data/lua_util.h"
 #include "host/beneath.h"
 #include "runtime/runtime.h"
 

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <lauxlib.h>
+#include <stdio.h>
 #include <string.h>
 
 const char *const dr_frame_streams[] = {"stdin", "stdout", "stderr", "error"};

@@ -1,9 +1,12 @@
 // One HTTP exchange: an easy handle whose answer and body go through a channel.
 #include <ctype.h>
+#include <errno.h>
 #include <lauxlib.h>
 #include <stdio.h>
+#include <string.h>
 #include <strings.h>
 
+#include "data/lua_util.h"
 #include "http/http.h"
 
 static const char REQUEST[] = "dockrun.request";

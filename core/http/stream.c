@@ -1,9 +1,11 @@
 #include "http/stream.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <lauxlib.h>
 
 #include "data/json.h"
+#include "data/lua_util.h"
 #include "http/frames.h"
 #include "http/http.h"
 

@@ -2,11 +2,15 @@
 // connection (unix, TCP or TLS, CURLOPT_CONNECT_ONLY); the one request is written and its answer's head read here.
 // Engine API, "Attach to a container": 101 UPGRADED, or 200 from engines that ignore the upgrade headers.
 #include <ctype.h>
+#include <errno.h>
 #include <lauxlib.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
 
+#include "data/lua_util.h"
 #include "http/http.h"
 
 static const char UPGRADE[] = "dockrun.upgrade";

@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "data/patterns.h"
 #include "runtime/fiber.h"
 
 enum { SLICE = 1000, RESUMED = 100 };  // instructions between two looks, and what it costs to go on after a wait
@@ -120,7 +119,7 @@ static void locate(lua_State *L, struct dr_budget *b, int level) {
 
 static void on_slice(lua_State *L, lua_Debug *ar) {
   (void)ar;
-  struct dr_budget *b = current_budget(dr_runtime_of(L));
+  struct dr_budget *b = current_budget(dr_runtime_get(L));
   if (!b) {  // a coroutine of one that had limits, run by one that has none
     lua_sethook(L, NULL, 0, 0);
     return;
@@ -179,15 +178,7 @@ void dr_uncount_memory(struct dr_runtime *rt, lua_State *L) {
 
 // ---- the border --------------------------------------------------------------------------------
 
-void dr_restore_hook(lua_State *L) { dr_budget_watch(L, current_budget(dr_runtime_of(L))); }
-
-static double limit_of(lua_State *L, const char *name, double unit) {
-  lua_getfield(L, 1, name);
-  double value = luaL_optnumber(L, -1, 0) * unit;
-  luaL_argcheck(L, value >= 0 && value < 9e15, 1, "a limit is a number from 0 on, and 0 is none");
-  lua_pop(L, 1);
-  return value;
-}
+void dr_restore_hook(lua_State *L) { dr_budget_watch(L, current_budget(dr_runtime_get(L))); }
 
 static double least(double wanted, double most, double left, double unit) {
   if (!most) return wanted;
@@ -195,8 +186,8 @@ static double least(double wanted, double most, double left, double unit) {
   return wanted && wanted < left ? wanted : left;
 }
 
-// Nobody gives himself more than he has left.
-static void tighten(struct dr_limits *wanted, const struct dr_budget *b) {
+// A nested limit cannot exceed what remains of the outer one.
+void dr_budget_tighten(struct dr_limits *wanted, const struct dr_budget *b) {
   const struct dr_limits *most = &b->limits;
   wanted->instructions =
       (lua_Integer)least((double)wanted->instructions, (double)most->instructions, (double)b->left, 1);
@@ -205,31 +196,11 @@ static void tighten(struct dr_limits *wanted, const struct dr_budget *b) {
   if (most->period > wanted->period) wanted->period = most->period;
 }
 
-int dr_limit(lua_State *L) {
-  struct dr_fiber *t = dr_runtime_of(L)->current;
-  luaL_checktype(L, 1, LUA_TTABLE);
-  struct dr_limits limits = {
-      .instructions = (lua_Integer)limit_of(L, "instructions", 1),
-      .seconds = limit_of(L, "seconds", 1),
-      .bytes = (int64_t)limit_of(L, "memory", 1024 * 1024),
-      .period = limit_of(L, "period", 1),
-  };
-  if (!t) return luaL_error(L, "only a fiber can have limits");
-  dr_patch_patterns(L);
-  if (t->budget) tighten(&limits, t->budget);
-  struct dr_budget *budget = dr_budget_new(t->rt, &limits);
-  if (!budget) return luaL_error(L, "out of memory");
-  dr_budget_release(t->budget);
-  t->budget = budget;
-  dr_budget_watch(L, budget);
-  return 0;
-}
-
 // ---- functions of C that take long -------------------------------------------------------------
 
 void dr_count_steps(lua_State *L, lua_Integer steps) {
   dr_hear_signal(L, steps);
-  struct dr_budget *b = current_budget(dr_runtime_of(L));
+  struct dr_budget *b = current_budget(dr_runtime_get(L));
   if (!b) return;
   if (!*b->why) {
     b->left -= steps;

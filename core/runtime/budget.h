@@ -1,7 +1,7 @@
 // Limits: what a stranger's function may use of Lua, together with every fiber that it spawns. What is used up stays
 // so: from then on each instruction and each wait raises, so that no pcall gets any further.
-#ifndef DOCKRUN_LIMITS_H
-#define DOCKRUN_LIMITS_H
+#ifndef DOCKRUN_BUDGET_H
+#define DOCKRUN_BUDGET_H
 
 #include <lua.h>
 #include <stdbool.h>
@@ -41,11 +41,8 @@ const char *dr_budget_spent(const struct dr_budget *b);
 void dr_count_memory(struct dr_runtime *rt, lua_State *L);
 void dr_uncount_memory(struct dr_runtime *rt, lua_State *L);
 
-// limit { instructions, memory, seconds, period }: what the current fiber may use from here on, together with every
-// fiber that it spawns: instructions of Lua, MB of its memory, seconds of the processor; 0 or left out is no limit. An
-// error is raised in it beyond that. Instructions and processor time count anew after `period` seconds. A function of C
-// counts as one instruction, but that the steps of a pattern match count.
-int dr_limit(lua_State *L);
+// Lowers limits to what remains of b.
+void dr_budget_tighten(struct dr_limits *wanted, const struct dr_budget *b);
 
 // A function of C that takes long has made so many steps, which count as instructions. Raises if a limit is passed, or
 // if a signal came.

@@ -8,7 +8,7 @@ static int resume_inner(lua_State *L, int status, lua_KContext raises);
 static int go_on(lua_State *L, lua_State *co, lua_KContext raises);
 
 static int pass_on(lua_State *L, lua_State *co, int nargs, lua_KContext raises) {
-  struct dr_runtime *rt = dr_runtime_of(L);
+  struct dr_runtime *rt = dr_runtime_get(L);
   lua_State *outer = rt->running;
   int n = 0;
   rt->running = co;

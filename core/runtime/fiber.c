@@ -118,7 +118,7 @@ void dr_run_ready(struct dr_runtime *rt, lua_State *from) {
 
 // Keeps where an error came from, for whoever prints it.
 static int handle_error(lua_State *L) {
-  struct dr_fiber *f = dr_runtime_of(L)->current;
+  struct dr_fiber *f = dr_runtime_get(L)->current;
   if (dr_budget_spent(f->budget)) return 1;  // it says itself where that was
   dr_push_handle(L, f);
   luaL_traceback(L, L, NULL, 1);
@@ -142,7 +142,7 @@ static int body(lua_State *L) {
 }
 
 static struct dr_fiber *fiber_new(lua_State *L, int nargs, struct dr_budget *budget) {
-  struct dr_runtime *rt = dr_runtime_of(L);
+  struct dr_runtime *rt = dr_runtime_get(L);
   struct dr_fiber *f = lua_newuserdatauv(L, sizeof *f, DR_USER_VALUES);
   *f = (struct dr_fiber){.rt = rt, .nargs = nargs, .run = dr_run_id(rt), .next = rt->fibers};
   luaL_setmetatable(L, dr_fiber_type);
@@ -162,7 +162,7 @@ static struct dr_fiber *fiber_new(lua_State *L, int nargs, struct dr_budget *bud
 }
 
 struct dr_fiber *dr_spawn(lua_State *L, int nargs, bool unlimited) {
-  struct dr_runtime *rt = dr_runtime_of(L);
+  struct dr_runtime *rt = dr_runtime_get(L);
   struct dr_fiber *f = fiber_new(L, nargs, rt->current && !unlimited ? rt->current->budget : NULL);
   dr_make_ready(f);
   return f;
@@ -278,7 +278,7 @@ int dr_luv_callback(lua_State *L, int nargs, int nresults, int flags) {
     lua_pop(L, 1);
     return -status;
   }
-  struct dr_runtime *rt = dr_runtime_of(L);
+  struct dr_runtime *rt = dr_runtime_get(L);
   struct dr_fiber *current = rt->current;
   lua_State *running = rt->running;
   lua_pushcfunction(L, run_callback);

@@ -39,11 +39,11 @@ static bool wake(struct dr_runtime *rt, bool all) {
   return woken;
 }
 
-bool dr_wake_runs(struct dr_runtime *rt, bool idle) { return rt->runs && wake(rt, idle); }
+static bool wake_runs(struct dr_runtime *rt, bool idle) { return rt->runs && wake(rt, idle); }
 
 static int done(lua_State *L, int status, lua_KContext ctx) {
   (void)status, (void)ctx;
-  lua_pushboolean(L, uv_loop_alive(&dr_runtime_of(L)->loop));
+  lua_pushboolean(L, uv_loop_alive(&dr_runtime_get(L)->loop));
   return 1;
 }
 
@@ -52,7 +52,7 @@ static int done(lua_State *L, int status, lua_KContext ctx) {
 static int l_run(lua_State *L) {
   static const char *const modes[] = {"default", "once", "nowait", NULL};
   int mode = luaL_checkoption(L, 1, "default", modes);
-  struct dr_runtime *rt = dr_runtime_of(L);
+  struct dr_runtime *rt = dr_runtime_get(L);
   struct dr_loop_run *r = lua_newuserdatauv(L, sizeof *r, 0);
   *r = (struct dr_loop_run){.rt = rt, .wait = {.start = enter, .stop = leave}, .once = mode == 1};
   return dr_wait(L, &r->wait, lua_gettop(L), mode == 2 ? 0 : -1, done, 0);
@@ -60,14 +60,15 @@ static int l_run(lua_State *L) {
 
 // uv.stop(): ends every uv.run()
 static int l_stop(lua_State *L) {
-  wake(dr_runtime_of(L), true);
+  wake(dr_runtime_get(L), true);
   return 0;
 }
 
 // luaopen_luv, on our loop.
 static int open_luv(lua_State *L) {
   static const luaL_Reg ours[] = {{"run", l_run}, {"stop", l_stop}, {NULL, NULL}};
-  struct dr_runtime *rt = dr_runtime_of(L);
+  struct dr_runtime *rt = dr_runtime_get(L);
+  rt->wake_runs = wake_runs;
   luv_set_loop(rt->L, &rt->loop);  // luv keeps the state: not that of a fiber, which ends
   luv_set_callback(rt->L, dr_luv_callback);
   int results = luaopen_luv(L);
@@ -77,7 +78,7 @@ static int open_luv(lua_State *L) {
 
 void dr_preload_luv(lua_State *L) {
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
-  if (lua_getfield(L, -1, "luv") != LUA_TNIL && luv_loop(L) != &dr_runtime_of(L)->loop)
+  if (lua_getfield(L, -1, "luv") != LUA_TNIL && luv_loop(L) != &dr_runtime_get(L)->loop)
     luaL_error(L, "luv is loaded already, with a loop of its own: require dockrun first");
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
   lua_pushcfunction(L, open_luv);

@@ -3,6 +3,7 @@
 #include <lauxlib.h>
 
 #include "data/error.h"
+#include "data/lua_util.h"
 #include "runtime/runtime.h"
 
 static const char QUEUE[] = "dockrun.queue";

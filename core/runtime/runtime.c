@@ -1,11 +1,9 @@
-// The Lua state's runtime: the loop, the script's run, signals, and the modules of dockrun.core.
+// The runtime of a Lua state: its loop, the runs of scripts, and signals. dockrun.core.runtime.
 #include "runtime/runtime.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <lauxlib.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,13 +11,10 @@
 #include <unistd.h>
 
 #include "data/error.h"
-#include "docker/dialect.h"
-#include "host/standard.h"
+#include "data/lua_util.h"
 #include "runtime/budget.h"
-#include "runtime/modules.h"
 
 static const char RUNTIME[] = "dockrun.runtime";
-static const char KEY;                  // registry key of the runtime
 static struct dr_runtime *interrupted;  // the one that catches signals: a signal handler has no other way to know
 
 // ---- the loop ----------------------------------------------------------------------------------
@@ -41,36 +36,10 @@ bool dr_step(struct dr_runtime *rt, lua_State *from) {
   }
   bool alive = uv_loop_alive(&rt->loop);
   if (alive) run_uv(rt, UV_RUN_ONCE);
-  return dr_wake_runs(rt, !alive) || alive;
+  return (rt->wake_runs && rt->wake_runs(rt, !alive)) || alive;
 }
 
 // ---- signals -----------------------------------------------------------------------------------
-
-int dr_interrupted(lua_State *L, int signal) {
-  static const struct {
-    int signal;
-    const char *name;
-  } names[] = {{SIGTERM, "SIGTERM"}, {SIGHUP, "SIGHUP"}, {SIGPIPE, "SIGPIPE"}};
-  const char *name = "SIGINT";
-  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-    if (names[i].signal == signal) name = names[i].name;
-  const char *message = lua_pushfstring(L, "interrupted by %s", name);
-  dr_push_error_text(L, "cancelled", 0, message, strlen(message));
-  lua_pushstring(L, name);
-  lua_setfield(L, -2, "signal");
-  lua_remove(L, -2);
-  return 1;
-}
-
-static _Thread_local int undisturbed;
-
-int dr_protected(lua_State *L, int nargs, int nresults) {
-  undisturbed++;
-  int status = lua_pcall(L, nargs, nresults, 0);
-  undisturbed--;
-  if (status == LUA_ERRMEM) lua_error(L);
-  return status;
-}
 
 // All that runs hears of a signal: the script, and what a function of C has it run meanwhile.
 static void interrupt_runs(struct dr_runtime *rt, int signal, const struct dr_fiber *but) {
@@ -95,7 +64,7 @@ enum { STUCK = 10 * 1000 * 1000 };  // instructions
 // A fiber that runs on and on keeps the main fiber from hearing of the signal: it is interrupted in its place.
 static void on_stuck_hook(lua_State *L, lua_Debug *ar) {
   (void)ar;
-  struct dr_runtime *rt = dr_runtime_of(L);
+  struct dr_runtime *rt = dr_runtime_get(L);
   dr_restore_hook(L);
   if (rt->rounds != rt->signal_round) return;  // it came back to the loop since
   dr_interrupted(L, rt->stuck_signal);
@@ -111,8 +80,8 @@ static bool is_main(const struct dr_runtime *rt, const struct dr_fiber *f) {
 // Runs at the next instruction of Lua: the signal came while Lua ran, and not while the loop waited.
 static void on_signal_hook(lua_State *L, lua_Debug *ar) {
   (void)ar;
-  if (undisturbed) return;  // and comes again right after
-  struct dr_runtime *rt = dr_runtime_of(L);
+  if (dr_is_protected()) return;  // and comes again right after
+  struct dr_runtime *rt = dr_runtime_get(L);
   int signal = rt->signal;
   dr_restore_hook(L);
   rt->signal = 0;
@@ -129,7 +98,7 @@ static void on_signal_hook(lua_State *L, lua_Debug *ar) {
 }
 
 void dr_hear_signal(lua_State *L, lua_Integer steps) {
-  struct dr_runtime *rt = dr_runtime_of(L);
+  struct dr_runtime *rt = dr_runtime_get(L);
   if (rt->signal && rt->running) {
     on_signal_hook(L, NULL);
   } else if (lua_gethook(L) == on_stuck_hook) {
@@ -277,7 +246,7 @@ static void cancel_rest(struct dr_runtime *rt, const struct dr_run *run, lua_Sta
 }
 
 int dr_run_main(lua_State *L, struct dr_run *run, int nargs) {
-  struct dr_runtime *rt = dr_runtime_of(L);
+  struct dr_runtime *rt = dr_runtime_get(L);
   struct dr_fiber *f = run->main = dr_spawn_main(L, nargs, run->id);
   int handle = lua_gettop(L);
   while (!dr_fiber_ended(f)) {
@@ -293,71 +262,6 @@ int dr_run_main(lua_State *L, struct dr_run *run, int nargs) {
   bool ok = dr_fiber_results(L, f, handle);
   lua_remove(L, handle);
   return ok ? LUA_OK : LUA_ERRRUN;
-}
-
-double dr_opt_seconds(lua_State *L, int idx, double fallback) {
-  if (lua_isnoneornil(L, idx)) return fallback;
-  double seconds = luaL_checknumber(L, idx);
-  luaL_argcheck(L, seconds >= 0, idx, "a time-out is a number of seconds of at least 0");
-  return seconds;
-}
-
-// ---- where the Lua files are -------------------------------------------------------------------
-
-static bool holds_policy(const char *dir) {
-  char probe[PATH_MAX];
-  return snprintf(probe, sizeof probe, "%s/dockrun/init.lua", dir) < (int)sizeof probe && access(probe, R_OK) == 0;
-}
-
-// The directory of this executable or library, or "" where it cannot be told.
-static void own_directory(char *dir, size_t size) {
-  Dl_info info;
-  char path[PATH_MAX] = "";
-  *dir = '\0';
-  if (!dladdr(&KEY, &info) || !strchr(info.dli_fname, '/') || !realpath(info.dli_fname, path)) {
-    if (!realpath("/proc/self/exe", path)) return;
-  }
-  char *slash = strrchr(path, '/');
-  if (slash) *slash = '\0';
-  snprintf(dir, size, "%s", path);
-}
-
-// Appends a directory to the search path at the top.
-static void add_directory(lua_State *L, const char *dir) {
-  lua_pushfstring(L, "%s%s/?.lua;%s/?/init.lua;", lua_tostring(L, -1), dir, dir);
-  lua_replace(L, -2);
-}
-
-// Puts the Lua policy before the default package.path: DOCKRUN_LUA_PATH (directories, separated by ':'), and the first
-// of these that has it: the build tree's, the installed one beside the executable or the library, the configured one.
-static void set_path(lua_State *L) {
-  static const char *const beside[] = {"/../../lua", "/../share/dockrun/lua", "/../../share/dockrun/lua"};
-  const char *configured = DOCKRUN_SHARE, *listed = getenv("DOCKRUN_LUA_PATH");
-  char own[PATH_MAX];
-  own_directory(own, sizeof own);
-  int top = lua_gettop(L);
-  lua_pushliteral(L, "");
-  for (size_t len; listed && *listed; listed += len + (listed[len] == ':')) {
-    len = strcspn(listed, ":");
-    if (!len) continue;
-    const char *dir = lua_pushlstring(L, listed, len);
-    lua_insert(L, -2);
-    add_directory(L, dir);
-  }
-  for (size_t i = 0; *own && i < sizeof beside / sizeof *beside; i++) {
-    const char *dir = lua_pushfstring(L, "%s%s", own, beside[i]);
-    lua_insert(L, -2);
-    if (!holds_policy(dir)) continue;
-    add_directory(L, dir);
-    configured = NULL;
-    break;
-  }
-  if (configured && holds_policy(configured)) add_directory(L, configured);
-  lua_getglobal(L, "package");
-  lua_getfield(L, -1, "path");
-  lua_pushfstring(L, "%s%s", lua_tostring(L, -3), lua_tostring(L, -1));
-  lua_setfield(L, -3, "path");
-  lua_settop(L, top);
 }
 
 // ---- birth and end -----------------------------------------------------------------------------
@@ -378,52 +282,9 @@ static int l_gc(lua_State *L) {
   uv_walk(&rt->loop, close_handle, NULL);
   uv_run(&rt->loop, UV_RUN_DEFAULT);
   uv_loop_close(&rt->loop);
-  dr_standard_free(rt);
+  if (rt->end_input) rt->end_input(rt);
+  if (rt->end_output) rt->end_output(rt);
   return 0;
-}
-
-// os.exit([code [, close]]) as in Lua, but that luv's handles are let go of first: luv does not survive a state that is
-// closed while one of them is closing. In a callback of the loop that cannot be done, and the state is not closed.
-static int l_exit(lua_State *L) {
-  struct dr_runtime *rt = dr_runtime_of(L);
-  lua_settop(L, 2);
-  if (lua_toboolean(L, 2)) {
-    bool closes = !rt->in_uv && !dr_is_copy(rt);
-    if (closes) dr_settle_loop(rt);
-    lua_pushboolean(L, closes);
-    lua_replace(L, 2);
-  }
-  lua_pushvalue(L, lua_upvalueindex(1));
-  lua_insert(L, 1);
-  lua_call(L, 2, 0);
-  return 0;
-}
-
-static void wrap_exit(lua_State *L) {
-  lua_getglobal(L, "os");
-  if (lua_istable(L, -1)) {
-    lua_getfield(L, -1, "exit");
-    lua_pushcclosure(L, l_exit, 1);
-    lua_setfield(L, -2, "exit");
-  }
-  lua_pop(L, 1);
-}
-
-static void preload(lua_State *L) {
-  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
-  for (const luaL_Reg *m = dr_modules; m->name; m++) {
-    lua_pushcfunction(L, m->func);
-    lua_setfield(L, -2, m->name);
-  }
-  lua_pop(L, 1);
-  dr_preload_luv(L);
-}
-
-void dr_set_gc(lua_State *L, const char *type, lua_CFunction gc) {
-  luaL_newmetatable(L, type);
-  lua_pushcfunction(L, gc);
-  lua_setfield(L, -2, "__gc");
-  lua_setmetatable(L, -2);
 }
 
 // Lua makes the metatable of large buffers when it first needs one. Where memory ran out in the middle of that it would
@@ -447,10 +308,8 @@ static void check_descriptors(lua_State *L) {
                strerror(why));
 }
 
-struct dr_runtime *dr_runtime_of(lua_State *L) {
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &KEY);
-  struct dr_runtime *rt = lua_touserdata(L, -1);
-  lua_pop(L, 1);
+struct dr_runtime *dr_runtime_new(lua_State *L) {
+  struct dr_runtime *rt = dr_runtime_get(L);
   if (rt) return rt;
   make_large_buffer(L);
   rt = lua_newuserdatauv(L, sizeof *rt, 0);
@@ -473,74 +332,6 @@ struct dr_runtime *dr_runtime_of(lua_State *L) {
   rt->signal_async.data = rt;
   rt->L = main;
   dr_count_memory(rt, L);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &KEY);
+  dr_runtime_set(L);
   return rt;
-}
-
-// ---- the border --------------------------------------------------------------------------------
-
-// now() -> seconds on a clock that never steps back
-static int l_now(lua_State *L) {
-  lua_pushnumber(L, (lua_Number)uv_hrtime() / 1e9);
-  return 1;
-}
-
-// clock() -> seconds since 1970, nanoseconds of the second
-static int l_clock(lua_State *L) {
-  struct timespec now;
-  clock_gettime(CLOCK_REALTIME, &now);
-  lua_pushinteger(L, now.tv_sec);
-  lua_pushinteger(L, now.tv_nsec);
-  return 2;
-}
-
-// ignore_hangup(): from here on, SIGHUP changes nothing
-static int l_ignore_hangup(lua_State *L) {
-  dr_runtime_of(L)->ignores_hangup = true;
-  return 0;
-}
-
-// error(kind, message [, fields]) -> an error value of the core's shape
-static int l_error(lua_State *L) {
-  size_t len;
-  const char *kind = luaL_checkstring(L, 1), *message = luaL_checklstring(L, 2, &len);
-  lua_settop(L, 3);
-  dr_push_error_text(L, kind, 0, message, len);
-  if (lua_istable(L, 3)) {
-    for (lua_pushnil(L); lua_next(L, 3); lua_pop(L, 1)) {
-      lua_pushvalue(L, -2);
-      lua_pushvalue(L, -2);
-      lua_rawset(L, 4);
-    }
-  }
-  return 1;
-}
-
-int luaopen_dockrun_core_runtime(lua_State *L) {
-  static const luaL_Reg module[] = {
-      {"now", l_now}, {"clock", l_clock}, {"error", l_error}, {"ignore_hangup", l_ignore_hangup}, {NULL, NULL}};
-  dr_runtime_of(L);
-  luaopen_dockrun_core_fibers(L);
-  luaL_setfuncs(L, module, 0);
-  lua_pushliteral(L, DOCKRUN_VERSION);
-  lua_setfield(L, -2, "version");
-  return 1;
-}
-
-// The one entry of the library: makes the runtime, and every dockrun.core.* known to require.
-__attribute__((visibility("default"))) int luaopen_dockrun_core(lua_State *L) {
-  struct dr_dialect wrong = {.error = luaL_error};
-  // The Lua that calls this, and the one that would be called from here: they may be two.
-  if (dr_is_wrong_lua(__builtin_return_address(0), &wrong) || dr_has_wrong_lua(&wrong))
-    return wrong.error ? wrong.error(L, "%s", wrong.why) : 0;
-  dr_expose_lua();
-  // Else the next file that is opened, such as one of the loop's own, would be taken for a standard stream.
-  int closed = dr_closed_standard();
-  if (closed >= 0) return luaL_error(L, "file descriptor %d is closed; open /dev/null for it first", closed);
-  dr_runtime_of(L);
-  preload(L);
-  set_path(L);
-  wrap_exit(L);
-  luaL_requiref(L, "dockrun.core.runtime", luaopen_dockrun_core_runtime, 0);
-  return 1;
 }

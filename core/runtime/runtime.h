@@ -63,13 +63,20 @@ struct dr_runtime {
   struct dr_loop_run *runs;               // who called uv.run()
   lua_Alloc allocate;                     // the state's own, see limits.h
   void *allocate_ud;
-  struct dr_output *output;  // of standard.h; NULL until something is written
+  struct dr_output *output;  // of output.h; NULL until something is written
   struct dr_input *input;    // NULL until something is read
-  int64_t memory;            // what Lua holds more than when the runtime was made
+  // End these two, after the loop; NULL while there is nothing to end.
+  void (*end_output)(struct dr_runtime *rt), (*end_input)(struct dr_runtime *rt);
+  bool (*wake_runs)(struct dr_runtime *rt, bool idle);  // of luv.c, after a round: whether it woke a fiber; or NULL
+  int64_t memory;                                       // what Lua holds more than when the runtime was made
 };
 
-// The runtime of a Lua state, made on first use. Raises where it cannot be made.
-struct dr_runtime *dr_runtime_of(lua_State *L);
+// The runtime of a Lua state, or NULL.
+struct dr_runtime *dr_runtime_get(lua_State *L);
+
+// Makes it, unless it exists. Raises if it cannot be made.
+struct dr_runtime *dr_runtime_new(lua_State *L);
+void dr_runtime_set(lua_State *L);  // makes the userdata at the top, which it pops, the runtime
 
 // Waits until w is woken, at most `timeout` seconds (below 0: for ever), then calls k(L, LUA_YIELD, ctx), which returns
 // the primitive's results and finds the outcome in w. A cancel raises instead. The value at `anchor` owns w and is
@@ -78,14 +85,6 @@ int dr_wait(lua_State *L, struct dr_wait *w, int anchor, double timeout, lua_KFu
 
 // Ends a wait, if there is one. Safe in any callback; runs no Lua.
 void dr_wake(struct dr_wait *w);
-
-// luaL_setmetatable for a type that has nothing but a finalizer. Sets that each time: a metatable that memory ran out
-// for once would stay without it.
-void dr_set_gc(lua_State *L, const char *type, lua_CFunction gc);
-
-// lua_pcall for the core's own affairs, which are short. What a signal raises meanwhile is raised after it, and that
-// memory ran out is raised by it: neither is caught.
-int dr_protected(lua_State *L, int nargs, int nresults);
 
 // Calls the function below nargs arguments on L as the main fiber of a run and runs the loop until it is done and every
 // other fiber of the run was cancelled and ended. Returns LUA_OK with the results on L, or LUA_ERRRUN with the error
@@ -113,9 +112,6 @@ int dr_catch_signals(struct dr_runtime *rt);
 
 // Does what this signal does when it is caught, without the signal. Safe in any callback, and in a signal handler.
 void dr_signal(struct dr_runtime *rt, int signal);
-
-// Optional seconds at argument idx (absent: `fallback`); raises on a negative number.
-double dr_opt_seconds(lua_State *L, int idx, double fallback);
 
 // What the next instruction of Lua does if a signal has come: for a function of C that takes long, and has made so many
 // steps since its last call of this.
@@ -147,12 +143,9 @@ struct dr_fiber *dr_fiber_next(const struct dr_fiber *f);
 int luaopen_dockrun_core_fibers(lua_State *L);
 int dr_luv_callback(lua_State *L, int nargs, int nresults, int flags);
 void dr_preload_luv(lua_State *L);                     // lets require "luv" find it, on our loop
-bool dr_wake_runs(struct dr_runtime *rt, bool idle);   // after a round; whether anybody was woken
 void dr_settle_loop(struct dr_runtime *rt);            // lets go of the handles that were closed: see l_exit
 bool dr_step(struct dr_runtime *rt, lua_State *from);  // false where nothing can ever happen again
-int dr_interrupted(lua_State *L, int signal);          // pushes the cancel error for a signal
 
-int luaopen_dockrun_core(lua_State *L);
 int luaopen_dockrun_core_runtime(lua_State *L);
 int luaopen_dockrun_core_queue(lua_State *L);
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "data/error.h"
+#include "data/lua_util.h"
 #include "runtime/budget.h"
 #include "runtime/fiber.h"
 
@@ -156,7 +157,7 @@ void dr_run_until_woken(lua_State *L, struct dr_wait *w) {
 }
 
 int dr_wait(lua_State *L, struct dr_wait *w, int anchor, double timeout, lua_KFunction k, lua_KContext ctx) {
-  struct dr_runtime *rt = dr_runtime_of(L);
+  struct dr_runtime *rt = dr_runtime_get(L);
   struct dr_fiber *f = rt->current ? rt->current : rt->root;
   bool yields = rt->current && lua_isyieldable(L);
   if (!rt->L) return luaL_error(L, "cannot wait: the state is closing");

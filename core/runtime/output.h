@@ -64,7 +64,26 @@ int dr_output_write(struct dr_output *o, struct dr_sink *s, const char *data, si
 // Waits until everything is written, or until a signal. 0, or -errno of a failed write that counts.
 int dr_output_drain(struct dr_output *o);
 
-// Not connected to any runtime; NULL where memory ran out.
+// A fiber that waits until little is pending in a sink: its functions for dr_wait.
+struct dr_room {
+  struct dr_wait wait;
+  struct dr_output *output;
+  struct dr_sink *sink;
+  struct dr_room *next;
+};
+
+void dr_room_enter(struct dr_wait *w);
+void dr_room_leave(struct dr_wait *w);
+bool dr_has_room(const struct dr_sink *s);
+
+// What a descriptor refers to, opened again and non-blocking, so that the flags that other processes share stay as they
+// are; -1 if that is impossible: a file, whose position is shared too, a socket, a descriptor of another user.
+int dr_reopen(int fd, int mode);
+
+// A descriptor that is readable while fd is ready; -1 if fd always is.
+int dr_readiness(int fd, unsigned events);
+
+// Not connected to any runtime; NULL if memory ran out.
 struct dr_output *dr_output_new(void);
 void dr_output_free(struct dr_output *o);
 

@@ -1,5 +1,5 @@
 // See patterns.h. The rules are those of §6.4.1 of the Lua 5.4 manual, and the errors are worded as Lua's own.
-#include "data/patterns.h"
+#include "runtime/patterns.h"
 
 #include <ctype.h>
 #include <lauxlib.h>

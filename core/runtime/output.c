@@ -1,15 +1,16 @@
-#include "host/output.h"
+#include "runtime/output.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include "host/standard.h"
 
 enum { LOOK = 100 };  // milliseconds between two looks for a signal while a write waits
 
@@ -110,6 +111,34 @@ static void sink_drain(struct dr_output *o, struct dr_sink *s, size_t rest) {
   }
 }
 
+// ---- fibers that wait for room ----------------------------------------------------------------
+
+void dr_room_enter(struct dr_wait *w) {
+  struct dr_room *r = (struct dr_room *)w;
+  r->next = r->output->waiting;
+  r->output->waiting = r;
+}
+
+void dr_room_leave(struct dr_wait *w) {
+  struct dr_room *r = (struct dr_room *)w;
+  for (struct dr_room **at = &r->output->waiting; *at; at = &(*at)->next) {
+    if (*at != r) continue;
+    *at = r->next;
+    return;
+  }
+}
+
+bool dr_has_room(const struct dr_sink *s) { return s->error || dr_buffer_len(&s->pending) <= DR_HIGH_WATER; }
+
+static void wake_room(struct dr_output *o, struct dr_sink *s) {
+  for (struct dr_room *r = o->waiting, *next; dr_has_room(s) && r; r = next) {
+    next = r->next;
+    if (r->sink != s) continue;
+    dr_room_leave(&r->wait);
+    dr_wake(&r->wait);
+  }
+}
+
 // ---- the loop ----------------------------------------------------------------------------------
 
 static void on_ready(uv_poll_t *poll, int status, int events) {
@@ -118,7 +147,7 @@ static void on_ready(uv_poll_t *poll, int status, int events) {
   struct dr_sink *s = &o->sinks[poll == &o->sinks[1].poll];
   sink_push(o, s);
   if (s->error || !dr_buffer_len(&s->pending)) uv_poll_stop(poll);
-  dr_room_wake(o, s);
+  wake_room(o, s);
 }
 
 static void sink_watch(struct dr_output *o, struct dr_sink *s) {
@@ -149,7 +178,7 @@ static void on_gone(uv_poll_t *poll, int status, int events) {
   struct dr_sink *s = &o->sinks[0];
   uv_poll_stop(poll);
   if (!s->error) sink_fail(o, s, EPIPE);
-  dr_room_wake(o, s);
+  wake_room(o, s);
 }
 
 void dr_output_end_with_reader(struct dr_output *o, enum dr_ends ends) {
@@ -173,13 +202,21 @@ int dr_output_drain(struct dr_output *o) {
   return -error;
 }
 
+static void end_output(struct dr_runtime *rt) {
+  struct dr_output *o = rt->output;
+  dr_output_detach(o);
+  if (o->owned) dr_output_free(o);
+}
+
 void dr_output_attach(struct dr_output *o, struct dr_runtime *rt) {
   o->rt = rt;
   rt->output = o;
+  rt->end_output = end_output;
 }
 
 void dr_output_detach(struct dr_output *o) {
   o->rt->output = NULL;
+  o->rt->end_output = NULL;
   o->rt = NULL;
   for (int i = 0; i < 2; i++) o->sinks[i].has_poll = false;
 }

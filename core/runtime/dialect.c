@@ -1,5 +1,5 @@
 // See dialect.h.
-#include "docker/dialect.h"
+#include "runtime/dialect.h"
 
 #include <dlfcn.h>
 #include <stdio.h>

@@ -1,10 +1,13 @@
 // dockrun.core.standard: fibers write on the descriptors 1 and 2, read from 0, and ask the terminal.
-#include "host/standard.h"
+#include "data/lua_util.h"
+#include "runtime/output.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <lauxlib.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
@@ -15,16 +18,8 @@
 
 // ---- writing -----------------------------------------------------------------------------------
 
-// A fiber that waits for room in a sink.
-struct dr_room {
-  struct dr_wait wait;
-  struct dr_output *output;
-  struct dr_sink *sink;
-  struct dr_room *next;
-};
-
 static struct dr_output *output_of(lua_State *L) {
-  struct dr_runtime *rt = dr_runtime_of(L);
+  struct dr_runtime *rt = dr_runtime_get(L);
   if (!rt->output) {
     struct dr_output *o = dr_output_new();
     if (!o) luaL_error(L, "out of memory");
@@ -65,36 +60,10 @@ static int l_write(lua_State *L) {
   return push_result(L, dr_output_write(o, dr_output_sink(o, fd), data, len));
 }
 
-static void room_enter(struct dr_wait *w) {
-  struct dr_room *r = (struct dr_room *)w;
-  r->next = r->output->waiting;
-  r->output->waiting = r;
-}
-
-static void room_leave(struct dr_wait *w) {
-  struct dr_room *r = (struct dr_room *)w;
-  for (struct dr_room **at = &r->output->waiting; *at; at = &(*at)->next) {
-    if (*at != r) continue;
-    *at = r->next;
-    return;
-  }
-}
-
-static bool has_room(const struct dr_sink *s) { return s->error || dr_buffer_len(&s->pending) <= DR_HIGH_WATER; }
-
-void dr_room_wake(struct dr_output *o, struct dr_sink *s) {
-  for (struct dr_room *r = o->waiting, *next; has_room(s) && r; r = next) {
-    next = r->next;
-    if (r->sink != s) continue;
-    room_leave(&r->wait);
-    dr_wake(&r->wait);
-  }
-}
-
 static int waited(lua_State *L, int status, lua_KContext ctx) {
   (void)status;
   const struct dr_sink *s = (const struct dr_sink *)ctx;
-  if (has_room(s)) return push_result(L, -s->error);
+  if (dr_has_room(s)) return push_result(L, -s->error);
   lua_pushboolean(L, false);
   return 1;
 }
@@ -105,9 +74,9 @@ static int l_wait(lua_State *L) {
   double timeout = dr_opt_seconds(L, 2, -1);
   struct dr_output *o = output_of(L);
   struct dr_sink *s = dr_output_sink(o, fd);
-  if (has_room(s)) return waited(L, LUA_OK, (lua_KContext)s);
+  if (dr_has_room(s)) return waited(L, LUA_OK, (lua_KContext)s);
   struct dr_room *r = lua_newuserdatauv(L, sizeof *r, 0);
-  *r = (struct dr_room){.wait = {.start = room_enter, .stop = room_leave}, .output = o, .sink = s};
+  *r = (struct dr_room){.wait = {.start = dr_room_enter, .stop = dr_room_leave}, .output = o, .sink = s};
   return dr_wait(L, &r->wait, lua_gettop(L), timeout, waited, (lua_KContext)s);
 }
 
@@ -152,8 +121,16 @@ static void input_leave(struct dr_wait *w) {
   uv_poll_stop(&in->poll);
 }
 
+static void end_input(struct dr_runtime *rt) {
+  struct dr_input *in = rt->input;
+  rt->input = NULL;
+  if (in->fd != STDIN_FILENO) close(in->fd);
+  if (in->ready >= 0) close(in->ready);
+  free(in);
+}
+
 static struct dr_input *input_of(lua_State *L) {
-  struct dr_runtime *rt = dr_runtime_of(L);
+  struct dr_runtime *rt = dr_runtime_get(L);
   if (rt->input) return rt->input;
   struct dr_input *in = calloc(1, sizeof *in);
   if (!in) luaL_error(L, "out of memory");
@@ -163,8 +140,9 @@ static struct dr_input *input_of(lua_State *L) {
   in->poll.data = in;
   int rc = in->ready < 0 ? 0 : uv_poll_init(&rt->loop, &in->poll, in->ready);
   rt->input = in;
+  rt->end_input = end_input;
   if (!rc) return in;
-  dr_standard_free(rt);
+  end_input(rt);
   luaL_error(L, "cannot wait for input: %s", uv_strerror(rc));
   return NULL;
 }
@@ -203,18 +181,6 @@ static int l_read(lua_State *L) {
   return read_input(L, LUA_OK, (lua_KContext)in);
 }
 
-void dr_standard_free(struct dr_runtime *rt) {
-  struct dr_input *in = rt->input;
-  rt->input = NULL;
-  if (in && in->fd != STDIN_FILENO) close(in->fd);
-  if (in && in->ready >= 0) close(in->ready);
-  free(in);
-  struct dr_output *o = rt->output;
-  if (!o) return;
-  dr_output_detach(o);
-  if (o->owned) dr_output_free(o);
-}
-
 // ---- the terminal ------------------------------------------------------------------------------
 
 static const char RAW[] = "dockrun.raw";
@@ -235,7 +201,7 @@ static int l_size(lua_State *L) {
 
 static int l_restore(lua_State *L) {
   struct raw *r = luaL_checkudata(L, 1, RAW);
-  struct dr_output *o = dr_runtime_of(L)->output;
+  struct dr_output *o = dr_runtime_get(L)->output;
   if (r->changed && o) dr_output_drain(o);  // what was written for the raw terminal
   if (r->changed) tcsetattr(STDIN_FILENO, TCSADRAIN, &r->before);
   r->changed = false;
