@@ -10,10 +10,9 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "data/buffer.h"
 #include "data/error.h"
 #include "data/lua_util.h"
-#include "runtime/channel.h"
-#include "runtime/runtime.h"
 
 static const char ARRAY[] = "dockrun.array";
 static const char CODEC;  // registry key: {decode, mark}

@@ -11,7 +11,6 @@
 
 #include "data/lua_util.h"
 #include "host/beneath.h"
-#include "runtime/runtime.h"
 
 static const char BENEATH[] = "dockrun.beneath", LIST[] = "dockrun.beneath.list";
 

@@ -6,7 +6,6 @@
 #include <sys/socket.h>
 
 #include "data/error.h"
-#include "modules.h"
 
 #ifndef SO_PEERGROUPS
 #define SO_PEERGROUPS 59  // Linux 4.13

@@ -35,24 +35,21 @@ end
 
 -- { file = { other = symbol, … } }
 local function by_symbols()
-  local defined, used = {}, {}
+  local objects, defined, used, graph = {}, {}, {}, {}
   for _, file in ipairs(files "c") do
     local object = ("%s/%s.o"):format(OBJECTS, file)
-    if uv.fs_stat(object) then
-      used[file] = {}
-      for line in lines_of("nm", "-g", object) do
-        local kind, name = line:match "(%a) ([%w_]+)$"
-        if kind == "U" then used[file][name] = true elseif kind then defined[name] = file end
-      end
-    end
+    if uv.fs_stat(object) then objects[#objects + 1] = object end
   end
-  local graph = {}
-  for file, names in pairs(used) do
-    graph[file] = {}
-    for name in pairs(names) do
-      local other = defined[name]
-      if other and other ~= file then graph[file][other] = name end
-    end
+  for line in lines_of("nm", "-gA", table.unpack(objects)) do
+    local object, kind, name = line:match "^(.-)%.o:.- (%a) ([%w_]+)$"
+    local file = object and object:sub(#OBJECTS + 2)
+    if kind == "U" then used[#used + 1] = { file, name } elseif kind then defined[name] = file end
+  end
+  for _, use in ipairs(used) do
+    local file, name = table.unpack(use)
+    local other = defined[name]
+    graph[file] = graph[file] or {}
+    if other and other ~= file then graph[file][other] = name end
   end
   return graph
 end
