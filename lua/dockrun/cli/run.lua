@@ -105,8 +105,10 @@ local function interruptible(agent, name, keep_on_hangup, run, ...)
     agent:let_go()
     return 0
   end
-  output.say("info", ("%s: stopping; once more to kill"):format(code))
-  local done, stopped, why = pcall(jobs.stop, agent, name, { reason = tostring(code) })
+  local done, stopped, why = pcall(function()
+    output.say("info", ("%s: stopping; once more to kill"):format(code))  -- here: the next signal may come at once
+    return jobs.stop(agent, name, { reason = tostring(code) })
+  end)
   if done and not stopped then return nil, why end
   if done then return 130 end
   output.say("warn", ("%s: killing"):format(stopped))
