@@ -1,9 +1,9 @@
 -- What is not this state's is never touched, whatever its labels say: on a real engine. `docker commit` of a task's container
 -- and `docker run` of the image give a container with all of its labels.
+local commands = require "spec.commands"
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"
-local process = require "spec.process"
 local states = require "spec.states"
 local uv = require "luv"
 
@@ -20,23 +20,12 @@ describe("a container that this state did not record", function()
   end)
   after_each(function()
     os.remove(path)
-    for _, container in ipairs(jobs.containers(engine, name)) do made[#made + 1] = container.Id end
-    for _, id in ipairs(made) do engine:container_remove(id, { force = true, v = true }) end
+    commands.remove(engine, name, made)
     states.finish()
   end)
 
-  local function dockrun_with(...)
-    local result = process.run({ "--endpoint", endpoint, "--state-dir", states.dir, ... }, { timeout = 60 })
-    assert.is_nil(result.stderr:find "traceback", result.stderr)
-    assert.not_equal(4, result.code, result.stderr)
-    return result
-  end
-
-  local function succeeds(...)
-    local result = dockrun_with(...)
-    assert.equal(0, result.code, result.stdout .. result.stderr)
-    return result
-  end
+  local function dockrun_with(...) return commands.run(endpoint, ...) end
+  local function succeeds(...) return commands.succeeds(endpoint, ...) end
 
   -- A container with these labels.
   local function create(labels, called)
