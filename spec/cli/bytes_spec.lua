@@ -25,13 +25,13 @@ describe("the output of tasks", function()
   local function run(command, config, args)
     local path, file = jobs.write(jobs.text { name = jobs.unique "bytes", image = "busybox:1", command = command, config = config })
     local _ <close> = file
-    return jobs.dockrun(endpoint, { "run", path, table.unpack(args or {}) }, { timeout = 60 })
+    return jobs.dockrun(endpoint, { "run", path, table.unpack(args or {}) })
   end
 
   -- A shell with the command's words as "$@".
   local function shell(words, args)
     return process.run({ "-c", words, "-", process.program, "--endpoint", endpoint, "--state-dir", jobs.state_dir, table.unpack(args) },
-      { program = "bash", timeout = 60 })
+      { program = "bash" })
   end
 
   local mixed = [[printf 'one\r\n\n'; printf '\001\033[31m\n'; head -c 40000 /dev/zero | tr '\0' x; echo; printf last]]

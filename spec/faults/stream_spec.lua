@@ -2,6 +2,7 @@
 -- each end is told with its true exit code.
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
+local eventually = require "spec.eventually"
 local worlds = require "spec.faults.world"
 
 -- Ends once its directory says so.
@@ -15,12 +16,10 @@ end
 
 -- Until the engine itself says that a container has ended.
 local function await_end(engine, id)
-  for _ = 1, 400 do
+  eventually("it has ended", function()
     local found = engine:container_inspect(id)
-    if found and not found.State.Running then return end
-    dockrun.sleep(0.05)
-  end
-  error "it runs on"
+    return found and not found.State.Running
+  end)
 end
 
 local function start(world, options)
@@ -75,10 +74,7 @@ describe("the stream of events", function()
       if event.Action == "start" then last = event end
     end
     world.proxy:drop()
-    for _ = 1, 100 do
-      if #streams(requests) > 1 then break end
-      dockrun.sleep(0.05)
-    end
+    eventually("a second stream", function() return #streams(requests) > 1 end)
     local since = streams(requests)[2].path:match "since=([%d.]+)"
     assert.equal(tostring(last.time), since:match "^%d+")
     let_end(world, started.alloc)
