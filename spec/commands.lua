@@ -3,6 +3,7 @@
 --   before_each(states.begin)
 --   local result = commands.run(endpoint, "status", "--json")
 --   local child <close> = commands.start(endpoint, "agent")
+local dockrun = require "dockrun"
 local jobs = require "spec.jobs"
 local process = require "spec.process"
 local states = require "spec.states"
@@ -39,9 +40,11 @@ end
 ---@param ids? string[]  other containers, which may be gone already
 ---@return integer count  how many containers of the job there were
 function M.remove(engine, name, ids)
-  local left = jobs.containers(engine, name)
-  for _, one in ipairs(left) do engine:container_remove(one.Id, { force = true, v = true }) end
-  for _, id in ipairs(ids or {}) do engine:container_remove(id, { force = true, v = true }) end
+  local left, removals = jobs.containers(engine, name), {}
+  local function remove(id) removals[#removals + 1] = function() engine:container_remove(id, { force = true, v = true }) end end
+  for _, one in ipairs(left) do remove(one.Id) end
+  for _, id in ipairs(ids or {}) do remove(id) end
+  dockrun.all(removals)
   return #left
 end
 

@@ -16,7 +16,7 @@ describe("a container that this state did not record", function()
     states.begin()
     name, made = jobs.unique "owned", {}
     path = jobs.write(jobs.text { name = name, image = "busybox:1", command = "exec sleep 600", task = 'kill_signal = "SIGKILL",',
-      restart = 'attempts = 1, delay = "0s"' })
+      config = 'network_mode = "none"', restart = 'attempts = 1, delay = "0s"' })
   end)
   after_each(function()
     os.remove(path)
@@ -30,7 +30,7 @@ describe("a container that this state did not record", function()
   -- A container with these labels.
   local function create(labels, called)
     local one = assert(engine:container_create { name = called, body = {
-      Image = "busybox:1", Cmd = { "sleep", "600" }, Labels = labels, StopSignal = "SIGKILL", HostConfig = { Init = true },
+      Image = "busybox:1", Cmd = { "sleep", "600" }, Labels = labels, StopSignal = "SIGKILL", HostConfig = { NetworkMode = "none" },
     } })
     made[#made + 1] = one.Id
     return one.Id
