@@ -22,7 +22,7 @@ return job %q {
     restart = { attempts = 0 },
     task "t" {
       config = { image = "busybox:1", command = "sh", args = { "-c", var.command or "exec sleep 600" } },
-      kill_timeout = "1s", shutdown_delay = var.delay or "0s",
+      kill_timeout = var.patience or 0, shutdown_delay = var.delay or "0s",
       env = { LEVEL = var.level or "info" }, kill_signal = var.signal,
       resources = { cpu = tonumber(var.cpu or "100"), memory = tonumber(var.memory or "32"),
         network = { dynamic_ports = { "web" }, reserved_ports = { var.fixed } } },
@@ -226,8 +226,8 @@ return job %q {
   end)
 
   it("is ended by a second Ctrl-C, what has not been taken over yet too", function()
-    run { count = 3 }
-    local child <close> = process.start(words({ "-v", "run", path }, { count = 3 }))
+    run { count = 3, patience = "10m" }
+    local child <close> = process.start(words({ "-v", "run", path }, { count = 3, patience = "10m" }))
     child:wait_for "/containers/json"
     child:kill "SIGINT"
     child:wait_for "stopping"
@@ -295,7 +295,7 @@ return job %q {
     it("keeps what was there where the successor fails", function()
       run { update = "yes" }
       local before = container()
-      local result = dockrun_with({ "run", "-d", path }, { update = "yes", command = "sleep 0.1; exit 3" })
+      local result = dockrun_with({ "run", "-d", path }, { update = "yes", command = "exit 3", least = "1h" })
       assert.equal(1, result.code)
       assert.matches("the update of .* failed: task 't' failed; what was there before runs on", result.stderr)
       assert.equal(before.Id, container().Id)
@@ -305,7 +305,8 @@ return job %q {
     it("starts again what was there where a fixed port made it stop first", function()
       local port = 21000 + math.random(0, 8999)
       run { update = "revert", fixed = port }
-      local result = dockrun_with({ "run", "-d", path }, { update = "revert", fixed = port, command = "sleep 0.1; exit 3" })
+      local result = dockrun_with({ "run", "-d", path },
+        { update = "revert", fixed = port, command = "exit 3", least = "1h" })
       assert.equal(1, result.code)
       assert.matches("the job is again what it was", result.stderr)
       assert.same({ "sh", "-c", "exec sleep 600" }, container().Config.Cmd)
@@ -315,7 +316,7 @@ return job %q {
     it("makes the whole job again what it was where one allocation fails, those too that had succeeded", function()
       run { count = 3, update = "revert" }
       local kept = container(2)
-      local result = dockrun_with({ "run", "-d", path }, { count = 4, update = "revert",
+      local result = dockrun_with({ "run", "-d", path }, { count = 4, update = "revert", least = "5s",
         command = "[ $NOMAD_ALLOC_INDEX != 1 ] || exit 3; exec sleep 700" })
       assert.equal(1, result.code)
       assert.matches("%[1%] failed: task 't' failed; what was there before runs on; the job is again what it was", result.stderr)

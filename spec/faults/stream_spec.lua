@@ -40,7 +40,7 @@ local function ends_once(world, child)
   assert.equal(1, result.code, result.stdout .. result.stderr)
   assert.same({ 1, 9 }, { #by.exited, by.exited[1] and by.exited[1].exit_code }, result.stdout)
   assert.equal(1, world:count "start")
-  assert.same({}, world:leftovers(events))
+  assert.same({}, world:leftovers(events), result.stdout .. result.stderr)
   return result
 end
 
@@ -169,7 +169,7 @@ describe("an engine", function()
       -- An engine that is going down may still start it once more, and take that along too.
       assert.truthy(#by.exited >= 2, result.stdout)
       assert.same({ world:count "start", 0 }, { #by.exited, by.exited[#by.exited].exit_code }, result.stdout)
-      assert.same({}, world:leftovers(events))
+      assert.same({}, world:leftovers(events), result.stdout .. result.stderr)
     end)
   end
 
