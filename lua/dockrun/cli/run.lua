@@ -25,7 +25,7 @@ local function log_follower(agent, plain)
       local ok = standard.write(1, output.lines(1, task, prefix, plain and output.plain(bytes) or bytes))
       while ok and task:is_live() and standard.wait(1, 1) == false do end
       return ok ~= nil
-    end)
+    end, function(text) output.say("warn", ("%s.%s.%s: %s"):format(task.context.job.name, task.context.group.name, task.name, text)) end)
   end
 end
 
