@@ -139,14 +139,16 @@ describe("an engine", function()
     return worlds.new(e.endpoint, opts or { command = WAITS, exit_code = 9, attempts = 0 })
   end
 
-  -- With live-restore containers outlive it.
-  for what, disturb in pairs {
-    ["that is stopped and started"] = function(e) e:restart() end,
-    ["that is killed and started"] = function(e)
+  -- With live-restore containers outlive it. Without, dockrun is held while an engine goes down: asked to start a container
+  -- just then, dockerd 20.10 may do it and never be able to remove it again.
+  for _, case in ipairs {
+    { "that is stopped and started", "SIGSTOP", function(e) e:restart() end },
+    { "that is killed and started", "SIGCONT", function(e)
       e:kill()
       e:restart()
-    end,
+    end },
   } do
+    local what, hold, disturb = table.unpack(case)
     it(("%s with --live-restore loses nothing"):format(what), function()
       local e <close> = engines.start { args = { "--live-restore" } }
       local world <close> = new_world(e)
@@ -162,12 +164,13 @@ describe("an engine", function()
         command = "[ -e /alloc/again ] && exit 0; touch /alloc/again; exec sleep 1000", attempts = 20, delay = 0.5,
       })
       local child = start(world)
+      child:kill(hold)
       disturb(e)
+      child:kill "SIGCONT"
       local result = child:wait()
       local events, by = worlds.events(result.stdout)
       assert.equal(0, result.code, result.stdout .. result.stderr)
-      -- An engine that is going down may still start it once more, and take that along too.
-      assert.truthy(#by.exited >= 2, result.stdout)
+      assert.equal(2, #by.exited, result.stdout)
       assert.same({ world:count "start", 0 }, { #by.exited, by.exited[#by.exited].exit_code }, result.stdout)
       assert.same({}, world:leftovers(events), result.stdout .. result.stderr)
     end)
