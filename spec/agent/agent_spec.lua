@@ -1,8 +1,9 @@
 -- dockrun agent: the one that goes on by itself. On a real engine.
+local commands = require "spec.commands"
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
+local eventually = require "spec.eventually"
 local jobs = require "spec.jobs"
-local process = require "spec.process"
 local states = require "spec.states"
 
 describe("dockrun agent", function()
@@ -10,10 +11,9 @@ describe("dockrun agent", function()
 
   setup(function() engine, endpoint = engines.ready() end)
 
-  local function words(args) return table.move(args, 1, #args, 5, { "--endpoint", endpoint, "--state-dir", states.dir }) end
-  local function dockrun_with(...) return process.run(words { ... }) end
+  local function dockrun_with(...) return commands.run(endpoint, ...) end
   local function start_agent()
-    local child = process.start(words { "agent", "--json" })
+    local child = commands.start(endpoint, "agent", "--json")
     child:wait_for "watching "
     return child
   end
@@ -33,10 +33,9 @@ describe("dockrun agent", function()
     agent = nil
     dockrun_with("stop", "--purge", name)
     os.remove(path)
-    local left = jobs.containers(engine, name)
-    for _, one in ipairs(left) do engine:container_remove(one.Id, { force = true }) end
+    local left = commands.remove(engine, name)
     states.finish()
-    assert.same({}, left)
+    assert.equal(0, left)
   end)
 
   it("takes a job over from `run -d`, and restarts its tasks", function()
@@ -76,7 +75,7 @@ describe("dockrun agent", function()
   end)
 
   it("takes over what nobody watches, and leaves it running at its own end", function()
-    local child <close> = process.start(words { "run", "--json", path })
+    local child <close> = commands.start(endpoint, "run", "--json", path)
     child:wait_for '"event":"started"'
     child:kill "SIGKILL"
     child:wait()
@@ -98,7 +97,7 @@ describe("dockrun agent", function()
     local stubborn = "command=trap : TERM; while :; do sleep 1; done"
     assert.equal(0, dockrun_with("run", "-d", "--var", stubborn, path).code)
     local first = jobs.containers(engine, name)[1].Id
-    local change <close> = process.start(words { "run", "-d", "--var", "command=exec sleep 700", path })
+    local change <close> = commands.start(endpoint, "run", "-d", "--var", "command=exec sleep 700", path)
     agent:wait_for '"event":"killing"'
     agent:kill "SIGTERM"
     assert.equal(0, agent:wait().code)
@@ -121,12 +120,10 @@ describe("dockrun agent", function()
     local state = assert(states.open())
     assert(state:put_job { name = name, definition = { name = name, type = "service" }, status = "running", endpoint = endpoint })
     agent = start_agent()
-    local status
-    for _ = 1, 200 do
-      status = assert(state:job(name)).status
-      if status ~= "running" then break end
-      dockrun.sleep(0.05)
-    end
+    local status = eventually("it does not run", function()
+      local told = assert(state:job(name)).status
+      return told ~= "running" and told
+    end)
     assert.equal("dead", status)
   end)
 

@@ -104,7 +104,7 @@ describe("dockrun gc", function()
     local others = { container {}, container { ["dockrun.job"] = "mine" }, container(labels "ffff"), container(labels(nil)),
       container(labels(own_id())), container { ["dockrun.runtime"] = "" } }
     assert.same({}, gc())
-    local told = process.run({ "gc", "--dry-run", "-v", "--endpoint", endpoint, "--state-dir", states.dir }, { timeout = 60 }).stdout
+    local told = process.run({ "gc", "--dry-run", "-v", "--endpoint", endpoint, "--state-dir", states.dir }).stdout
     for _, id in ipairs(others) do
       local found = assert(engine:container_inspect(id))
       local listed = told:find("ignores container " .. found.Name:sub(2) .. " (", 1, true) ~= nil

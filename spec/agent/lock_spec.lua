@@ -1,7 +1,9 @@
 -- Processes that ask each other by the sockets of the state directory: none makes another wait without end, and only those
 -- who may are answered. On a real engine.
+local commands = require "spec.commands"
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
+local eventually = require "spec.eventually"
 local jobs = require "spec.jobs"
 local process = require "spec.process"
 local states = require "spec.states"
@@ -29,20 +31,17 @@ describe("another dockrun process", function()
 
   setup(function() engine, endpoint = engines.ready() end)
 
-  local function words(args) return table.move(args, 1, #args, 5, { "--endpoint", endpoint, "--state-dir", states.dir }) end
-  local function dockrun_with(...) return process.run(words { ... }, { timeout = 120 }) end
-  local function start(...) return process.start(words { ... }, { timeout = 120 }) end
+  local function dockrun_with(...) return commands.run(endpoint, ...) end
+  local function start(...) return commands.start(endpoint, ...) end
 
   -- The one socket, once it is there: an agent says that it is watching before it listens.
   local function socket()
-    for _ = 1, 3000 do
+    return eventually("there is a socket", function()
       local entries = uv.fs_scandir(states.dir .. "/jobs")
       local entry = entries and uv.fs_scandir_next(entries)
       while entry and uv.fs_scandir_next(entries) do end
-      if entry then return ("%s/jobs/%s"):format(states.dir, entry) end
-      dockrun.sleep(0.01)
-    end
-    error "there is no socket"
+      return entry and ("%s/jobs/%s"):format(states.dir, entry)
+    end)
   end
 
   local function start_agent(...)
@@ -78,10 +77,9 @@ describe("another dockrun process", function()
     dockrun_with("stop", "--purge", name)
     os.remove(path)
     os.remove(client)
-    local left = jobs.containers(engine, name)
-    for _, one in ipairs(left) do engine:container_remove(one.Id, { force = true }) end
+    local left = commands.remove(engine, name)
     states.finish()
-    assert.same({}, left)
+    assert.equal(0, left)
   end)
 
   -- ---- what does nothing ------------------------------------------------------------------------
@@ -200,9 +198,9 @@ describe("another dockrun process", function()
   it("listens where its own user alone gets to, whatever the umask is and the directory was", function()
     assert(uv.fs_mkdir(states.dir .. "/jobs", 511))
     for _, one in ipairs { "/jobs", "" } do assert(uv.fs_chmod(states.dir .. one, 511)) end
-    local args = words { "agent" }
+    local args = commands.words(endpoint, "agent")
     table.move({ "-c", 'umask 0; exec "$0" "$@"', process.program }, 1, 3, 1, table.move(args, 1, #args, 4))
-    local agent <close> = process.start(args, { program = "sh", timeout = 120 })
+    local agent <close> = process.start(args, { program = "sh" })
     agent:wait_for "watching "
     assert.same({ "700", "700", "600" }, { mode(states.dir), mode(states.dir .. "/jobs"), mode(socket()) })
   end)

@@ -1,9 +1,9 @@
 -- What is not this state's is never touched, whatever its labels say: on a real engine. `docker commit` of a task's container
 -- and `docker run` of the image give a container with all of its labels.
+local commands = require "spec.commands"
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"
-local process = require "spec.process"
 local states = require "spec.states"
 local uv = require "luv"
 
@@ -16,32 +16,21 @@ describe("a container that this state did not record", function()
     states.begin()
     name, made = jobs.unique "owned", {}
     path = jobs.write(jobs.text { name = name, image = "busybox:1", command = "exec sleep 600", task = 'kill_signal = "SIGKILL",',
-      restart = 'attempts = 1, delay = "0s"' })
+      config = 'network_mode = "none"', restart = 'attempts = 1, delay = "0s"' })
   end)
   after_each(function()
     os.remove(path)
-    for _, container in ipairs(jobs.containers(engine, name)) do made[#made + 1] = container.Id end
-    for _, id in ipairs(made) do engine:container_remove(id, { force = true, v = true }) end
+    commands.remove(engine, name, made)
     states.finish()
   end)
 
-  local function dockrun_with(...)
-    local result = process.run({ "--endpoint", endpoint, "--state-dir", states.dir, ... }, { timeout = 60 })
-    assert.is_nil(result.stderr:find "traceback", result.stderr)
-    assert.not_equal(4, result.code, result.stderr)
-    return result
-  end
-
-  local function succeeds(...)
-    local result = dockrun_with(...)
-    assert.equal(0, result.code, result.stdout .. result.stderr)
-    return result
-  end
+  local function dockrun_with(...) return commands.run(endpoint, ...) end
+  local function succeeds(...) return commands.succeeds(endpoint, ...) end
 
   -- A container with these labels.
   local function create(labels, called)
     local one = assert(engine:container_create { name = called, body = {
-      Image = "busybox:1", Cmd = { "sleep", "600" }, Labels = labels, StopSignal = "SIGKILL", HostConfig = { Init = true },
+      Image = "busybox:1", Cmd = { "sleep", "600" }, Labels = labels, StopSignal = "SIGKILL", HostConfig = { NetworkMode = "none" },
     } })
     made[#made + 1] = one.Id
     return one.Id

@@ -1,10 +1,10 @@
 -- A dockrun that is killed, and the next one: on a real engine. An operator's hook is where it is killed, so that each
 -- place on a task's way has its turn.
+local commands = require "spec.commands"
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local hooks = require "dockrun.hooks"
 local jobs = require "spec.jobs"
-local process = require "spec.process"
 local states = require "spec.states"
 local store = require "dockrun.store"
 local uv = require "luv"
@@ -19,19 +19,13 @@ describe("a dockrun that was killed", function()
     name = jobs.unique "killed"
   end)
   after_each(function()
-    process.run({ "stop", "--purge", "--endpoint", endpoint, "--state-dir", states.dir, name })
-    local left = jobs.containers(engine, name)
-    for _, container in ipairs(left) do engine:container_remove(container.Id, { force = true, v = true }) end
+    commands.run(endpoint, "stop", "--purge", name)
+    local left = commands.remove(engine, name)
     states.finish()
-    assert.same({}, left)
+    assert.equal(0, left)
   end)
 
-  local function words(args)
-    local all = { "--endpoint", endpoint, "--state-dir", states.dir }
-    return table.move(args, 1, #args, #all + 1, all)
-  end
-
-  local function dockrun_with(...) return process.run(words { ... }) end
+  local function dockrun_with(...) return commands.run(endpoint, ...) end
 
   local function events_of(text)
     local list, by = {}, {}
@@ -121,7 +115,7 @@ describe("a dockrun that was killed", function()
       local _ <close> = file
       local own_hooks, hook_file = killer(hook)
       local _ <close> = hook_file
-      local child <close> = process.start(words { "run", "--json", "--hooks", own_hooks, path })
+      local child <close> = commands.start(endpoint, "run", "--json", "--hooks", own_hooks, path)
       child:wait_for '"event":"started"'
       child:kill "SIGINT"
       assert.equal("SIGKILL", child:wait().signal)
@@ -136,7 +130,7 @@ describe("a dockrun that was killed", function()
     local _ <close> = file
     local own_hooks, hook_file = killer "kill"
     local _ <close> = hook_file
-    local child <close> = process.start(words { "run", "--json", "--hooks", own_hooks, path })
+    local child <close> = commands.start(endpoint, "run", "--json", "--hooks", own_hooks, path)
     child:wait_for '"event":"started"'
     local old = jobs.containers(engine, name)[1].Id
     child:kill "SIGINT"
@@ -179,7 +173,7 @@ describe("a dockrun that was killed", function()
       command = "echo run >>/alloc/data/runs; test $(wc -l </alloc/data/runs) = 2 && exit 0; exit 3",
     })
     local _ <close> = file
-    local child <close> = process.start(words { "run", "--json", path }, { timeout = 60 })
+    local child <close> = commands.start(endpoint, "run", "--json", path)
     child:wait_for '"event":"restarting"'
     child:kill "SIGKILL"
     child:wait()
@@ -237,7 +231,7 @@ describe("a dockrun that was killed", function()
           "echo run; test $NOMAD_ALLOC_INDEX = 0 && exit 5; exec sleep 600" } }, kill_timeout = "1s", resources = { memory = 32 } } } }
       ]]):format(name))
     local _ <close> = file
-    local child <close> = process.start(words { "run", "--json", path })
+    local child <close> = commands.start(endpoint, "run", "--json", path)
     child:wait_for '"event":"started".*"event":"started"'
     child:wait_for '"event":"removed"'
     do
@@ -246,7 +240,7 @@ describe("a dockrun that was killed", function()
     end
     child:kill "SIGKILL"
     child:wait()
-    local second <close> = process.start(words { "run", "--json", path })
+    local second <close> = commands.start(endpoint, "run", "--json", path)
     second:wait_for '"event":"reattached"'
     assert(engine:container_kill(jobs.containers(engine, name)[1].Id))
     assert.equal(1, second:wait().code)
@@ -261,7 +255,7 @@ describe("a dockrun that was killed", function()
   it("has its tasks told by `status`, and their ends by `events`", function()
     local path, file = write(jobs.text { name = name, image = "busybox:1", command = "exec sleep 600" })
     local _ <close> = file
-    local child <close> = process.start(words { "run", "--json", path })
+    local child <close> = commands.start(endpoint, "run", "--json", path)
     child:wait_for '"event":"started"'
     local function state() return assert(dockrun.json.decode(dockrun_with("status", "--json").stdout)).jobs[1].tasks[1].state end
     assert.equal("running", state())  -- while it is watched
@@ -271,7 +265,7 @@ describe("a dockrun that was killed", function()
     local told = dockrun_with("events", "--json", name)
     local by = events_of(told.stdout)
     assert.truthy(by.received and by.created and by.started)
-    local following <close> = process.start(words { "events", "-f", "--json", "--tail", "1", name })
+    local following <close> = commands.start(endpoint, "events", "-f", "--json", "--tail", "1", name)
     following:wait_for '"event":"started"'
     assert.equal(0, dockrun_with("stop", name).code)
     following:wait_for '"event":"removed"'

@@ -1,8 +1,8 @@
 -- dockrun adopt: containers of a state whose database was lost, on a real engine.
+local commands = require "spec.commands"
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"
-local process = require "spec.process"
 local replay = require "spec.upgrade.replay"
 local states = require "spec.states"
 local store = require "dockrun.store"
@@ -21,22 +21,12 @@ describe("dockrun adopt", function()
   end)
   after_each(function()
     os.remove(path)
-    for _, container in ipairs(jobs.containers(engine, name)) do made[#made + 1] = container.Id end
-    for _, id in ipairs(made) do engine:container_remove(id, { force = true, v = true }) end
+    commands.remove(engine, name, made)
     states.finish()
   end)
 
-  local function dockrun_with(...)
-    local result = process.run({ "--endpoint", endpoint, "--state-dir", states.dir, ... }, { timeout = 60 })
-    assert.is_nil(result.stderr:find "traceback", result.stderr)
-    return result
-  end
-
-  local function succeeds(...)
-    local result = dockrun_with(...)
-    assert.equal(0, result.code, result.stdout .. result.stderr)
-    return result
-  end
+  local function dockrun_with(...) return commands.run(endpoint, ...) end
+  local function succeeds(...) return commands.succeeds(endpoint, ...) end
 
   local function read(...) return assert(dockrun.json.decode(succeeds(...).stdout)) end
 

@@ -25,13 +25,13 @@ describe("the output of tasks", function()
   local function run(command, config, args)
     local path, file = jobs.write(jobs.text { name = jobs.unique "bytes", image = "busybox:1", command = command, config = config })
     local _ <close> = file
-    return jobs.dockrun(endpoint, { "run", path, table.unpack(args or {}) }, { timeout = 60 })
+    return jobs.dockrun(endpoint, { "run", path, table.unpack(args or {}) })
   end
 
   -- A shell with the command's words as "$@".
   local function shell(words, args)
     return process.run({ "-c", words, "-", process.program, "--endpoint", endpoint, "--state-dir", jobs.state_dir, table.unpack(args) },
-      { program = "bash", timeout = 60 })
+      { program = "bash" })
   end
 
   local mixed = [[printf 'one\r\n\n'; printf '\001\033[31m\n'; head -c 40000 /dev/zero | tr '\0' x; echo; printf last]]
@@ -68,6 +68,55 @@ describe("the output of tasks", function()
     child:wait_for "reattached"
     child:kill "SIGINT"
     assert.equal("task | new", child:wait().stdout)
+  end)
+
+  describe("that the engine's log loses", function()
+    -- The engine's log holds 20 kB; the task writes 5,000 lines at a time.
+    local bursts = "i=0; while [ $i -lt 5 ]; do seq $((i * 5000 + 1)) $((i * 5000 + 5000)); usleep 300000; i=$((i + 1)); done; "
+    local small = "logging = { config = { ['max-size'] = '10k', ['max-file'] = '2' } }"
+    local said = "task: output after %S+ may be missing from the engine's log: [^\n]+; "
+      .. "give the task's `logging` a larger max%-size or max%-file\n"
+
+    -- Lines in order, none twice.
+    local function assert_order(text, pattern)
+      local last = 0
+      for line in text:gmatch "[^\n]+" do
+        local number = tonumber(line:match(pattern))
+        assert(number and number > last, line)
+        last = number
+      end
+      return last
+    end
+
+    it("is told as missing by run, once", function()
+      local result = run(bursts, small)
+      assert.equal(0, result.code)
+      assert.equal(25000, assert_order(result.stdout, "^task | (%d+)$"))
+      local _, times = result.stderr:gsub(said, "")
+      assert.equal(1, times, result.stderr)
+    end)
+
+    it("is told as missing by logs -f", function()
+      local text = jobs.text { name = jobs.unique "loses", image = "busybox:1", config = small,
+        command = ("%s; %s %s"):format(jobs.gate "go", bursts, jobs.gate "read") }
+      local child <close> = jobs.start(endpoint, text)
+      local _ <close> = child.file
+      local started = child:event "started"
+      local logs <close> = process.start { "--endpoint", endpoint, "--state-dir", jobs.state_dir, "logs", "-f", started.job }
+      jobs.open(started.alloc, "go")
+      logs:wait_for "\n25000\n"
+      jobs.open(started.alloc, "read")
+      local result = logs:wait()
+      assert.equal(0, result.code)
+      assert_order(result.stdout, "^(%d+)$")
+      assert.matches(said, result.stderr)
+    end)
+
+    it("is not told as missing if it is not", function()
+      local result = run(bursts, "logging = { config = { ['max-size'] = '9m' } }")
+      assert.equal(25000, select(2, result.stdout:gsub("\n", "")))
+      assert.is_nil(result.stderr:find "missing", result.stderr)
+    end)
   end)
 
   describe("of a task that ended", function()

@@ -1,6 +1,7 @@
 -- dockrun logs, on tasks that a detached run left running.
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
+local eventually = require "spec.eventually"
 local jobs = require "spec.jobs"
 local process = require "spec.process"
 local proxies = require "spec.faults.proxy"
@@ -41,6 +42,10 @@ return job %q { group "g" {
   teardown(function() jobs.dockrun(endpoint, { "stop", name }) end)
 
   local function logs(...) return jobs.dockrun(endpoint, { "logs", ... }) end
+
+  local function follow(...)
+    return process.start { "--endpoint", endpoint, "--state-dir", jobs.state_dir, "logs", "-f", ... }
+  end
 
   local long = ("x"):rep(40000)
 
@@ -83,40 +88,44 @@ return job %q { group "g" {
   end)
 
   it("follows what is written, until it is interrupted", function()
-    local child <close> = process.start {
-      "--endpoint", endpoint, "--state-dir", jobs.state_dir, "logs", "-f", "--tail", "0", name .. "/talks",
-    }
-    for _ = 1, 100 do  -- it follows from a moment that cannot be seen from here
+    local child <close> = follow(name .. "/talks", "--tail", "0")
+    eventually("it follows", function()  -- from a moment that cannot be seen from here
       jobs.dockrun(endpoint, { "exec", name .. "/talks", "--", "kill", "-USR1", "1" })
-      if child.stdout:find "again" then break end
-      dockrun.sleep(0.1)
-    end
+      return child.stdout:find "again"
+    end)
     assert.matches("^again\n", child.stdout)
     child:kill "SIGINT"
     assert.equal(130, child:wait().code)
   end)
 
   it("follows until the task ends", function()
-    local text = jobs.text { name = jobs.unique "ends", image = "busybox:1", command = "echo one; sleep 1; echo two" }
+    local text = jobs.text { name = jobs.unique "ends", image = "busybox:1",
+      command = ("echo one; %s; echo two"):format(jobs.gate "go") }
     local run <close> = jobs.start(endpoint, text)
     local _ <close> = run.file
-    local result = logs("-f", run:event("started").job)
-    assert.equal("one\ntwo\n", result.stdout)
+    local started = run:event "started"
+    local child <close> = follow(started.job)
+    child:wait_for "one\n"
+    jobs.open(started.alloc, "go")
+    assert.equal("one\ntwo\n", child:wait().stdout)
     run:wait()
   end)
 
   it("goes on where it was when the connection breaks: each line once, in order", function()
     local text = jobs.text { name = jobs.unique "counts", image = "busybox:1",
-      command = "i=0; while [ $i -lt 300 ]; do echo $i; [ $((i % 3)) != 0 ] || echo $i >&2; i=$((i+1)); usleep 10000; done; sleep 1" }
+      command = "i=0; while [ $i -lt 300 ]; do echo $i; [ $((i % 3)) != 0 ] || echo $i >&2; i=$((i+1)); usleep 10000; done; "
+        .. jobs.gate "read" }
     local run <close> = jobs.start(endpoint, text)
     local _ <close> = run.file
-    local job = run:event("started").job
+    local started = run:event "started"
     local proxy <close> = proxies.start(endpoint)
-    local child <close> = process.start { "--endpoint", proxy.endpoint, "--state-dir", jobs.state_dir, "logs", "-f", job }
+    local child <close> = process.start { "--endpoint", proxy.endpoint, "--state-dir", jobs.state_dir, "logs", "-f", started.job }
     for at = 40, 240, 50 do
       child:wait_for(("\n%d\n"):format(at))
       proxy:drop()
     end
+    child:wait_for "\n299\n"
+    jobs.open(started.alloc, "read")
     local result = child:wait()
     assert.equal(0, result.code, result.stderr)
     local out, err = {}, {}

@@ -18,11 +18,11 @@ return job %q {
   group "g" {
     count = tonumber(var.count or "1"),
     update = var.update and { max_parallel = tonumber(var.parallel or "1"), min_healthy_time = var.least or "1s",
-      healthy_deadline = "20s", auto_revert = var.update == "revert" } or nil,
+      healthy_deadline = "2h", auto_revert = var.update == "revert" } or nil,
     restart = { attempts = 0 },
     task "t" {
       config = { image = "busybox:1", command = "sh", args = { "-c", var.command or "exec sleep 600" } },
-      kill_timeout = "1s", shutdown_delay = var.delay or "0s",
+      kill_timeout = var.patience or 0, shutdown_delay = var.delay or "0s",
       env = { LEVEL = var.level or "info" }, kill_signal = var.signal,
       resources = { cpu = tonumber(var.cpu or "100"), memory = tonumber(var.memory or "32"),
         network = { dynamic_ports = { "web" }, reserved_ports = { var.fixed } } },
@@ -40,12 +40,14 @@ return job %q {
     assert.same({}, jobs.containers(engine, name))
   end)
 
-  local function dockrun_with(words, vars, opts)
+  local function words(args, vars)
     local all = { "--endpoint", endpoint, "--state-dir", jobs.state_dir }
-    table.move(words, 1, #words, #all + 1, all)
+    table.move(args, 1, #args, #all + 1, all)
     for key, value in pairs(vars or {}) do table.move({ "--var", key .. "=" .. value }, 1, 2, #all + 1, all) end
-    return process.run(all, opts)
+    return all
   end
+
+  local function dockrun_with(args, vars) return process.run(words(args, vars)) end
 
   local function run(vars)
     local result = dockrun_with({ "run", "-d", path }, vars)
@@ -58,9 +60,9 @@ return job %q {
     local state = assert(store.open(jobs.state_dir))
     local _ <close> = setmetatable({}, { __close = function() state:close() end })
     local live = assert(state:count_allocs())
-    local words = { "--set", "limits.allocs=" .. live }
+    local limit = "limits.allocs=" .. live
     local function limited(command, count)
-      return dockrun_with({ words[1], words[2], table.unpack(command) }, { count = count })
+      return dockrun_with({ "--set", limit, table.unpack(command) }, { count = count })
     end
     local refusal = ("with 1 more allocations there are %d, and limits.allocs is %d"):format(live + 1, live)
     for _, command in ipairs { { "run", "-d", path }, { "plan", path } } do
@@ -70,7 +72,7 @@ return job %q {
     end
     assert.equal(2, #jobs.containers(engine, name))
     for _, count in ipairs { "2", "1" } do assert.equal(0, limited({ "run", "-d", path }, count).code) end
-    words[2] = "limits.allocs=1"
+    limit = "limits.allocs=1"
     assert.equal(0, limited({ "run", "-d", path }, "1").code)
     assert.equal(1, #jobs.containers(engine, name))
   end)
@@ -137,11 +139,12 @@ return job %q {
   end)
 
   it("says what the engine says where a limit cannot be had, and leaves the task running", function()
-    run { command = "dd if=/dev/zero of=/dev/null bs=20M count=1; x=$(head -c 12000000 /dev/zero | tr '\\\\0' x); sleep 600" }
-    dockrun.sleep(1)
+    local fills = "dd if=/dev/zero of=/dev/null bs=20M count=1; x=$(head -c 12000000 /dev/zero | tr '\\\\0' x); "
+      .. "touch /local/ready; sleep 600"
+    run { command = fills }
     local before = container()
-    local result = dockrun_with({ "run", "-d", path }, { memory = 5,
-      command = "dd if=/dev/zero of=/dev/null bs=20M count=1; x=$(head -c 12000000 /dev/zero | tr '\\\\0' x); sleep 600" })
+    jobs.await_ready(before.Config.Labels["dockrun.alloc"], "t")
+    local result = dockrun_with({ "run", "-d", path }, { memory = 5, command = fills })
     if result.code ~= 0 then assert.matches("cannot change the limits of task 't' %(5 MB, 100 MHz%)", result.stderr) end
     assert.equal(before.State.Pid, container().State.Pid)
   end)
@@ -191,10 +194,10 @@ return job %q {
 
   it("is planned in colours on a terminal, and in none with NO_COLOR", function()
     run { count = 2 }
-    local words = ("'%s' --endpoint '%s' --state-dir '%s' plan --var level=debug --var count=3 '%s'"):format(
+    local line = ("'%s' --endpoint '%s' --state-dir '%s' plan --var level=debug --var count=3 '%s'"):format(
       process.program, endpoint, jobs.state_dir, path)
     local function on_terminal(env)
-      return process.run({ "-qec", words, "/dev/null" }, { program = "script", env = env }).stdout:gsub("\r", "")
+      return process.run({ "-qec", line, "/dev/null" }, { program = "script", env = env }).stdout:gsub("\r", "")
         :gsub("\27%[31m", "<red>"):gsub("\27%[32m", "<green>"):gsub("\27%[0m", "<>")
     end
     local colored = on_terminal { NO_COLOR = false, TERM = "xterm" }
@@ -211,7 +214,7 @@ return job %q {
   it("is taken over by `run` in the foreground, and stopped by `stop` from elsewhere", function()
     run()
     local before = container()
-    local child <close> = process.start({ "--endpoint", endpoint, "--state-dir", jobs.state_dir, "run", "--json", path })
+    local child <close> = process.start(words { "run", "--json", path })
     child:wait_for '"event":"reattached"'
     assert.equal(before.Id, container().Id)
     local second = dockrun_with { "run", path }
@@ -223,11 +226,11 @@ return job %q {
   end)
 
   it("is ended by a second Ctrl-C, what has not been taken over yet too", function()
-    run { count = 3 }
-    local child <close> = process.start({ "--endpoint", endpoint, "--state-dir", jobs.state_dir, "-v", "run", "--var", "count=3", path })
-    while not child.stderr:find("/containers/json", 1, true) do dockrun.sleep(0.005) end
+    run { count = 3, patience = "10m" }
+    local child <close> = process.start(words({ "-v", "run", path }, { count = 3, patience = "10m" }))
+    child:wait_for "/containers/json"
     child:kill "SIGINT"
-    while not child.stderr:find("stopping", 1, true) do dockrun.sleep(0.005) end
+    child:wait_for "stopping"
     child:kill "SIGINT"
     assert.equal(130, child:wait().code)
     assert.same({}, jobs.containers(engine, name))
@@ -237,8 +240,7 @@ return job %q {
     it("gives way one after the other, each only once its successor is healthy", function()
       run { count = 2, update = "yes" }
       local old = { container(0).Id, container(1).Id }
-      local child <close> = process.start({ "--endpoint", endpoint, "--state-dir", jobs.state_dir, "run", "--json", "--var", "count=2",
-        "--var", "update=yes", "--var", "level=debug", path })
+      local child <close> = process.start(words({ "run", "--json", path }, { count = 2, update = "yes", level = "debug" }))
       local _ = child:wait_for('"event":"exited"')
       local order = {}
       while #order < 4 do
@@ -258,10 +260,8 @@ return job %q {
 
     it("gives way max_parallel at a time", function()
       run { count = 4, update = "yes", parallel = 2 }
-      local vars = { count = 4, update = "yes", parallel = 2, level = "debug" }
-      local words = { "--endpoint", endpoint, "--state-dir", jobs.state_dir, "run", "--json", path }
-      for key, value in pairs(vars) do table.move({ "--var", key .. "=" .. value }, 1, 2, #words + 1, words) end
-      local child <close> = process.start(words)
+      local child <close> = process.start(words({ "run", "--json", path },
+        { count = 4, update = "yes", parallel = 2, level = "debug" }))
       local started, exits
       repeat  -- how many of the old ones had gone when each successor started
         dockrun.sleep(0.05)
@@ -278,9 +278,12 @@ return job %q {
     end)
 
     it("takes for healthy what runs for min_healthy_time, and only that", function()
-      local short = "[ $LEVEL = info ] || { sleep 5; exit 3; }; exec sleep 600"
+      local short = ("[ $LEVEL = info ] || { %s; exit 3; }; exec sleep 600"):format(jobs.gate "fail")
       run { update = "yes", command = short }
-      local result = dockrun_with({ "run", "-d", path }, { update = "yes", command = short, level = "debug", least = "9s" })
+      local update <close> = process.start(words({ "run", "-d", "--json", path },
+        { update = "yes", command = short, level = "debug", least = "1h" }))
+      jobs.open(dockrun.json.decode(update:wait_for '({[^\n]*"event":"started"[^\n]*})\n').alloc, "fail")
+      local result = update:wait()
       assert.equal(1, result.code)
       assert.matches("task 't' failed; what was there before runs on", result.stderr)
       assert.equal(1, #jobs.containers(engine, name))
@@ -292,7 +295,7 @@ return job %q {
     it("keeps what was there where the successor fails", function()
       run { update = "yes" }
       local before = container()
-      local result = dockrun_with({ "run", "-d", path }, { update = "yes", command = "sleep 0.1; exit 3" })
+      local result = dockrun_with({ "run", "-d", path }, { update = "yes", command = "exit 3", least = "1h" })
       assert.equal(1, result.code)
       assert.matches("the update of .* failed: task 't' failed; what was there before runs on", result.stderr)
       assert.equal(before.Id, container().Id)
@@ -302,7 +305,8 @@ return job %q {
     it("starts again what was there where a fixed port made it stop first", function()
       local port = 21000 + math.random(0, 8999)
       run { update = "revert", fixed = port }
-      local result = dockrun_with({ "run", "-d", path }, { update = "revert", fixed = port, command = "sleep 0.1; exit 3" })
+      local result = dockrun_with({ "run", "-d", path },
+        { update = "revert", fixed = port, command = "exit 3", least = "1h" })
       assert.equal(1, result.code)
       assert.matches("the job is again what it was", result.stderr)
       assert.same({ "sh", "-c", "exec sleep 600" }, container().Config.Cmd)
@@ -312,7 +316,7 @@ return job %q {
     it("makes the whole job again what it was where one allocation fails, those too that had succeeded", function()
       run { count = 3, update = "revert" }
       local kept = container(2)
-      local result = dockrun_with({ "run", "-d", path }, { count = 4, update = "revert",
+      local result = dockrun_with({ "run", "-d", path }, { count = 4, update = "revert", least = "5s",
         command = "[ $NOMAD_ALLOC_INDEX != 1 ] || exit 3; exec sleep 700" })
       assert.equal(1, result.code)
       assert.matches("%[1%] failed: task 't' failed; what was there before runs on; the job is again what it was", result.stderr)

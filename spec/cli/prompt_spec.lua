@@ -1,5 +1,5 @@
 -- The prompt, on a terminal of its own (script(1) makes it).
-local dockrun = require "dockrun"
+local eventually = require "spec.eventually"
 local process = require "spec.process"
 
 describe("the prompt", function()
@@ -13,18 +13,11 @@ describe("the prompt", function()
       } })
     local seen = 0
     local function expect(pattern)
-      local deadline = dockrun.now() + 30
-      while true do
-        local from, to = child.stdout:find(pattern, seen + 1)
-        if from then
-          seen = to
-          return
-        end
-        if child.result or dockrun.now() > deadline then
-          error(("no '%s' after %q in:\n%s%s"):format(pattern, child.stdout:sub(1, seen), child.stdout, child.stderr), 0)
-        end
-        dockrun.sleep(0.01)
-      end
+      seen = eventually(("'%s' after %q"):format(pattern, child.stdout:sub(1, seen)), function()
+        local _, to = child.stdout:find(pattern, seen + 1)
+        assert(to or not child.result, child.stdout .. child.stderr)
+        return to, child.stdout
+      end)
     end
     expect "Ctrl%-D ends%.\r?\n> "
     return child, function(keys, pattern)

@@ -1,4 +1,5 @@
 -- What signals do to `run`, `agent` and a script. On a real engine.
+local commands = require "spec.commands"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"
 local process = require "spec.process"
@@ -14,9 +15,8 @@ describe("a signal", function()
     path = jobs.write(jobs.text { name = name, image = "busybox:1", command = "exec sleep 600", task = "kill_signal = 9," })
   end)
 
-  local function words(args) return table.move(args, 1, #args, 5, { "--endpoint", endpoint, "--state-dir", states.dir }) end
-  local function dockrun_with(...) return process.run(words { ... }, { timeout = 120 }) end
-  local function start(...) return process.start(words { ... }, { timeout = 120 }) end
+  local function dockrun_with(...) return commands.run(endpoint, ...) end
+  local function start(...) return commands.start(endpoint, ...) end
   local function start_job(...)
     local child = start("run", "--json", path, ...)
     child:wait_for '"event":"started"'
@@ -30,10 +30,9 @@ describe("a signal", function()
   after_each(function()
     dockrun_with("stop", "--purge", name)
     os.remove(path)
-    local left = jobs.containers(engine, name)
-    for _, one in ipairs(left) do engine:container_remove(one.Id, { force = true }) end
+    local left = commands.remove(engine, name)
     states.finish()
-    assert.same({}, left)
+    assert.equal(0, left)
   end)
 
   it("SIGHUP stops a job as SIGINT does, and does not count as a second signal", function()
@@ -48,9 +47,9 @@ describe("a signal", function()
   end)
 
   it("SIGHUP that was ignored at the start stays so, and other signals change nothing either", function()
-    local args = words { "run", "--json", path }
+    local args = commands.words(endpoint, "run", "--json", path)
     table.move({ "-c", 'trap "" HUP; exec "$0" "$@"', process.program }, 1, 3, 1, table.move(args, 1, #args, 4))
-    local run <close> = process.start(args, { program = "sh", timeout = 120 })
+    local run <close> = process.start(args, { program = "sh" })
     run:wait_for '"event":"started"'
     for _, signal in ipairs { "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGPIPE", "SIGXFSZ", "SIGHUP" } do run:kill(signal) end
     local status = dockrun_with("status", "--json", name)  -- meanwhile they have come

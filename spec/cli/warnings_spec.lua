@@ -1,6 +1,7 @@
 -- What the engine says that it did not do reaches the person who runs the job, once.
 local dockrun = require "dockrun"
 local engines = require "spec.faults.engine"
+local eventually = require "spec.eventually"
 local jobs = require "spec.jobs"
 local pl_dir = require "pl.dir"
 local process = require "spec.process"
@@ -36,7 +37,7 @@ describe("a warning of the engine", function()
     local path, file = jobs.write(jobs.text { name = "warned", image = "busybox:1", command = "false", restart = restart })
     local _ <close> = file
     local lines = {}
-    for line in process.run(words(e, "run", path, ...), { timeout = 60 }).stderr:gmatch "[^\n]+" do
+    for line in process.run(words(e, "run", path, ...)).stderr:gmatch "[^\n]+" do
       if line:find(TEXT, 1, true) then lines[#lines + 1] = line end
     end
     return lines
@@ -57,14 +58,13 @@ describe("a warning of the engine", function()
 
   it("is told by `run -d` if the agent runs the job", function()
     local e <close> = start()
-    local agent <close> = process.start(words(e, "agent"), { timeout = 60 })
+    local agent <close> = process.start(words(e, "agent"))
     agent:wait_for "watching"
-    local found = 0
-    repeat
-      dockrun.sleep(0.05)
-      local sockets = uv.fs_scandir(state_dir .. "/jobs")
-      while sockets and uv.fs_scandir_next(sockets) do found = found + 1 end
-    until found > 0
+    eventually("its socket", function()
+      local found, sockets = false, uv.fs_scandir(state_dir .. "/jobs")
+      while sockets and uv.fs_scandir_next(sockets) do found = true end
+      return found
+    end)
     assert.same(EXPECTED, told(e, "-d"))
     agent:wait_for "the engine warns"
   end)

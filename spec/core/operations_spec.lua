@@ -110,8 +110,7 @@ end
 
 for _, version in ipairs(openapi.versions) do
   describe("the table of operations, beside the Engine API " .. version .. ",", function()
-    local doc, err = openapi.load(version)
-    if not doc then return pending("whose document is not beside this checkout: " .. err) end
+    local doc = openapi.load(version)
 
     for key, rows in pairs(by_path) do
       local method, path = rows[1].method, rows[1].path
@@ -166,8 +165,7 @@ for _, version in ipairs(openapi.versions) do
 end
 
 describe("a query parameter's first version", function()
-  local file = io.open(openapi.folder .. "CHANGELOG.md")
-  if not file then return pending "has no changelog to compare with, beside this checkout" end
+  local file <close> = assert(io.open(openapi.folder .. "CHANGELOG.md"))
   local changes, section = {}, nil
   for line in file:lines() do
     section = line:match "^## [vV](1%.%d+) API changes" or section
@@ -176,7 +174,6 @@ describe("a query parameter's first version", function()
       changes[section] = (changes[section] or "") .. (line:find "^%s*[*-] " and "\n" or " ") .. line
     end
   end
-  file:close()
 
   local function announced(row, param)
     for change in (changes[param.since] or ""):gmatch "[^\n]+" do

@@ -4,6 +4,7 @@ local cases = require "spec.driver.cases"
 local dockrun = require "dockrun"
 local driver = require "dockrun.driver.docker"
 local engines = require "spec.engine"
+local eventually = require "spec.eventually"
 local jobs = require "spec.jobs"
 local load = require "dockrun.job.load"
 local options = require "dockrun.options"
@@ -206,10 +207,7 @@ describe("in a container,", function()
     end
     require("spec.agent.agents").submit(agent, assert(load.string(dockrun.json.encode(job_of()), "json")))
     for container in pairs(cases.containers) do
-      for _ = 1, 600 do
-        if failure or containers[container] then break end
-        dockrun.sleep(0.05)
-      end
+      eventually(container .. " runs", function() return failure or containers[container] end)
       assert(containers[container], failure or container .. " does not come to run")
     end
   end)
@@ -242,14 +240,10 @@ describe("in a container,", function()
       if case.check then case.check(container, created[case.in_], started[case.in_]) end
       if not case.sh then return end
       local command, expected = table.unpack(filled(case.sh, words))
-      local patience = dockrun.now() + 10
-      local good
-      repeat  -- its process may just have begun
+      eventually(expected, function()  -- its process may just have begun
         local printed = output_of(container.Id, command)
-        good = printed == expected or printed:find("^" .. expected .. "$") ~= nil
-        if not good and dockrun.now() > patience then error(printed, 0) end
-        if not good then dockrun.sleep(0.1) end
-      until good
+        return printed == expected or printed:find("^" .. expected .. "$"), printed
+      end)
     end)
   end
 

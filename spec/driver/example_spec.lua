@@ -3,6 +3,7 @@
 local dir = require "pl.dir"
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
+local eventually = require "spec.eventually"
 local jobs = require "spec.jobs"
 local process = require "spec.process"
 local uv = require "luv"
@@ -56,12 +57,10 @@ local function free_port()
 end
 
 local function get(port, path)
-  for _ = 1, 100 do
+  return eventually(("port %d answers"):format(port), function()
     local page = dockrun.http.request { url = ("http://127.0.0.1:%d/%s"):format(port, path), timeout = 2 }
-    if page and page.status == 200 then return page.body end
-    dockrun.sleep(0.1)
-  end
-  error(("port %d does not answer"):format(port))
+    return page and page.status == 200 and page.body
+  end)
 end
 
 -- What comes back by UDP, which may lose what is sent.

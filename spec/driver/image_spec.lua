@@ -42,12 +42,12 @@ describe("a task's image", function()
       })
       local _ <close> = file
       names[name] = true
-      local result = jobs.dockrun(endpoint, { "run", "-d", "--json", path, table.unpack(args or {}) }, { timeout = 60 })
+      local result = jobs.dockrun(endpoint, { "run", "-d", "--json", path, table.unpack(args or {}) })
       assert.equal(0, result.code, result.stderr)
       return result.stdout
     end
 
-    local function stop(name) return jobs.dockrun(endpoint, { "stop", "--json", name }, { timeout = 60 }) end
+    local function stop(name) return jobs.dockrun(endpoint, { "stop", "--json", name }) end
 
     before_each(function()
       reference, names = ("%s/%s:1"):format(registry, jobs.unique "used"), {}

@@ -334,8 +334,8 @@ describe("a running task", function()
 
   setup(function() engine, endpoint = engines.ready() end)
 
-  -- A task that leaves something in /alloc/data, and then one that binds it.
-  local function two(name, first, config, command)
+  -- A job of tasks made by one(name, shell command, more fields).
+  local function job(name, tasks)
     return ([[
 local function one(name, command, more)
   more.driver, more.kill_timeout, more.resources = "docker", 1, { memory = 32 }
@@ -344,9 +344,15 @@ local function one(name, command, more)
   return task(name)(more)
 end
 return job %q { type = "batch", group "g" { restart = { attempts = 0 },
-  one("first", %q, { lifecycle = { hook = "prestart" } }),
-  one("second", %q, { config = { %s } }),
-} }]]):format(name, first, command, config)
+  %s
+} }]]):format(name, tasks)
+  end
+
+  -- A task that leaves something in /alloc/data, and then one that binds it.
+  local function two(name, first, config, command)
+    return job(name, ([[
+      one("first", %q, { lifecycle = { hook = "prestart" } }),
+      one("second", %q, { config = { %s } }),]]):format(first, command, config))
   end
 
   it("cannot get out of its directories by a link that another left", function()
@@ -364,18 +370,10 @@ return job %q { type = "batch", group "g" { restart = { attempts = 0 },
   end)
 
   it("shares what no other task could know of from the other's next start on, and says so", function()
-    local result = jobs.run(endpoint, ([[
-local function one(name, command, more)
-  more.driver, more.kill_timeout, more.resources = "docker", 1, { memory = 32 }
-  more.config = more.config or {}
-  more.config.image, more.config.command, more.config.args = "busybox:1", "sh", { "-c", command }
-  return task(name)(more)
-end
-return job %q { type = "batch", group "g" { restart = { attempts = 0 },
-  one("first", "sleep 600", { lifecycle = { hook = "prestart", sidecar = true } }),
-  one("second", "touch /x/n && ls /alloc/data/0/n",
-    { config = { volumes = { "../alloc/data/${NOMAD_ALLOC_INDEX}:/x" } } }),
-} }]]):format(jobs.unique "moved"))
+    local result = jobs.run(endpoint, job(jobs.unique "moved", [[
+      one("first", "sleep 600", { lifecycle = { hook = "prestart", sidecar = true } }),
+      one("second", "touch /x/n && ls /alloc/data/0/n",
+        { config = { volumes = { "../alloc/data/${NOMAD_ALLOC_INDEX}:/x" } } }),]]))
     assert.equal(0, result.code)
     assert.truthy(result.stderr:find("task 'g.second': /alloc/data/0 is shared with task 'first' once that starts again", 1, true),
       result.stderr)

@@ -1,5 +1,5 @@
 --- What the Engine API's own specification says about a request: does the endpoint exist, are the query and the body right.
--- Reads the Swagger 2.0 documents that lie beside the checkout, in ../shared/docker-api.
+-- Reads the Swagger 2.0 documents in spec/docker-api.
 local json = require "dockrun.core.json"
 
 local M = {}
@@ -7,7 +7,7 @@ local M = {}
 --- The versions there is a document of.
 M.versions = { "1.41", "1.44", "1.55" }
 
-M.folder = (debug.getinfo(1, "S").source:match "^@(.*/)" or "./") .. "../../../shared/docker-api/"
+M.folder = "spec/docker-api/"
 
 ---@class openapi.Operation
 ---@field method string                       "POST"
@@ -66,17 +66,13 @@ end
 
 local loaded = {}
 
---- The document of an API version. A document that is there and cannot be read raises.
+--- The document of an API version.
 ---@param version string   one of `versions`
----@return openapi.Document? document
----@return string? err     the documents are not beside this checkout
+---@return openapi.Document document
 function M.load(version)
   if loaded[version] then return loaded[version] end
-  local file, err = io.open(("%sv%s.json"):format(M.folder, version), "rb")
-  if not file then return nil, err end
-  local text = file:read "a"
-  file:close()
-  loaded[version] = M.document(assert(json.decode(text)))
+  local file <close> = assert(io.open(("%sv%s.json"):format(M.folder, version), "rb"))
+  loaded[version] = M.document(assert(json.decode(file:read "a")))
   return loaded[version]
 end
 

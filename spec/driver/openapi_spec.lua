@@ -181,8 +181,7 @@ local slips = {
 
 for _, version in ipairs(openapi.versions) do
   describe("the Engine API's document " .. version, function()
-    local doc, err = openapi.load(version)
-    if not doc then return pending("is not beside this checkout: " .. err) end
+    local doc = openapi.load(version)
 
     it("is of that version", function() assert.equal("/v" .. version, doc.spec.basePath) end)
 

@@ -1,6 +1,7 @@
 -- An engine that is reached through a real sshd, which belongs to the spec: its port, keys and configuration are its own.
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
+local eventually = require "spec.eventually"
 local jobs = require "spec.jobs"
 local pl_dir = require "pl.dir"
 local pl_file = require "pl.file"
@@ -93,9 +94,7 @@ describe("an engine behind ssh", function()
   end
 
   local function none_left()
-    local deadline = dockrun.now() + 30
-    while links() > 0 and dockrun.now() < deadline do dockrun.sleep(0.05) end
-    assert.equal(0, links())
+    eventually("no link is left", function() return links() == 0 end)
   end
 
   it("runs a job to its end, under its own name", function()

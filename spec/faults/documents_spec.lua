@@ -229,7 +229,7 @@ describe("an id of the engine that leads elsewhere", function()
     local e <close> = engines.start(answers)
     local dir = ("%s/%d"):format(state_dir, numbers)
     local words = { "--endpoint", e.endpoint, "--state-dir", dir, ... }
-    return process.run(words, { timeout = 60 })
+    return process.run(words)
   end
 
   local answer = engines.answer

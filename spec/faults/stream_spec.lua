@@ -2,6 +2,7 @@
 -- each end is told with its true exit code.
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
+local eventually = require "spec.eventually"
 local worlds = require "spec.faults.world"
 
 -- Ends once its directory says so.
@@ -15,12 +16,10 @@ end
 
 -- Until the engine itself says that a container has ended.
 local function await_end(engine, id)
-  for _ = 1, 400 do
+  eventually("it has ended", function()
     local found = engine:container_inspect(id)
-    if found and not found.State.Running then return end
-    dockrun.sleep(0.05)
-  end
-  error "it runs on"
+    return found and not found.State.Running
+  end)
 end
 
 local function start(world, options)
@@ -41,7 +40,7 @@ local function ends_once(world, child)
   assert.equal(1, result.code, result.stdout .. result.stderr)
   assert.same({ 1, 9 }, { #by.exited, by.exited[1] and by.exited[1].exit_code }, result.stdout)
   assert.equal(1, world:count "start")
-  assert.same({}, world:leftovers(events))
+  assert.same({}, world:leftovers(events), result.stdout .. result.stderr)
   return result
 end
 
@@ -75,10 +74,7 @@ describe("the stream of events", function()
       if event.Action == "start" then last = event end
     end
     world.proxy:drop()
-    for _ = 1, 100 do
-      if #streams(requests) > 1 then break end
-      dockrun.sleep(0.05)
-    end
+    eventually("a second stream", function() return #streams(requests) > 1 end)
     local since = streams(requests)[2].path:match "since=([%d.]+)"
     assert.equal(tostring(last.time), since:match "^%d+")
     let_end(world, started.alloc)
@@ -143,14 +139,16 @@ describe("an engine", function()
     return worlds.new(e.endpoint, opts or { command = WAITS, exit_code = 9, attempts = 0 })
   end
 
-  -- With live-restore containers outlive it.
-  for what, disturb in pairs {
-    ["that is stopped and started"] = function(e) e:restart() end,
-    ["that is killed and started"] = function(e)
+  -- With live-restore containers outlive it. Without, dockrun is held while an engine goes down: asked to start a container
+  -- just then, dockerd 20.10 may do it and never be able to remove it again.
+  for _, case in ipairs {
+    { "that is stopped and started", "SIGSTOP", function(e) e:restart() end },
+    { "that is killed and started", "SIGCONT", function(e)
       e:kill()
       e:restart()
-    end,
+    end },
   } do
+    local what, hold, disturb = table.unpack(case)
     it(("%s with --live-restore loses nothing"):format(what), function()
       local e <close> = engines.start { args = { "--live-restore" } }
       local world <close> = new_world(e)
@@ -166,14 +164,15 @@ describe("an engine", function()
         command = "[ -e /alloc/again ] && exit 0; touch /alloc/again; exec sleep 1000", attempts = 20, delay = 0.5,
       })
       local child = start(world)
+      child:kill(hold)
       disturb(e)
+      child:kill "SIGCONT"
       local result = child:wait()
       local events, by = worlds.events(result.stdout)
       assert.equal(0, result.code, result.stdout .. result.stderr)
-      -- An engine that is going down may still start it once more, and take that along too.
-      assert.truthy(#by.exited >= 2, result.stdout)
+      assert.equal(2, #by.exited, result.stdout)
       assert.same({ world:count "start", 0 }, { #by.exited, by.exited[#by.exited].exit_code }, result.stdout)
-      assert.same({}, world:leftovers(events))
+      assert.same({}, world:leftovers(events), result.stdout .. result.stderr)
     end)
   end
 

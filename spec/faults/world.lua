@@ -5,6 +5,7 @@
 --   local child = w:start { "run", "--json", w.job_file }
 --   w:leftovers()         nothing leaked: an empty list
 local dockrun = require "dockrun"
+local eventually = require "spec.eventually"
 local jobs = require "spec.jobs"
 local pl_dir = require "pl.dir"
 local process = require "spec.process"
@@ -119,17 +120,15 @@ function World:containers() return jobs.containers(self.engine, self.name) end
 
 -- Waits until the history tells the end of every container that is gone.
 local function settle(self)
-  local deadline = dockrun.now() + 60
-  while dockrun.now() < deadline do
+  eventually("the end of every container that is gone was told", function()
     local open = {}
     for _, event in ipairs(self.history) do
       if event.action == "create" then open[event.id] = true end
       if event.action == "destroy" then open[event.id] = nil end
     end
     for _, container in ipairs(self:containers()) do open[container.Id] = nil end
-    if not next(open) then return end
-    dockrun.sleep(0.02)
-  end
+    return not next(open)
+  end)
 end
 
 --- How often the engine did something for the job.

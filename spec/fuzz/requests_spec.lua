@@ -86,7 +86,7 @@ describe("a request to the agent", function()
   after_each(states.finish)
 
   it("of any kind ends in an answer, an error or nothing, and the agent goes on", function()
-    local agent <close> = process.start({ "agent", "--endpoint", endpoint, "--state-dir", states.dir }, { timeout = 60 })
+    local agent <close> = process.start({ "agent", "--endpoint", endpoint, "--state-dir", states.dir })
     agent:wait_for "watching "
     local path
     repeat

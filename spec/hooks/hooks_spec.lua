@@ -120,7 +120,7 @@ describe("hooks", function()
         local exec = assert(engine:exec_create(started.id, { body = { Cmd = { "touch", "/tmp/go" } } }))
         assert(engine:exec_start(exec.Id, { body = { Detach = true } }))
         dockrun.sleep(0.05)
-      end }]], "i=0; while [ ! -e /tmp/go ] && [ $i -lt 100 ]; do sleep 0.1; i=$((i+1)); done; test -e /tmp/go && exit 6")
+      end }]], "until test -e /tmp/go; do sleep 0.1; done; exit 6")
     assert.equal(6, result.by.exited.exit_code)
   end)
 

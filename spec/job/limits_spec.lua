@@ -53,7 +53,7 @@ describe("a job file", function()
     local words = { "validate" }
     for _, option in ipairs(options or {}) do table.move({ "--set", option }, 1, 2, #words + 1, words) end
     words[#words + 1] = write(text, ending)
-    return process.run(words, { timeout = 120 })
+    return process.run(words)
   end
 
   for ending, writer in pairs(writers) do
@@ -115,14 +115,14 @@ describe("a job file", function()
       local sandbox, uv = require "dockrun.sandbox.chunk", require "luv"
       sandbox.run("kill() while true do end", "x", { kill = function() uv.kill(uv.os_getpid(), "%s") end })]]
     for _, signal in ipairs { "sigint", "sigterm" } do
-      local result = process.run({ "-e", source:format(signal) }, { timeout = 60 })
+      local result = process.run({ "-e", source:format(signal) })
       assert.equal(130, result.code, result.stderr)
     end
   end)
 
   it("is given up by SIGINT while it is read", function()
     local words = { "validate", "--set", "limits.job_seconds=1000", write(with_ports(120000), "nomad") }
-    local child <close> = process.start(words, { timeout = 60 })
+    local child <close> = process.start(words)
     pcall(child.wait, child, 2)  -- it says nothing until it is done
     child:kill "SIGINT"
     local result = child:wait()

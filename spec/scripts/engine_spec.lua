@@ -1,7 +1,7 @@
 -- scripts/engine and scripts/registry, by way of spec/engine.lua: what they give, and that they leave nothing behind.
 local docker = require "dockrun.core.docker"
-local dockrun = require "dockrun"
 local engine = require "spec.engine"
+local eventually = require "spec.eventually"
 local uv = require "luv"
 
 local function connect(e) return assert(docker.connect { endpoint = e.endpoint }) end
@@ -12,15 +12,6 @@ local function run(api, body)
   local id = assert(api:container_create { body = body }).Id
   assert(api:container_start(id))
   return id, assert(api:container_inspect(id)).State.Pid
-end
-
-local function wait_for(what, reached)
-  for _ = 1, 500 do
-    local got = reached()
-    if got then return got end
-    dockrun.sleep(0.02)
-  end
-  error("not within 10 s: " .. what)
 end
 
 local function output_of(command)
@@ -46,7 +37,7 @@ describe("a private engine", function()
     })
     local port = api:container_inspect(id).NetworkSettings.Ports["80/tcp"][1].HostPort
     local url = ("http://127.0.0.1:%s/hostname"):format(port)
-    assert.equal(id:sub(1, 12), wait_for("an answer of httpd", function()
+    assert.equal(id:sub(1, 12), eventually("an answer of httpd", function()
       return output_of("busybox wget -qO- " .. url):match "^(%x+)\n$"
     end))
   end)
@@ -96,11 +87,11 @@ describe("a private engine", function()
     out:read_start(function(_, data)
       if data then said = said .. data else out:close() end
     end)
-    wait_for("ready", function() return said:find "ready" end)
+    eventually("ready", function() return said:find "ready" end)
     local script = said:match "pid (%d+)"
     assert.is_true(exists(bridge(script)))
     parent:kill "sigkill"
-    wait_for("the end of the script", function() return not exists("/proc/" .. script .. "/exe") end)
+    eventually("the end of the script", function() return not exists("/proc/" .. script .. "/exe") end)
     assert.is_false(exists(bridge(script)))
     assert.same({ "log" }, require("pl.tablex").map(require("pl.path").basename, require("pl.dir").getfiles(dir)))
     require("pl.dir").rmtree(dir)

@@ -1,6 +1,7 @@
 -- scripts/run-with-hook.lua, with jobs on a real engine.
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
+local eventually = require "spec.eventually"
 local jobs = require "spec.jobs"
 local process = require "spec.process"
 
@@ -32,12 +33,10 @@ describe("run-with-hook.lua", function()
 
   -- The job's one container, once it runs.
   local function running()
-    for _ = 1, 300 do
+    return eventually("the job's container runs", function()
       local container = jobs.containers(engine, name)[1]
-      if container and container.State == "running" then return container end
-      dockrun.sleep(0.05)
-    end
-    error "the job's container does not run"
+      return container and container.State == "running" and container
+    end)
   end
 
   it("labels the container with who started it and when", function()

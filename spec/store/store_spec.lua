@@ -1,4 +1,5 @@
 local dockrun = require "dockrun"
+local eventually = require "spec.eventually"
 local process = require "spec.process"
 local states = require "spec.states"
 local store = require "dockrun.store"
@@ -170,8 +171,7 @@ describe("the state", function()
       dockrun.sleep(0.05)
       assert(state:add_event(event "two"))
       assert(other:add_event(event "three"))
-      local deadline = dockrun.now() + 5
-      while #seen < 3 and dockrun.now() < deadline do dockrun.sleep(0.02) end
+      eventually("it followed three events", function() return #seen >= 3 end)
       assert.same({ "one", "two", "three" }, seen)
       assert.equal("two", from_now:await())
       state:close()
@@ -248,9 +248,11 @@ describe("the state", function()
 
     it("takes nothing of another coroutine in, which would be undone with it", function()
       local state = states.open()
-      local waiting = dockrun.spawn(function() state:transaction(function() dockrun.sleep(0.2) end) end)
-      dockrun.sleep(0.02)
+      local go = dockrun.queue()
+      local waiting = dockrun.spawn(function() state:transaction(function() go:pop() end) end)
+      dockrun.sleep(0)
       assert.has_error(function() put(state, "one") end)
+      go:push(true)
       waiting:await()
       assert.is_true(put(state, "one"))
     end)

@@ -2,6 +2,7 @@
 local agents = require "spec.agent.agents"
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
+local eventually = require "spec.eventually"
 local jobs = require "spec.jobs"
 
 describe("the events of a task", function()
@@ -23,13 +24,19 @@ describe("the events of a task", function()
   setup(function()
     engine, endpoint = engines.ready()
     run({
-      command = "(x=a; while :; do x=$x$x; done); sleep 1; exit 4", restart = [[attempts = 1, delay = "20ms"]],
+      command = ("(x=a; while :; do x=$x$x; done); %s; exit 4"):format(jobs.gate "told"), restart = [[attempts = 1, delay = "20ms"]],
       resources = [[memory = 8, network = { dynamic_ports = { "web" } }]],
       task = [[check = { type = "lua", interval = "50ms", run = (function()
         local looks = 0
         return function() looks = looks + 1 return looks % 2 == 1, "look " .. looks end
       end)() },]],
-    }, { started = function() return false, "heard" end })
+    }, { started = function() return false, "heard" end }, function(agent, task)
+      eventually("it was unhealthy and out of memory", function()
+        local names = agents.names(agent.told)
+        return names:find "unhealthy" and names:find "oom"
+      end)
+      jobs.open(task.alloc_id, "told")
+    end)
     run({ command = "exec sleep 600" }, nil, function(agent, task)
       while not task.watching do dockrun.sleep(0.02) end
       agent:stop_job(nil, "the spec")

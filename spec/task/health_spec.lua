@@ -1,6 +1,7 @@
 -- Checks of running tasks, on a real engine.
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
+local eventually = require "spec.eventually"
 local jobs = require "spec.jobs"
 
 describe("a task's health", function()
@@ -15,13 +16,17 @@ describe("a task's health", function()
     })
   end)
 
-  -- Runs a task with a check until it has said these events, in this order; gives the events.
+  -- Runs a task with a check until it has said these events, in this order; gives the last event of each name, and which
+  -- of `healthy` and `unhealthy` came, in order. A task that waits at the gate "sick" goes on once it is healthy.
   local function watch(fields, ...)
     fields.name, fields.image = jobs.unique "health", fields.image or "busybox:1"
     fields.resources = fields.resources or [[memory = 32, network = { dynamic_ports = { 8080 } }]]
     local child <close> = jobs.start(shared.endpoint, jobs.text(fields))
     local _ <close> = child.file
-    for _, event in ipairs { ... } do child:event(event) end
+    for _, name in ipairs { ... } do
+      local event = child:next_event(name)
+      if name == "healthy" then jobs.open(event.alloc, "sick") end
+    end
     child:kill "SIGINT"
     child:wait()
     assert.same({}, jobs.containers(engine, fields.name))
@@ -33,12 +38,19 @@ describe("a task's health", function()
     return by, told
   end
 
-  local function check(fields) return ("check = { interval = '100ms', timeout = '1s', %s },"):format(fields) end
-  local SERVES = "mkdir /tmp/www; echo hello > /tmp/www/index.html; httpd -p 8080 -h /tmp/www; sleep 1; rm /tmp/www/index.html; sleep 600"
+  local function check(fields) return ("check = { interval = '100ms', timeout = '2m', %s },"):format(fields) end
+
+  -- A shell that makes a file, and takes it away once the task is healthy.
+  local function sickens(file, serve)
+    return ("echo hello >%s; %s %s; rm %s; sleep 600"):format(file, serve or "", jobs.gate "sick", file)
+  end
 
   it("is told by HTTP checks", function()
-    local by, told = watch({ command = SERVES, task = check "type = 'http', failure_threshold = 2" }, "healthy", "unhealthy")
-    assert.same({ "healthy", "unhealthy" }, told)
+    local by, told = watch({
+      command = "mkdir /tmp/www; " .. sickens("/tmp/www/index.html", "httpd -p 8080 -h /tmp/www;"),
+      task = check "type = 'http', failure_threshold = 2",
+    }, "healthy", "unhealthy")
+    assert.equal("unhealthy", told[#told])
     assert.matches("http check 1: status 404", by.unhealthy.message, 1, true)
   end)
 
@@ -52,7 +64,7 @@ describe("a task's health", function()
 
   it("is told by commands in the container", function()
     local by, told = watch({
-      command = "touch /tmp/ok; sleep 1; rm /tmp/ok; sleep 600",
+      command = sickens "/tmp/ok",
       task = check [[type = "exec", failure_threshold = 3, command = "sh",
         args = { "-c", "test -e /tmp/ok || { echo not there; exit 5; }" }]],
     }, "healthy", "unhealthy")
@@ -69,8 +81,8 @@ describe("a task's health", function()
   end)
 
   it("is told by the image's HEALTHCHECK", function()
-    local _, told = watch({ image = "checked:1", command = "touch /tmp/ok; sleep 1; rm /tmp/ok; sleep 600" }, "healthy", "unhealthy")
-    assert.same({ "healthy", "unhealthy" }, told)
+    local _, told = watch({ image = "checked:1", command = sickens "/tmp/ok" }, "healthy", "unhealthy")
+    assert.equal("unhealthy", told[#told])
   end)
 
   it("is good only once all its checks pass as often as they must", function()
@@ -124,11 +136,7 @@ describe("a task's health", function()
     local agent <close> = agents.new(shared.endpoint)
     local job = agents.job(fields)
     agent:submit(job)
-    local deadline = dockrun.now() + 30
-    while not reached(agent, agent.tasks[1]) do
-      assert(dockrun.now() < deadline, agents.names(agent.told))
-      dockrun.sleep(0.02)
-    end
+    eventually("it is so far", function() return reached(agent, agent.tasks[1]) end)
     agent:stop_job(nil, "the spec")
     agent:wait()
     local by = {}
@@ -154,7 +162,9 @@ describe("a task's health", function()
     assert.is_false(ok)
     assert.is_string(why)
     assert.is_true(dockrun.now() - before > 0.1)  -- a timer counts from when its loop last looked at the clock
-    by = inside({ command = "sleep 600", task = check [[type = "exec", command = "sleep", args = { "600" }]] }, said "unhealthy")
+    by = inside({
+      command = "sleep 600", task = [[check = { type = "exec", command = "sleep", args = { "600" }, timeout = "1s" },]],
+    }, said "unhealthy")
     assert.matches("'sleep' took more than 1 s", by.unhealthy.message, 1, true)
   end)
 
@@ -179,11 +189,7 @@ describe("a task's health", function()
     end
     agent.emitter:listen(function(event) restarted = restarted or event.event == "killing" and looks end)
     agent:submit(read)
-    local deadline = dockrun.now() + 30
-    while not restarted do
-      assert(dockrun.now() < deadline, "it was never restarted")
-      dockrun.sleep(0.02)
-    end
+    eventually("it is restarted", function() return restarted end)
     assert.is_true(restarted >= 30, "after " .. restarted .. " looks")
     assert.is_true(dockrun.now() - began >= 0.4)
   end)

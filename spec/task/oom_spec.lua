@@ -2,6 +2,7 @@
 local agents = require "spec.agent.agents"
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
+local eventually = require "spec.eventually"
 local jobs = require "spec.jobs"
 
 describe("a task whose memory runs out", function()
@@ -10,6 +11,8 @@ describe("a task whose memory runs out", function()
   setup(function() engine, endpoint = engines.ready() end)
 
   local EATS = "x=a; while :; do x=$x$x; done"
+  -- A child of it runs out of memory, and it goes on until that was told.
+  local WAITS = ("trap told=1 USR1; (%s); until test $told; do sleep 0.05; done; exit 3"):format(EATS)
 
   -- Runs a job; `prepare` is called with the agent before. Gives the last event of each name, and how many `oom` there were.
   local function run(command, prepare)
@@ -17,6 +20,10 @@ describe("a task whose memory runs out", function()
     if prepare then prepare(agent) end
     local job = agents.job { command = command, resources = "memory = 8" }
     agent:submit(job)
+    if command == WAITS then
+      eventually("it is out of memory", function() return agents.names(agent.told):find "oom" end)
+      assert(engine:container_kill(agent.tasks[1].container_id, { signal = "SIGUSR1" }))
+    end
     agent:wait()
     assert.same({}, jobs.containers(engine, job.name))
     local by, ooms = {}, 0
@@ -44,13 +51,13 @@ describe("a task whose memory runs out", function()
   end
 
   it("is told by the kernel's count where the engine says nothing, also of a child alone", function()
-    local by = run(("(%s); sleep 3; exit 3"):format(EATS), deaf)
+    local by = run(WAITS, deaf)
     assert.is_true(by.oom.oom)
     assert.same({ 3, true }, { by.exited.exit_code, by.exited.oom })
   end)
 
   it("is told by the engine's event where no cgroup can be read", function()
-    local by = run(("(%s); sleep 1; exit 3"):format(EATS), function(agent)
+    local by = run(WAITS, function(agent)
       local real = agent.engine
       agent.engine = setmetatable({ endpoint = function() return "tcp://elsewhere:2375" end }, { __index = function(_, name)
         return function(_, ...) return real[name](real, ...) end

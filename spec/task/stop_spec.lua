@@ -2,6 +2,7 @@
 local agents = require "spec.agent.agents"
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
+local eventually = require "spec.eventually"
 local jobs = require "spec.jobs"
 local process = require "spec.process"
 local servers = require "spec.server"
@@ -14,10 +15,11 @@ describe("a stop", function()
 
   -- The stop comes while what the task waits for is over already, one step of the runtime later for each allocation.
   it("that comes just when a hook ends loses neither the container's end nor its hooks", function()
-    local going, exits = {}, {}
+    local waiting, going, exits = {}, {}, {}
     local agent <close> = agents.new(endpoint, {
       started = function(task)
-        while not uv.fs_stat(jobs.state_dir .. "/alloc/" .. task.alloc.id .. "/task/local/ready") do dockrun.sleep(0.02) end
+        jobs.await_ready(task.alloc.id)
+        waiting[task.alloc.index] = true
         going[task.alloc.index]:pop()
       end,
       exited = function(task, result) exits[task.alloc.index] = result.exit_code end,
@@ -29,7 +31,7 @@ describe("a stop", function()
     local stops = {}
     for i, task in ipairs(agent.tasks) do
       stops[i] = dockrun.spawn(function()
-        while task.state ~= "running" do dockrun.sleep(0.02) end
+        eventually("its hook waits", function() return waiting[i - 1] end)
         going[i - 1]:push(true)
         for _ = 1, i do coroutine.yield() end
         task:stop "the spec"

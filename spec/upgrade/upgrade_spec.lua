@@ -25,7 +25,7 @@ for _, version in ipairs { "bb58faa" } do
 
     local function words(...) return { "--endpoint", endpoint, "--state-dir", states.dir, ... } end
 
-    local function dockrun_with(...) return process.run(words(...), { timeout = 120 }) end
+    local function dockrun_with(...) return process.run(words(...)) end
 
     local function containers()
       local ids = {}
@@ -79,7 +79,7 @@ for _, version in ipairs { "bb58faa" } do
       for _, job in ipairs(told) do
         for _, task in ipairs(job.tasks) do assert.equal("running", task.state) end
       end
-      local child <close> = process.start(words("run", "--json", older.files.SERVICE), { timeout = 120 })
+      local child <close> = process.start(words("run", "--json", older.files.SERVICE))
       child:wait_for(('"event":"reattached".*'):rep(4))
       assert.same(made(), containers())
       child:kill "SIGINT"
@@ -90,7 +90,7 @@ for _, version in ipairs { "bb58faa" } do
     end)
 
     it("is taken over by an agent, whose jobs end by `stop`", function()
-      local child <close> = process.start(words("agent", "--json"), { timeout = 120 })
+      local child <close> = process.start(words("agent", "--json"))
       child:wait_for(('"event":"reattached".*'):rep(5))
       assert.same(made(), containers())
       stop_all()

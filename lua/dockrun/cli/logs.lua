@@ -78,7 +78,7 @@ return {
         if args.json then show, finish = json_lines(record) else show, finish = text_lines(record, prefix, args.plain) end
         local ok, why = logs.each(engine, record.container_id, {
           follow = args.follow, tail = args.tail, since = args.since, tty = record.tty,
-        }, show)
+        }, show, function(text) output.say("warn", ("%s.%s.%s: %s"):format(record.job, record.group, record.task, text)) end)
         finish()
         if not ok then failure = why end
       end

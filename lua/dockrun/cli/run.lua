@@ -26,7 +26,7 @@ local function log_follower(agent, plain)
       local ok = standard.write(1, output.lines(1, task, prefix, plain and output.plain(bytes) or bytes))
       while ok and task:is_live() and standard.wait(1, 1) == false do end
       return ok ~= nil
-    end)
+    end, function(text) output.say("warn", ("%s.%s.%s: %s"):format(task.context.job.name, task.context.group.name, task.name, text)) end)
   end
 end
 
@@ -105,8 +105,11 @@ local function interruptible(agent, name, keep_on_hangup, run, ...)
     agent:let_go()
     return 0
   end
-  output.say("info", ("%s: stopping job '%s' (press Ctrl-C again to kill it)"):format(code, name))
-  local done, stopped, why = pcall(jobs.stop, agent, name, { reason = tostring(code) })
+  local done, stopped, why = pcall(function()
+    -- Inside, because the next signal may come at once.
+    output.say("info", ("%s: stopping job '%s' (press Ctrl-C again to kill it)"):format(code, name))
+    return jobs.stop(agent, name, { reason = tostring(code) })
+  end)
   if done and not stopped then return nil, why end
   if done then return 130 end
   output.say("warn", ("%s: killing job '%s'"):format(stopped, name))

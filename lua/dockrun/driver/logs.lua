@@ -50,21 +50,58 @@ local function read_frames(stream, found)
   end
 end
 
--- What was told of each stream: the time of its last entry, and how many entries had that time.
+local KEPT = 32768      -- entries; the files of an engine's log by default hold 60,000 of the shortest lines
+local DOUBT = 65536     -- bytes after which a pause in the output may hide entries that the engine left out
+local PAUSE = 0.05      -- seconds; engines need longer to fill a file of 2 MB
+local STALLED = 0.5     -- seconds that the showing of an entry took; the engine may have gone on meanwhile
+
+-- What was told. An engine that follows a log which is rotated faster than it is read leaves entries out without a word,
+-- and tells a file of it twice (Docker 20.10 both, newer ones the first).
 local Told = {}
 Told.__index = Told
 
-function Told:add(stream, time)
+-- A time as a number, which takes little memory: its day of the month, and what follows.
+local function mark(time) return tonumber((time:sub(9):gsub("%D", ""))) or 0 end
+
+local function nothing_told()
+  return setmetatable({
+    last = {},                -- by stream: the time of its last entry, and how many entries had that time
+    again = {},               -- by stream: up to where it is told again; of the form of `last`
+    latest = nil,             -- the time of the last entry
+    awaited = nil,            -- the time of an entry that must be told again before any new one: else some are missing
+    young = {}, old = {}, size = 0,  -- the times of the last KEPT entries and more
+    unsure = DOUBT,           -- bytes since it was made sure that nothing is missing
+  }, Told)
+end
+
+function Told:add(stream, time, entry)
   local last = self.last[stream]
-  self.last[stream] = { time = time, entries = last and last.time == time and last.entries + 1 or 1 }
+  self.last[stream] = { time = time, entries = last and last.time == time and last.entries + 1 or 1, entry = entry }
+  if not self.latest or time > self.latest then self.latest = time end
+  if self.size == KEPT then self.old, self.young, self.size = self.young, {}, 0 end
+  self.young[mark(time)], self.size = true, self.size + 1
+  self.unsure = self.unsure + #entry
 end
 
--- From here on, what was told is told by the engine again.
-function Told:rewind()
-  for stream, last in pairs(self.last) do self.again[stream] = { time = last.time, entries = last.entries } end
+-- From here on, what was told of a stream, or of all, is told by the engine again.
+function Told:rewind(only)
+  for stream, last in pairs(self.last) do
+    if not only or stream == only then self.again[stream] = { time = last.time, entries = last.entries } end
+  end
+  if not only then self.awaited, self.unsure = self.latest, math.min(self.unsure, 0) end
 end
 
-function Told:has(stream, time)
+-- Whether the engine begins to tell a file again. Only pieces of a line have one time.
+function Told:repeats(stream, time, entry)
+  local last, again = self.last[stream], self.again[stream]
+  if not last or again and again.entries > 0 then return false end
+  if time == last.time then return entry == last.entry and entry:sub(-1) == "\n" end
+  return time < last.time and (self.young[mark(time)] or self.old[mark(time)])
+end
+
+function Told:has(stream, time, entry)
+  if time == self.awaited then self.awaited = nil end
+  if self:repeats(stream, time, entry) then self:rewind(stream) end
   local again = self.again[stream]
   if not again or time > again.time or time == again.time and again.entries == 0 then
     self.again[stream] = nil
@@ -72,6 +109,21 @@ function Told:has(stream, time)
   end
   if time == again.time then again.entries = again.entries - 1 end
   return true
+end
+
+-- Whether entries may be missing before a new one, which reading again from the last one shows.
+function Told:doubts(time)
+  if self.unsure < DOUBT or not self.latest or time <= self.latest then return false end
+  local from, to = timestamp.seconds(self.latest), timestamp.seconds(time)
+  if not from or not to then return false end
+  return to - from + (tonumber(time:match "%.%d+") or 0) - (tonumber(self.latest:match "%.%d+") or 0) > PAUSE
+end
+
+-- Whether entries may be missing before a new one: the engine's log begins after the last one that was told.
+function Told:misses(time)
+  local missing = self.awaited and time > self.awaited
+  if missing then self.awaited = nil end
+  return missing
 end
 
 -- A moment as the engine takes it.
@@ -89,6 +141,9 @@ function Told:since()
   return earliest and moment(earliest)
 end
 
+local LOST = "output after %s may be missing from the engine's log: %s; "
+  .. "give the task's `logging` a larger max-size or max-file"
+
 local PATIENCE = 60  -- seconds for an engine to come back
 local TRIES = 4      -- readings in a row that fail and tell nothing, after which the output of an ended container is given up
 
@@ -102,21 +157,42 @@ local function look(engine, id)
   end
 end
 
+local read
+
+-- Reads once more what the engine has between the last entry and a new one, and shows it.
+local function make_sure(engine, id, opts, told, time, show, gap)
+  local again, latest = told.again, told.latest
+  told.again = {}
+  told:rewind()
+  local ended = read(engine, id, { since = told:since(), before = time, tty = opts.tty }, told, function(bytes, name, at)
+    return at ~= nil and at < time and show(bytes, name, at)
+  end, gap)
+  if ended == nil then told.unsure = told.unsure + DOUBT end  -- it could not be read
+  if ended ~= nil and told:misses(time) then gap(latest) end
+  told.again, told.awaited = again, nil
+end
+
 -- One reading of the output. Adds to `told`; `show` may end it by returning false.
 ---@return boolean? ended  false: by `show`
 ---@return table? err
 ---@return boolean? news  it showed something
-local function read(engine, id, opts, told, show)
+function read(engine, id, opts, told, show, gap)
   local stream <close>, err = engine:container_logs(id, {
-    stdout = true, stderr = true, follow = opts.follow, tail = opts.tail, since = opts.since, tty = opts.tty, timestamps = true,
+    stdout = true, stderr = true, follow = opts.follow, tail = opts.tail, since = opts.since,
+    ["until"] = opts.before and moment(opts.before), tty = opts.tty, timestamps = true,
   })
   if not stream then return nil, err end
   local goes_on, news = true, false
   local ended, why = (opts.tty and read_terminal or read_frames)(stream, function(entry, name)
+    if name == "error" then return gap(told.latest, (entry:gsub("%s+$", ""))) end  -- the engine's own words
     local time, bytes = entry:match "^(%S+) (.*)$"
-    if time and told:has(name, time) then return end
-    if time then told:add(name, time) end
+    if time and told:has(name, time, entry) then return end
+    if time and opts.follow and told:doubts(time) then make_sure(engine, id, opts, told, time, show, gap) end
+    if time and told:misses(time) then gap(told.latest) end
+    local began = runtime.now()
     goes_on, news = show(bytes or entry, name, time) ~= false, true
+    if time and goes_on then told:add(name, time, entry) end
+    if runtime.now() - began > STALLED then told.unsure = told.unsure + DOUBT end
     return goes_on
   end)
   if not goes_on then return false end
@@ -130,14 +206,20 @@ end
 ---@param id string
 ---@param opts { follow?: boolean, tail?: string, since?: string, tty?: boolean }
 ---@param show fun(bytes: string, stream: "stdout"|"stderr", time?: string): false?  time: RFC 3339, nanoseconds
+---@param on_gap fun(text: string)  called once, if entries may be missing because the engine rotated its log meanwhile
 ---@return true? ok
 ---@return table? err
-function M.each(engine, id, opts, show)
-  local told, began = setmetatable({ last = {}, again = {} }, Told), moment(timestamp.format())
+function M.each(engine, id, opts, show, on_gap)
+  local told, began = nothing_told(), moment(timestamp.format())
   local now, has_ended = { follow = opts.follow, tail = opts.tail, since = opts.since, tty = opts.tty }, false
-  local failures = 0
+  local failures, is_told = 0, false
+  local function gap(after, why)
+    told.unsure = -math.huge  -- it is said once; then no more is read than must be
+    if not is_told then on_gap(LOST:format(after or "its start", why or "it rotates faster than it can be read")) end
+    is_told = true
+  end
   while true do
-    local ended, why, news = read(engine, id, now, told, show)
+    local ended, why, news = read(engine, id, now, told, show, gap)
     failures = (ended or news) and 0 or failures + 1
     if ended == false then return true end
     if not opts.follow then return ended, why end
