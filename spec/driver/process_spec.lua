@@ -37,7 +37,7 @@ int main(int argc, char **argv) {
 local SCRIPT = [[
 local core = require "dockrun.core.process"
 local dockrun = require "dockrun"
-local process = require "dockrun.util.process"
+local process = require "dockrun.driver.process"
 local uv = require "luv"
 local function show(result, err) print(result and result.code or "no code", result and result.output or err.kind) end
 local probe <close> = assert(core.start { "true" })
