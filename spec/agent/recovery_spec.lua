@@ -283,7 +283,7 @@ describe("a dockrun that was killed", function()
     for _, command in ipairs { { "run", path }, { "stop", name }, { "gc" } } do
       local result = dockrun_with(table.unpack(command))
       assert.equal(1, result.code, result.stderr)
-      assert.matches("it is left as it is: .*move it away", result.stderr)
+      assert.matches("dockrun did not change it; .*move it away", result.stderr)
     end
     assert.equal("running", jobs.containers(engine, name)[1].State)
     assert.matches("unowned", dockrun_with("status", name).stdout)  -- by its containers alone

@@ -118,7 +118,7 @@ describe("the state directory", function()
       for _, readonly in ipairs { false, true } do
         local state, err = open { readonly = readonly }
         assert.is_nil(state)
-        local message = ("refusing %s: it belongs to user %d, not to user 0 who runs dockrun"):format(blamed, NOBODY)
+        local message = ("refusing %s: it belongs to user %d, but dockrun runs as user 0"):format(blamed, NOBODY)
         assert.matches(message, tostring(err), 1, true)
       end
       local result = process.run { "events", "--state-dir", dir }

@@ -1,5 +1,6 @@
 local dockrun = require "dockrun"
 local eventually = require "spec.eventually"
+local owner = require "dockrun.store.owner"
 local process = require "spec.process"
 local states = require "spec.states"
 local store = require "dockrun.store"
@@ -51,7 +52,7 @@ describe("the state", function()
       assert.same({ id = "a1", job = "cache", group = "redis", index = 3, meta = { owner = "platform" }, owner = state.owner },
         state:alloc "a1")
       assert.equal(uv.os_getpid(), state:alloc("a1").owner.pid)
-      assert.is_true(state.is_alive(state:alloc("a1").owner))
+      assert.is_true(owner.is_alive(state:alloc("a1").owner))
     end)
 
     it("every field of a task, and where it belongs", function()
@@ -127,14 +128,13 @@ describe("the state", function()
     assert.is_true(state:remove_job "cache")
     assert.is_false(state:remove_job "cache")
     assert.same({ "of-web", "of-web" }, names(state:tasks(), "alloc"))
-    assert.is_true(state:remove_task("of-web", "one"))
-    assert.same({ "two" }, names(state:tasks { alloc = "of-web" }, "task"))
+    assert.same({ "one", "two" }, names(state:tasks { alloc = "of-web" }, "task"))
     assert.is_true(state:remove_alloc "of-web")
     assert.same({}, state:tasks())
     assert.same({ "web" }, names(state:jobs(), "name"))
   end)
 
-  it("refuses a task without its allocation, and a field that it has no place for", function()
+  it("refuses a task without its allocation, and a field without a column", function()
     local state = states.open()
     local ok, err = state:put_task { alloc = "nowhere", task = "redis", state = "running" }
     assert.is_nil(ok)
@@ -439,7 +439,7 @@ describe("the state", function()
           assert.is_nil(state)
           assert.equal("corrupt", err.kind)
           assert.truthy(tostring(err):find(states.path, 1, true), tostring(err))
-          assert.truthy(tostring(err):find("left as it is: stop every dockrun", 1, true), tostring(err))
+          assert.truthy(tostring(err):find("dockrun did not change it; stop every dockrun", 1, true), tostring(err))
         end
         assert.is_true(before == states.bytes(states.path), "the file has changed")
       end)

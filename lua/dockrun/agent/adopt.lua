@@ -13,7 +13,7 @@ local M = {}
 
 ---@class Adoptable
 ---@field job string
----@field records TaskRecord[]  the containers of one allocation
+---@field records Observation[]  the containers of one allocation
 ---@field read? table           the job that their definitions make
 ---@field refused? string       why they are not adopted
 

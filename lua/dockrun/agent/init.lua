@@ -186,7 +186,7 @@ end
 ---@param job table    normalised, see job/load.lua; `snapshot` has written it down
 ---@param group table
 ---@param index integer  from 0
----@param opts? { id?: string, records?: table<string, TaskRecord>, meta?: table }  an allocation that is there already, and
+---@param opts? { id?: string, records?: table<string, Observation>, meta?: table }  an allocation that is there already, and
 ---  what recovery.lua found of its tasks, by name: they go on from there
 ---@return Alloc
 function Agent:start(job, group, index, opts)

@@ -4,7 +4,7 @@
 local allocdir = require "dockrun.driver.allocdir"
 local driver = require "dockrun.driver.docker"
 local labels = require "dockrun.driver.labels"
-local inventory = require "dockrun.driver.containers"
+local containers = require "dockrun.driver.containers"
 
 local M = {}
 
@@ -14,19 +14,19 @@ function M.has_ended(row) return row.state == "dead" or row.state == "failed" en
 
 ---@class Forgotten
 ---@field intent Intent        to remove what the state does not have as a task any more
----@field record? TaskRecord   its container; nil if it is not there
+---@field record? Observation   its container; nil if it is not there
 
 ---@class Found
----@field records TaskRecord[]         those of the state's tasks, each with its container if that is there
+---@field records Observation[]         those of the state's tasks, each with its container if that is there
 ---@field allocs table<string, table>  the state's allocations, by id; `live` if a task of it has not ended
 ---@field forgotten Forgotten[]
----@field unowned TaskRecord[]         containers that this state can have made and did not record: see cli/adopt.lua
+---@field unowned Observation[]         containers that this state can have made and did not record: see cli/adopt.lua
 ---@field strangers { name: string, reason: string }[]  other containers with a label of dockrun's
 
 -- Whether the state has recorded a container since its task's row was read: the row is then as it is now.
 local function is_recorded_now(state, row, container)
   local now = not row.forgotten and state:task(row.alloc, row.task)
-  if not now or not inventory.is_recorded(now, container, state.id) then return false end
+  if not now or not containers.is_recorded(now, container, state.id) then return false end
   for key in pairs(row) do row[key] = nil end
   for key, value in pairs(now) do row[key] = value end
   return true
@@ -41,7 +41,7 @@ local function finder(rows, state)
   return function(container)
     local row = ids[container.id] or names[container.name]
     if not row then return nil end
-    return (inventory.is_recorded(row, container, state.id) or is_recorded_now(state, row, container)) and row or nil
+    return (containers.is_recorded(row, container, state.id) or is_recorded_now(state, row, container)) and row or nil
   end
 end
 
@@ -61,21 +61,21 @@ end
 
 -- A container that is not recorded. Whatever is wrong with it is no error: it is none of ours.
 local function add_unrecorded(engine, container, state_dir, found)
-  local row, why = inventory.claim(container, state_dir)
+  local row, why = containers.claim(container, state_dir)
   local seen, err
   if row then seen, err = engine:container_inspect(container.id) end
   if seen then
-    table.insert(found.unowned, inventory.record(row, seen))
+    table.insert(found.unowned, containers.observe(row, seen))
   elseif not err or err.status ~= 404 then
     table.insert(found.strangers, { name = container.name, reason = why or "it cannot be looked at: " .. tostring(err) })
   end
 end
 
 -- Puts containers to rows.
-local function join(agent, containers, rows, forgotten)
+local function join(agent, listed, rows, forgotten)
   local engine, found, seen = agent.engine, { records = {}, forgotten = {}, unowned = {}, strangers = {} }, {}
   local row_of = finder(table.move(forgotten, 1, #forgotten, #rows + 1, { table.unpack(rows) }), agent.state)
-  for _, container in ipairs(containers) do
+  for _, container in ipairs(listed) do
     local row = row_of(container)
     if row then
       local inspected, err = engine:container_inspect(container.id)
@@ -85,9 +85,9 @@ local function join(agent, containers, rows, forgotten)
       add_unrecorded(engine, container, agent.options.state_dir, found)
     end
   end
-  for i, row in ipairs(rows) do found.records[i] = inventory.record(row, seen[row]) end
+  for i, row in ipairs(rows) do found.records[i] = containers.observe(row, seen[row]) end
   for i, row in ipairs(forgotten) do
-    found.forgotten[i] = { intent = row.forgotten, record = seen[row] and inventory.record(row, seen[row]) }
+    found.forgotten[i] = { intent = row.forgotten, record = seen[row] and containers.observe(row, seen[row]) }
   end
   return found
 end
@@ -134,10 +134,10 @@ function M.find(agent, job)
   -- The state first: what another process starts meanwhile has a row before it has a container.
   local rows, allocs, forgotten = read(agent.state, job, agent.engine:endpoint())
   if not rows then return nil, allocs end
-  local containers, err = inventory.list(agent.engine, job)
-  if not containers then return nil, err end
+  local listed, err = containers.list(agent.engine, job)
+  if not listed then return nil, err end
   local found
-  found, err = join(agent, containers, rows, forgotten)
+  found, err = join(agent, listed, rows, forgotten)
   if not found then return nil, err end
   found.allocs = {}
   for _, alloc in ipairs(allocs) do found.allocs[alloc.id] = alloc end
@@ -177,7 +177,7 @@ end
 --- others of the same run have not, and their containers. Each has `goes_on` if its task is taken over as it is, and `meta`
 --- of its allocation.
 ---@param found Found
----@return TaskRecord[]
+---@return Observation[]
 function M.standing(found)
   local list, places = {}, live_places(found)
   local cut_off = next(places) ~= nil
@@ -208,7 +208,7 @@ end
 
 --- Removes the container of a task that has ended, and notes that it is gone.
 ---@param agent Agent
----@param record TaskRecord
+---@param record Observation
 ---@return true? ok
 ---@return table? err
 function M.remove_ended(agent, record)

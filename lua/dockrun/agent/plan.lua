@@ -106,7 +106,7 @@ local function compare(old, new, path, fields)
 end
 
 --- Fields in which a task differs from its container.
----@param record TaskRecord
+---@param record Observation
 ---@param task table   normalised, not filled in
 ---@param meta table   of job, group and task together
 ---@return { path: string, old: any, new: any, forces: "in_place"|"replace" }[]
@@ -139,7 +139,7 @@ end
 ---@field index integer
 ---@field alloc? string
 ---@field tasks PlanChange[]
----@field records TaskRecord[]
+---@field records Observation[]
 
 ---@class Plan
 ---@field job string
@@ -229,7 +229,7 @@ end
 
 --- The plan for a job, given what of it is on the engine.
 ---@param job table            normalised
----@param records TaskRecord[] of this job, see recovery.standing
+---@param records Observation[] of this job, see observed.lua
 ---@param can_update? fun(): boolean  whether the engine changes limits in place: asked once, and only if that matters; yes
 ---  if left out
 ---@return Plan

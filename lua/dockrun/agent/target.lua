@@ -15,7 +15,7 @@ end
 ---@param engine table
 ---@param options table<string, any>
 ---@param target? string  JOB or JOB/TASK; nil: every job
----@return TaskRecord[]? records
+---@return Observation[]? records
 ---@return table? err  kind "failed": no container matches, or the state does not have those that do
 function M.find(engine, options, target)
   local job, task
@@ -40,7 +40,7 @@ end
 ---@param engine table
 ---@param options table<string, any>
 ---@param target? string
----@return TaskRecord[]? records
+---@return Observation[]? records
 ---@return table? err  kind "failed": none runs, if there is a target
 function M.running(engine, options, target)
   local records, err = M.find(engine, options, target)
@@ -59,7 +59,7 @@ end
 ---@param engine table
 ---@param options table<string, any>
 ---@param target string
----@return TaskRecord? record
+---@return Observation? record
 ---@return table? err  kind "usage": several tasks match
 function M.one(engine, options, target)
   local records, err = M.running(engine, options, target)

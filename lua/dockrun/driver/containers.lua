@@ -1,5 +1,6 @@
--- dockrun's containers on this engine. What a container's labels say is a claim: anybody can make a container with such
--- labels, and `docker commit` copies them. A container is ours only if the state recorded it.
+--- dockrun's containers on this engine: lists them, says which of them the state recorded, and reads what one is. A
+--- container's labels are a claim: anyone can make a container with such labels, and `docker commit` copies them. A
+--- container is dockrun's only if the state recorded it.
 local check = require("dockrun.hooks.validate").problem
 local allocdir = require "dockrun.driver.allocdir"
 local labels = require "dockrun.driver.labels"
@@ -9,7 +10,7 @@ local uv = require "luv"
 
 local M = {}
 
----@class TaskRecord
+---@class Observation     a task as it was found: its row of the state (a TaskRecord), its container, or both
 ---@field job string
 ---@field group string
 ---@field task string
@@ -28,9 +29,9 @@ local M = {}
 ---@field created string    RFC 3339
 ---@field kill_timeout number
 ---@field stop_timeout? integer  that the engine knows; nil if an older version made the container
----@field definition? table  the task as it was when the container was made, see driver/docker.lua
----@field row table          what the state knows of it; of an unowned one, what its labels claim
----@field limits? table      what it may use now: the engine's HostConfig
+---@field definition? table  the task as it was when the container was made, see labels.lua
+---@field row TaskRecord     of the state; of a container that the state did not record, what its labels claim
+---@field limits? table      its limits now: HostConfig, see limits.lua
 
 ---@class Listed
 ---@field id string
@@ -46,7 +47,7 @@ local function name_of(container)
   return container.Id
 end
 
---- Every container that claims to be dockrun's, of a job or of all. Nothing is asked of the containers themselves.
+--- Every container that claims to be dockrun's, of a job or of all, in one call.
 ---@param engine table
 ---@param job? string
 ---@param running? boolean  only those that run
@@ -64,8 +65,8 @@ function M.list(engine, job, running)
   return list
 end
 
---- Whether a row of the state recorded a container: its id; or, if the answer to its creation was not heard, the intent to
---- create it, under its name. Containers of dockrun 0.1.0 carry no intent, and neither do its rows.
+--- Whether a row of the state is about a container: by its id; or, if the answer to the creation was lost, by the intent and
+--- the name. Containers and rows of dockrun 0.1.0 have no intent.
 ---@param row table  of a task: `alloc`, `task`, `container_id`, `detail`
 ---@param container Listed
 ---@param state_id string
@@ -87,25 +88,25 @@ local without_container = { running = "running", healthy = "running", unhealthy 
 --- A task, from its row alone or together with its container.
 ---@param row table
 ---@param found? table  Engine API, ContainerInspect
----@return TaskRecord
-function M.record(row, found)
-  local record = {
+---@return Observation
+function M.observe(row, found)
+  local seen = {
     job = row.job, group = row.group, task = row.task, alloc = row.alloc, index = row.index, restarts = row.restarts or 0,
     state = without_container[row.state] or "pending", image = row.image, ports = json.array(row.ports or {}),
     exit_code = row.exit_code, started_at = row.started_at, finished_at = row.finished_at, tty = false, created = "",
     definition = row.definition, kill_timeout = (row.definition or {}).kill_timeout or 5, row = row,
   }
-  if not found then return record end
+  if not found then return seen end
   local state = found.State
   local ended = not states[state.Status]
-  record.state = states[state.Status] or (state.ExitCode == 0 and "dead" or "failed")
-  record.container_id, record.image, record.created = found.Id, found.Config.Image, found.Created or "0001-01-01T00:00:00Z"
-  record.exit_code = ended and state.ExitCode or nil
-  record.started_at = state.StartedAt and not state.StartedAt:find "^0001" and state.StartedAt or nil
-  record.finished_at = ended and state.FinishedAt or nil
-  record.image_id, record.tty, record.limits = found.Image, found.Config.Tty or false, found.HostConfig
-  record.stop_timeout = found.Config.StopTimeout
-  return record
+  seen.state = states[state.Status] or (state.ExitCode == 0 and "dead" or "failed")
+  seen.container_id, seen.image, seen.created = found.Id, found.Config.Image, found.Created or "0001-01-01T00:00:00Z"
+  seen.exit_code = ended and state.ExitCode or nil
+  seen.started_at = state.StartedAt and not state.StartedAt:find "^0001" and state.StartedAt or nil
+  seen.finished_at = ended and state.FinishedAt or nil
+  seen.image_id, seen.tty, seen.limits = found.Image, found.Config.Tty or false, found.HostConfig
+  seen.stop_timeout = found.Config.StopTimeout
+  return seen
 end
 
 -- ---- what a container claims ------------------------------------------------------------------
@@ -132,7 +133,7 @@ end
 
 local function is_index(text) return text:find "^%d+$" and #text <= 9 and math.tointeger(tonumber(text)) end
 
--- What each label must be: its field, how it is read, and what is said otherwise.
+-- For each label: its field, the function that reads it, and the words for what it must be.
 local claims = {
   { "job", function(text) return is_name(text) and text end, "a name" },
   { "group", function(text) return is_name(text) and text end, "a name" },
@@ -155,8 +156,7 @@ local function read_labels(carried)
   return row
 end
 
--- Whether a path is an allocation's below this state directory, by the name that the directory has now, or by its own if that
--- is a link.
+-- Whether a path is an allocation's below this state directory, by the directory's own name or by the one that a link gives it.
 local function is_own_path(path, state_dir, alloc)
   for _, dir in ipairs { state_dir, uv.fs_realpath(state_dir) or nil } do
     if path:gsub("/+", "/") == allocdir.of(dir, alloc, "").root:gsub("/+", "/") then return true end
@@ -164,11 +164,11 @@ local function is_own_path(path, state_dir, alloc)
   return false
 end
 
---- What a container that the state did not record claims to be, if a state in this directory can have made it.
+--- The task that an unrecorded container claims to be, if a state in this directory can have made the container.
 ---@param container Listed
 ---@param state_dir string
----@return table? row    as the state would have it: job, group, task, alloc, index, ports, definition, type
----@return string? why   it cannot
+---@return table? row    as a TaskRecord: job, group, task, alloc, index, ports, definition, type
+---@return string? why   if it cannot
 function M.claim(container, state_dir)
   local row, why = read_labels(container.labels)
   if not row then return nil, why end

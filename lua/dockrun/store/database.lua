@@ -1,27 +1,27 @@
--- A connection to the state's database as coroutines want it: it waits for other processes without holding up the loop,
--- and its errors say what to do.
+--- A connection to the state's database for fibers: a wait for another process's lock does not block the loop, and errors
+--- say what to do.
 local runtime = require "dockrun.core.runtime"
 local sqlite = require "dockrun.core.sqlite"
 
 local M = {}
 
--- A wait for another process's lock, in seconds: random, so that those who wait do not come back at one instant.
+-- A wait for another process's lock, in seconds: random, so that waiting processes do not all try at the same instant.
 local SHORTEST, LONGEST, PATIENCE = 0.002, 0.1, 10
 
 local advice = {
-  busy = ("another process has kept it locked for %d s; see which one hangs (fuser names them), and try again"):format(PATIENCE),
+  busy = ("another process has kept it locked for %d s; find the one that hangs with fuser, then try again"):format(PATIENCE),
   full = "make room on its file system, then try again; nothing that was saved before is lost",
-  corrupt = "it is left as it is: stop every dockrun that uses it, then put a backup in its place, or move it away together "
-    .. "with its -wal and -shm files to begin with an empty state (containers go on running)",
-  readonly = "it must be there and writable for the user who runs dockrun; or name another directory with --state-dir",
+  corrupt = "dockrun did not change it; stop every dockrun that uses it, then restore a backup, or move it away together "
+    .. "with its -wal and -shm files to start with an empty state (containers keep running)",
+  readonly = "make it writable for the user that runs dockrun, or name another directory with --state-dir",
 }
 
 ---@class Database
 ---@field handle table       of dockrun.core.sqlite
 ---@field path string
 ---@field readonly boolean
----@field inside? any        the coroutine whose transaction it is in
----@field failure? table     the error for which that transaction will not be committed
+---@field inside? any        the fiber whose transaction is open
+---@field failure? table     the error that rolls that transaction back
 local Database = {}
 Database.__index = Database
 
@@ -48,16 +48,16 @@ function M.open(path, opts)
   return setmetatable({ handle = handle, path = path, readonly = readonly }, Database)
 end
 
--- Undoes what is left of a transaction, where it has not ended by a commit.
+-- Rolls back a transaction that has not been committed.
 local function undo(self)
   if self.handle:in_transaction() then self.handle:exec "ROLLBACK" end
 end
 
 local function call(self, method, ...)
   if not self.inside then
-    undo(self)  -- a signal, or memory that ran out, came even into the end of that transaction's scope
+    undo(self)  -- a signal or lack of memory may even interrupt the end of a transaction's scope
   elseif self.inside ~= (runtime.current() or self) then
-    error("a transaction of another coroutine waits for something, and none may: it would keep every process out", 3)
+    error("a transaction of another fiber waits; a transaction must not wait, because every other process waits for it", 3)
   end
   if self.failure then return nil, self.failure end
   local deadline, longest = runtime.now() + PATIENCE, SHORTEST
@@ -74,7 +74,7 @@ local function call(self, method, ...)
   end
 end
 
---- See core/data/sqlite.c for the four. They wait while another process has the lock, but not within a transaction: that has it.
+--- The four calls of core/data/sqlite.c. They wait while another process has the lock; within a transaction they need not.
 ---@param sql string
 ---@return true? ok
 ---@return table? err  kind "busy", "full", "corrupt", "readonly", "constraint", "store"
@@ -98,8 +98,8 @@ function Database:rows(sql, ...) return call(self, "rows", sql, ...) end
 ---@return table? err
 function Database:value(sql, ...) return call(self, "value", sql, ...) end
 
--- Ends a transaction when its scope ends, by an error too: a signal, or memory that runs out, raises one at any
--- instruction, and between the statement that begins it and the next as well.
+-- Ends a transaction when its scope ends, also by an error: a signal or lack of memory may raise one at any instruction,
+-- even directly after the statement that begins the transaction.
 local function scope(self)
   return setmetatable({}, { __close = function()
     self.inside, self.failure = nil, nil
@@ -113,11 +113,11 @@ local function nested_scope(self)
   end })
 end
 
---- Runs fn with all that it does here done wholly or not at all. It is undone where fn raises, returns nil and an error,
---- or where anything it did here failed. fn must not wait: until it returns, no other process can write. Within another
---- transaction it is a part of that. On a read-only connection all that fn reads is of one moment.
+--- Runs fn in a transaction. It is rolled back if fn raises, if fn returns nil and an error, or if any call in it failed.
+--- fn must not wait: until it returns, no other process can write. Within another transaction it is a part of that. On a
+--- read-only connection everything that fn reads is from one moment.
 ---@param fn fun(): ...
----@return any ...  what fn returns, true where that is nothing; nil, err where it was undone
+---@return any ...  what fn returns, true if that is nothing; nil, err if it was rolled back
 function Database:transaction(fn)
   local nested = self.inside ~= nil
   local this <close> = (nested and nested_scope or scope)(self)

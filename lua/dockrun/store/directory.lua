@@ -1,13 +1,12 @@
---- The state directory, which is no other user's business: job definitions hold secrets, and the sockets in it take orders.
+--- The state directory. No other user may read it: job definitions hold secrets, and the sockets in it take commands.
 ---
----   <state-dir>            0700; 0711 if the engine maps users, whose containers must get through to alloc/
+---   <state-dir>            0700; 0711 if the engine maps users: their containers must reach alloc/
 ---   <state-dir>/state.db   0600, and its -wal and -shm files
 ---   <state-dir>/jobs       0700, the sockets; 0710 and of the group that `socket_group` names
 ---   <state-dir>/alloc      0711, see driver/allocdir.lua
 ---
---- The modes hold whatever the umask is, and a directory that an older dockrun or the operator made too wide is tightened.
---- A directory or file of another user, or a link of one on the way there, is refused: its owner could put another in its
---- place.
+--- The modes hold whatever the umask is. A directory with too wide a mode is tightened. A directory or file of another user,
+--- or another user's link on the way there, is refused: its owner could replace it.
 local fs = require "dockrun.util.fs"
 local runtime = require "dockrun.core.runtime"
 local uv = require "luv"
@@ -17,7 +16,7 @@ local M = {}
 local PRIVATE, PASSABLE, GROUP = tonumber("700", 8), tonumber("711", 8), tonumber("710", 8)
 local STICKY, WRITABLE, PERMISSIONS = tonumber("1000", 8), tonumber("022", 8), tonumber("7777", 8)
 
--- What dockrun keeps in it, with the mode that each has.
+-- The entries that dockrun makes in it, with their modes.
 local own = {
   ["state.db"] = tonumber("600", 8), ["state.db-wal"] = tonumber("600", 8), ["state.db-shm"] = tonumber("600", 8),
   ["state.db-journal"] = tonumber("600", 8), jobs = PRIVATE, alloc = PASSABLE,
@@ -31,15 +30,15 @@ end
 
 local function refuse(path, format, ...) return runtime.error("system", ("refusing %s: %s"):format(path, format:format(...))) end
 
--- The error for what belongs to another user.
+-- The error for an entry of another user.
 local function foreign(path, stat)
-  return refuse(path, "it belongs to user %d, not to user %d who runs dockrun; remove it, or name another --state-dir", stat.uid,
+  return refuse(path, "it belongs to user %d, but dockrun runs as user %d; remove it, or name another --state-dir", stat.uid,
     uv.getuid())
 end
 
 local function mode_of(stat) return stat.mode & PERMISSIONS end
 
--- A path's links, each followed: the error for the first that is of another user than root and this one.
+-- Follows the links of a path: an error for the first one that belongs neither to root nor to this user.
 local function check_links(path)
   local rest, done, followed = path, path:find "^/" and "" or ".", 0
   while true do
@@ -47,7 +46,7 @@ local function check_links(path)
     if not part then return true end
     local at = done .. "/" .. part
     local stat = uv.fs_lstat(at)
-    if not stat then return true end  -- it is to be made
+    if not stat then return true end  -- not made yet
     if stat.type == "link" then
       followed = followed + 1
       if stat.uid ~= 0 and stat.uid ~= uv.getuid() then return nil, foreign(at, stat) end
@@ -68,7 +67,7 @@ local function is_shared(dir)
   return false
 end
 
--- The mode that the directory itself is to have. A directory that holds other things too keeps its own, as /tmp would have to.
+-- Tightens the mode of the directory itself. A directory that holds other files too, such as /tmp, keeps its mode.
 local function tighten(dir, stat)
   local mode = mode_of(stat)
   if not is_shared(dir) and mode & STICKY == 0 then
@@ -76,10 +75,10 @@ local function tighten(dir, stat)
     return mode == PRIVATE or uv.fs_chmod(dir, PRIVATE)
   end
   if mode & WRITABLE == 0 or mode & STICKY ~= 0 then return true end
-  return nil, "it holds other files, and other users may write to it; `chmod go-w` it, or name a directory of its own with --state-dir"
+  return nil, "it holds other files, and other users may write to it; run `chmod go-w` on it, or name an empty directory with --state-dir"
 end
 
--- Each thing of dockrun's in it: ours, and no wider than it should be.
+-- Checks each entry of dockrun: its owner, its kind and its mode.
 local function check_contents(dir, change)
   for name, most in pairs(own) do
     local path = dir .. "/" .. name
@@ -88,24 +87,24 @@ local function check_contents(dir, change)
       if one and one.uid ~= uv.getuid() then return nil, foreign(path, one) end
     end
     local kind = name:find "^state%.db" and "file" or "directory"
-    if stat and stat.type ~= kind then  -- to open a FIFO would wait for ever
+    if stat and stat.type ~= kind then  -- opening a FIFO would wait for ever
       return nil, refuse(path, "expected a %s, got a %s; move it away", kind, stat.type)
     end
     local mode = stat and mode_of(stat)
     local is_group = name == "jobs" and mode == GROUP  -- of `socket_group`
     if change and stat and not is_group and mode & ~most ~= 0 then
       local ok, why = uv.fs_chmod(path, mode & most)
-      if not ok then return nil, refuse(path, "cannot take other users' access to it away: %s", why) end
+      if not ok then return nil, refuse(path, "cannot remove other users' access: %s", why) end
     end
   end
   return true
 end
 
---- Makes the state directory if there is none, and sees to it that it is ours alone.
+--- Makes the state directory if there is none, and checks that no other user has access.
 ---@param dir string
----@param readonly? boolean  makes and changes nothing: what is not there, or too wide, is no error
+---@param readonly? boolean  makes and changes nothing; a missing entry or too wide a mode is no error
 ---@return true? ok
----@return table? err  kind "system", "full", "readonly": what is wrong with which directory
+---@return table? err  kind "system", "full", "readonly": names the directory
 function M.open(dir, readonly)
   local ok, err = check_links(dir)
   if not ok then return nil, err end
@@ -124,7 +123,7 @@ function M.open(dir, readonly)
   return check_contents(dir, not readonly)
 end
 
---- Lets containers whose users the engine maps get through to alloc/.
+--- Gives containers whose users the engine maps access to alloc/.
 ---@param dir string
 function M.let_through(dir)
   local stat = uv.fs_stat(dir)

@@ -1,19 +1,19 @@
--- What has happened, the last of it: a bounded log that other processes can follow.
+--- The latest events: a bounded log that other processes can follow.
 local json = require "dockrun.core.json"
 local runtime = require "dockrun.core.runtime"
 
 ---@class Store
 local M = {}
 
-local POLL = 0.1  -- seconds between two looks at whether anything was written; a look reads no more than a page
+local POLL = 0.1  -- seconds between two checks for new events; a check reads one page at most
 
---- Adds an event, and drops the oldest beyond `keep_events`. It is there for every process at once; a loss of power may
---- take the last ones (synchronous = NORMAL), for nothing is decided by them.
----@param event table  see events.lua; goes through JSON
+--- Adds an event, and drops the oldest beyond `keep_events`. Every process sees it at once. A loss of power may lose the
+--- last ones (synchronous = NORMAL): no decision depends on them.
+---@param event table  see agent/emitter.lua; goes through JSON
 ---@return integer? id  grows with each event
 ---@return table? err
 function M:add_event(event)
-  local db = self.db.inside and self.db or self.log  -- within a transaction it is a part of that
+  local db = self.db.inside and self.db or self.log  -- within a transaction the event is a part of it
   return db:transaction(function()
     local id, err = db:value(
       [[INSERT INTO events (time, job, "group", task, alloc, event, json) VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id]],
@@ -49,8 +49,8 @@ local function written(self)
   return mark or error(err, 0)
 end
 
---- Every event after one, and then each as any process adds it, until the store is closed. Raises where the database fails.
----@param after? integer  an id; only what comes from now on where left out
+--- Every event after one, and then each new one of any process, until the store is closed. Raises if the database fails.
+---@param after? integer  an id; if left out, only new events
 ---@param filter? { job?: string }
 ---@return fun(): table?
 function M:follow(after, filter)

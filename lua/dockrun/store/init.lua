@@ -4,12 +4,12 @@
 ---   local state <close> = assert(store.open(dir))
 ---   state:transaction(function() … end)     all of it, or nothing
 ---
---- Jobs, allocations, tasks, intents and images: store/records.lua. Leases of ports: store/leases.lua. Events:
---- store/events.lua.
+--- Jobs, allocations, tasks, intents and images: records.lua. Leases of ports: leases.lua. Events: events.lua. The modes of
+--- the directory and its files: directory.lua.
 local database = require "dockrun.store.database"
 local directory = require "dockrun.store.directory"
 local migrate = require "dockrun.store.migrate"
-local process = require "dockrun.store.owner"
+local owners = require "dockrun.store.owner"
 local uv = require "luv"
 
 local M = {}
@@ -18,10 +18,10 @@ local KEEP_EVENTS = 10000
 
 ---@class Store
 ---@field path string
----@field id string       which state it is: containers carry it in a label
----@field owner Owner     this process: whose allocations, intents and leases it writes
+---@field id string       names this state; containers carry it in a label
+---@field owner Owner     the process that is written as owner of allocations, intents and leases: this one
 ---@field db Database
----@field log? Database   for events; nil where it is only to be read
+---@field log? Database   for events; nil if the store is read-only
 ---@field keep_events integer
 ---@field closed boolean
 local Store = {}
@@ -48,7 +48,7 @@ local function make(path)
   return nil, database.error(kinds[code] or "system", ("cannot make %s: %s"):format(path, why))
 end
 
--- Nothing is changed before all that is there has been looked at.
+-- The file is checked before anything is changed.
 local function check(db)
   local verdict, err = db:value "PRAGMA integrity_check(1)"
   if err then return nil, err end
@@ -82,7 +82,7 @@ local function begin_reading(db)
     .. "such as `dockrun gc`, to bring it up to date"):format(db.path, seen, migrate.version))
 end
 
--- A connection of its own for the events, whose commits need not be on the disk before a task goes on.
+-- A separate connection for events: a task need not wait until their commits are on the disk.
 -- https://www.sqlite.org/pragma.html#pragma_synchronous
 local function open_log(path)
   local log, err = database.open(path)
@@ -94,12 +94,12 @@ local function open_log(path)
   return nil, err
 end
 
---- Opens the state, and makes it where there is none. Several processes may do so at once.
+--- Opens the state, and makes it if there is none. Several processes may do so at once.
 ---@param dir string
 ---@param opts? { readonly?: boolean, keep_events?: integer, owner?: Owner }  readonly: makes and changes nothing, and
----  never waits for who writes; keep_events: 10,000; owner: who it is that writes, where it is not this process
+---  never waits for a writer; keep_events: 10,000; owner: this process
 ---@return Store? store
----@return table? err  kind "missing" (readonly, and there is none), "corrupt", "full", "readonly", "busy", "store" (of a
+---@return table? err  kind "missing" (readonly, and there is no state), "corrupt", "full", "readonly", "busy", "store" (of a
 ---  newer dockrun, or not of dockrun), "system" (also of another user: see store/directory.lua)
 function M.open(dir, opts)
   opts = opts or {}
@@ -128,24 +128,19 @@ function M.open(dir, opts)
     return nil, err
   end
   return setmetatable({
-    db = db, log = log, path = path, id = id, owner = opts.owner or process.this(),
+    db = db, log = log, path = path, id = id, owner = opts.owner or owners.this(),
     keep_events = opts.keep_events or KEEP_EVENTS, closed = false,
   }, Store)
 end
 
 -- ---- the rest ---------------------------------------------------------------------------------
 
---- Runs fn with all that it puts and removes here done wholly or not at all: undone where fn raises, returns nil and an
---- error, or where anything here failed in it. fn must not wait (sleep, call the engine, run a hook): every other process
---- that wants to write waits for it. In a read-only store all that fn reads is of one moment.
+--- Runs fn in a transaction: everything that it puts and removes is kept, or nothing. It is rolled back if fn raises, if fn
+--- returns nil and an error, or if a call in it failed. fn must not wait (sleep, call the engine, run a hook): every other
+--- writer waits for it. In a read-only store everything that fn reads is from one moment.
 ---@param fn fun(): ...
----@return any ...  what fn returns, true where that is nothing; nil, err where it was undone
+---@return any ...  what fn returns, true if that is nothing; nil, err if it was rolled back
 function Store:transaction(fn) return self.db:transaction(fn) end
-
---- Whether a process that the state names as an owner lives.
----@param owner Owner
----@return boolean
-function Store.is_alive(owner) return process.is_alive(owner) end
 
 --- May be called twice.
 function Store:close()

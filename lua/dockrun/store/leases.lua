@@ -1,6 +1,6 @@
--- Who has which host port, among all dockrun processes that share the state. What else of the host has one, the kernel
--- knows: core/host/ports.c asks it.
-local process = require "dockrun.store.owner"
+--- Leases: which task has which host port, among all dockrun processes that share the state. Other programs' ports are not
+--- here: core/host/ports.c asks the kernel, and holds each port of this process by a bound socket.
+local owners = require "dockrun.store.owner"
 local mapper = require "dockrun.store.mapper"
 local runtime = require "dockrun.core.runtime"
 local uv = require "luv"
@@ -10,36 +10,36 @@ local time = require "dockrun.util.time"
 local M = {}
 
 ---@class Lease
----@field ip string      "0.0.0.0" for every address of both families, however it was written
+---@field ip string      "0.0.0.0" for every address of both families
 ---@field port integer
 ---@field alloc string
 ---@field task string
 ---@field label? string
----@field owner Owner    the process that looks after it
+---@field owner Owner    the process that manages the task
 ---@field leased_at string
----@field job? string    the last three where the allocation is known
+---@field job? string    the last three only if the allocation is known
 ---@field group? string
 ---@field index? integer
 
 local ANY = "0.0.0.0"
 
--- One spelling for each address, as core/host/ports.c has it.
+-- One spelling for each address, the same as in core/host/ports.c.
 local function canonical(ip)
   local found = uv.getaddrinfo(ip, nil, { numerichost = true, socktype = "stream" })
   if not found then
-    return nil, runtime.error("invalid", ("'%s' is not an IPv4 or IPv6 address; write it in figures, without a name or a port"):format(ip))
+    return nil, runtime.error("invalid", ("'%s' is not an IPv4 or IPv6 address; write it in digits, without a name or a port"):format(ip))
   end
   local text = found[1].addr
   text = text:match "^::ffff:(%d+%.%d+%.%d+%.%d+)$" or text
   return text == "::" and ANY or text
 end
 
--- As core/host/ports.c words it, and with what the state knows besides.
+-- The words of core/host/ports.c, with the names that the state knows.
 local function taken(wanted, ip, lease)
-  local who = lease.job and ("%s.%s[%d].%s"):format(lease.job, lease.group, lease.index, lease.task)
+  local name = lease.job and ("%s.%s[%d].%s"):format(lease.job, lease.group, lease.index, lease.task)
     or ("task %s of allocation %s"):format(lease.task, lease.alloc)
-  local ended = process.is_alive(lease.owner) and "" or ", which has ended"
-  local holder = ("%s (dockrun process %d%s)"):format(who, lease.owner.pid, ended)
+  local ended = owners.is_alive(lease.owner) and "" or ", which has ended"
+  local holder = ("%s (dockrun process %d%s)"):format(name, lease.owner.pid, ended)
   return runtime.error("taken", ("port %d on %s is held by %s; choose another port, or stop its holder"):format(wanted.port, ip, holder), {
     ip = lease.ip, port = lease.port, holder = holder, pid = lease.owner.pid, alloc = lease.alloc, job = lease.job, task = lease.task,
   })
@@ -48,11 +48,11 @@ end
 local LEASES = [[
   SELECT leases.*, job, "group", "index" FROM leases LEFT JOIN allocations ON allocations.id = alloc ]]
 
---- Takes a port on an address, or on all where ip is 0.0.0.0 or ::, which overlap with each. A task may take again what
---- it has; from then on this process is the owner.
+--- Takes a port on an address, or on all if ip is 0.0.0.0 or ::, which overlaps with every address. A task may lease its own
+--- port again; this process is then the owner.
 ---@param wanted { ip: string, port: integer, alloc: string, task: string, label?: string }
 ---@return true? ok
----@return table? err  kind "taken" with ip, port, holder, pid, alloc, task and, where known, job; "invalid"; the database's
+---@return table? err  kind "taken" with ip, port, holder, pid, alloc, task and, if known, job; "invalid"; the database's
 function M:lease(wanted)
   local ip, invalid = canonical(wanted.ip)
   if not ip then return nil, invalid end
@@ -66,7 +66,7 @@ function M:lease(wanted)
     local changes
     changes, err = self.db:run(
       "REPLACE INTO leases (port, ip, alloc, task, label, owner, leased_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
-      wanted.port, ip, wanted.alloc, wanted.task, wanted.label, process.format(self.owner), time.format())
+      wanted.port, ip, wanted.alloc, wanted.task, wanted.label, owners.format(self.owner), time.format())
     return changes and true, err
   end)
 end
@@ -90,8 +90,8 @@ end
 ---@return table? err
 function M:leases() return mapper.list(self.db, LEASES .. "ORDER BY port, ip") end
 
---- The leases whose process has ended. Their containers may run on.
----@param is_alive? fun(owner: Owner): boolean  process.is_alive where left out
+--- The leases whose process has ended. Their containers may still run.
+---@param is_alive? fun(owner: Owner): boolean  owners.is_alive if left out
 ---@return Lease[]? leases
 ---@return table? err
 function M:dead_leases(is_alive)
@@ -99,13 +99,13 @@ function M:dead_leases(is_alive)
   if not leases then return nil, err end
   local dead = {}
   for _, lease in ipairs(leases) do
-    if not (is_alive or process.is_alive)(lease.owner) then dead[#dead + 1] = lease end
+    if not (is_alive or owners.is_alive)(lease.owner) then dead[#dead + 1] = lease end
   end
   return dead
 end
 
---- Takes back the leases of processes that have ended, but for those that a container of theirs still holds.
----@param held fun(lease: Lease): boolean  whether a container holds it; may wait
+--- Removes the leases of processes that have ended, except those that a container still uses.
+---@param held fun(lease: Lease): boolean  whether a container uses the port; may wait
 ---@param is_alive? fun(owner: Owner): boolean
 ---@return Lease[]? released
 ---@return table? err
@@ -115,10 +115,10 @@ function M:reclaim_leases(held, is_alive)
   local released = {}
   for _, lease in ipairs(dead) do
     if not held(lease) then
-      -- Only if nobody has taken it over meanwhile.
+      -- The owner is compared: another process may have taken the lease over meanwhile.
       local gone
       gone, err = mapper.affect(self.db, "DELETE FROM leases WHERE port = ? AND ip = ? AND alloc = ? AND task = ? AND owner = ?",
-        lease.port, lease.ip, lease.alloc, lease.task, process.format(lease.owner))
+        lease.port, lease.ip, lease.alloc, lease.task, owners.format(lease.owner))
       if err then return nil, err end
       if gone then released[#released + 1] = lease end
     end

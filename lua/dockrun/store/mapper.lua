@@ -1,10 +1,10 @@
--- How a record of the policy becomes a row, and a row a record.
+--- Records and rows: a record (a Lua table) is put as one row, and a row is read as a record.
 local json = require "dockrun.core.json"
 local owner = require "dockrun.store.owner"
 
 local M = {}
 
--- Columns that are not what they hold, by their names.
+-- Columns whose type in SQLite differs from the record's.
 local JSON = { "definition", "ports", "detail", "meta", "data", "source" }
 local BOOLEAN = { "oom" }
 
@@ -16,11 +16,11 @@ for _, name in ipairs(JSON) do encode[name] = json.encode end
 ---@field known table<string, true>
 ---@field put string  the statement
 
---- A table whose rows are put whole: what a record leaves out is no longer there.
+--- A table whose rows are replaced whole: a field that a record leaves out is removed.
 ---@param name string
 ---@param keys string[]       columns that name a row
 ---@param columns string[]    the others
----@param read_only? string[] what a record may hold besides, because reading gives it
+---@param read_only? string[] fields that reading gives and putting ignores
 ---@return Shape
 function M.shape(name, keys, columns, read_only)
   local all, updates, known = table.move(columns, 1, #columns, #keys + 1, { table.unpack(keys) }), {}, {}
@@ -35,7 +35,7 @@ function M.shape(name, keys, columns, read_only)
   }
 end
 
---- Puts a record, in the place of the one with the same keys.
+--- Puts a record. It replaces the one with the same keys.
 ---@param db Database
 ---@param shape Shape
 ---@param record table<string, any>
@@ -43,7 +43,7 @@ end
 ---@return table? err
 function M.put(db, shape, record)
   for key in pairs(record) do
-    if not shape.known[key] then error(("there is no place for '%s' in the state"):format(key), 2) end
+    if not shape.known[key] then error(("the state has no column for '%s'"):format(key), 2) end
   end
   local values = {}
   for i, column in ipairs(shape.columns) do
@@ -76,7 +76,7 @@ function M.list(db, sql, ...)
   return rows
 end
 
---- The one record that a query gives; nil where there is none.
+--- The first record that a query gives; nil if it gives none.
 ---@param db Database
 ---@param sql string
 ---@param ... any

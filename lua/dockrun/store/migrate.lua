@@ -1,10 +1,10 @@
--- The schema of the state, as the steps that led to it. `PRAGMA user_version` counts those that a file has seen. A step
--- that has been released is never changed: a new one is added.
+--- The schema of the state, as a list of steps. `PRAGMA user_version` counts the steps that a file has had. A released step
+--- is never changed; a new one is added.
 local database = require "dockrun.store.database"
 
 local M = {}
 
--- An owner is a process, see process.lua. Times are RFC 3339 text, see events.lua, unless said otherwise.
+-- An owner is a process, see owner.lua. A time is RFC 3339 text unless a comment says otherwise.
 local steps = {
   [[
   CREATE TABLE jobs (
@@ -34,7 +34,7 @@ local steps = {
     json TEXT NOT NULL
   ) STRICT;
   ]],
-  -- What was begun, so that it can be finished; and where a task stands in its restart policy's interval
+  -- Intents: what a process began, so that another can finish it. And a task's position in the interval of its restart policy
   -- (restart_since: seconds since 1970).
   [[
   CREATE TABLE intents (
@@ -44,7 +44,7 @@ local steps = {
   ALTER TABLE tasks ADD COLUMN restart_count INTEGER;
   ALTER TABLE tasks ADD COLUMN restart_since REAL;
   ]],
-  -- Which state a container belongs to; on which engine a job runs, and the text that it was read from.
+  -- The state's id, which containers carry; a job's engine, and the text that the job was read from.
   [[
   CREATE TABLE identity (id TEXT NOT NULL) STRICT;
   INSERT INTO identity VALUES (lower(hex(randomblob(16))));
@@ -56,11 +56,11 @@ local steps = {
 --- The version of the schema that this dockrun writes.
 M.version = #steps
 
---- How many steps the file has seen. Changes nothing, and keeps nobody out: it is one statement, for where several make the
---- file at once, a transaction's commit may find it locked.
+--- How many steps the file has had. Changes nothing and locks nothing: it is one statement, because if several processes
+--- make the file at once, the commit of a transaction may find it locked.
 ---@param db Database
----@return integer? version  0 where it is empty
----@return table? err        kind "store" where it is none that this dockrun can use
+---@return integer? version  0 if the file is empty
+---@return table? err        kind "store" if this dockrun cannot use it
 function M.check(db)
   local found, err = db:rows [[
     SELECT user_version AS seen, (SELECT count(*) FROM sqlite_schema) AS tables FROM pragma_user_version]]
@@ -76,7 +76,7 @@ function M.check(db)
   return seen
 end
 
---- Brings the file to M.version, wholly or not at all. Several processes may try at once.
+--- Brings the file to M.version, wholly or not at all. Several processes may do so at once.
 ---@param db Database
 ---@return true? ok
 ---@return table? err

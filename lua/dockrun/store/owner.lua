@@ -1,6 +1,6 @@
--- Which process something in the state belongs to, and whether it is still there. A pid alone is given out again: with
--- the moment of its start, and the boot that this counts from, it names one process forever (proc(5): /proc/PID/stat,
--- field 22, in clock ticks since boot; /proc/sys/kernel/random/boot_id).
+--- The process that something in the state belongs to, and whether it is still alive. The kernel reuses a pid; together with
+--- the start of the process and the boot it names one process for ever (proc(5): /proc/PID/stat,
+--- field 22, in clock ticks since boot; /proc/sys/kernel/random/boot_id).
 local fs = require "dockrun.util.fs"
 local uv = require "luv"
 
@@ -13,7 +13,7 @@ local M = {}
 
 local function boot_id() return (fs.read "/proc/sys/kernel/random/boot_id" or "unknown"):match "%S+" end
 
--- The state and the start of a process. Its name, in parentheses, may hold anything.
+-- The state and the start of a process. The name before them, in parentheses, may hold any character.
 local function stat(pid)
   local state, rest = (fs.read(("/proc/%d/stat"):format(pid)) or ""):match "^.*%) (%S) (.*)$"
   if not state then return nil end
@@ -30,7 +30,7 @@ function M.this()
   return { pid = pid, start = start or 0, boot = boot_id() }
 end
 
---- Whether a process lives; one that has ended and was not waited for does not.
+--- Whether a process is alive. A zombie is not.
 ---@param owner Owner
 ---@return boolean
 function M.is_alive(owner)
@@ -38,7 +38,7 @@ function M.is_alive(owner)
   local state, start = stat(owner.pid)
   if state then return start == owner.start and state ~= "Z" and state ~= "X" end
   local _, _, code = uv.kill(owner.pid, 0)
-  return code == "EPERM"  -- it is there, but /proc hides it from us (hidepid)
+  return code == "EPERM"  -- it is alive, but /proc hides it (hidepid)
 end
 
 --- Whether a signal has stopped a process (SIGSTOP, or a debugger), until it is continued.
@@ -49,7 +49,7 @@ function M.is_stopped(pid)
   return state == "T" or state == "t"
 end
 
---- As it stands in the database.
+--- The text for the database: "4242 1000 0f1e".
 ---@param owner Owner
 ---@return string
 function M.format(owner) return ("%d %d %s"):format(owner.pid, owner.start, owner.boot) end

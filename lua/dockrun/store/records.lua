@@ -1,7 +1,7 @@
--- What the state knows of jobs, allocations, tasks, what was begun, and images. Everything here returns nil, err where
--- the database fails; see database.lua for the kinds.
+--- The records of jobs, allocations, tasks, intents and images. Every function returns nil, err if the database fails; see
+--- database.lua for the kinds.
 local json = require "dockrun.core.json"
-local process = require "dockrun.store.owner"
+local owners = require "dockrun.store.owner"
 local mapper = require "dockrun.store.mapper"
 local tables = require "dockrun.util.tables"
 local time = require "dockrun.util.time"
@@ -23,11 +23,11 @@ local image_shape = mapper.shape("images", { "reference" }, { "id", "pulled_at",
 ---@field name string
 ---@field definition table      normalised, without functions
 ---@field status string
----@field submitted_at? string  now where left out
+---@field submitted_at? string  now if left out
 ---@field endpoint? string      the engine that it runs on
----@field source? table         what it was read from, see job/load.lua
+---@field source? table         the file that it was read from, see job/load.lua
 
---- Puts a job whole, in the place of the one of that name.
+--- Puts a job. It replaces the one of that name.
 ---@param job JobRecord
 ---@return true? ok
 ---@return table? err
@@ -38,7 +38,7 @@ function M:put_job(job) return mapper.put(self.db, job_shape, tables.merge({ sub
 function M:jobs() return mapper.list(self.db, "SELECT * FROM jobs ORDER BY name") end
 
 ---@param name string
----@return JobRecord? job  nil, nil where there is none
+---@return JobRecord? job  nil, nil if there is none
 ---@return table? err
 function M:job(name) return mapper.one(self.db, "SELECT * FROM jobs WHERE name = ?", name) end
 
@@ -55,8 +55,7 @@ end
 
 local TASKS = [[SELECT tasks.*, job, "group", "index" FROM tasks JOIN allocations ON allocations.id = alloc ]]
 
--- Removes allocations, or the job that has them. A container that may be there still is not forgotten: an intent to remove
--- it stays.
+-- Removes allocations, or the job that has them. For each container that may still exist an intent to remove it is kept.
 local function remove(self, statement, which, ...)
   local values = table.pack(...)
   return self.db:transaction(function()
@@ -73,13 +72,13 @@ local function remove(self, statement, which, ...)
   end)
 end
 
---- Removes a job with its allocations and their tasks. Leases, images and events stay: they have ends of their own.
+--- Removes a job with its allocations and their tasks. Leases, images and events are kept: they are removed separately.
 ---@param name string
----@return boolean? removed  false where there was none
+---@return boolean? removed  false if there was none
 ---@return table? err
 function M:remove_job(name) return remove(self, "DELETE FROM jobs WHERE name = ?", "job = ?", name) end
 
---- Notes how a job fares.
+--- Sets the status of a job.
 ---@param name string
 ---@param status string
 ---@return boolean? found
@@ -92,19 +91,19 @@ end
 
 ---@class AllocRecord
 ---@field id string
----@field job string    which must be there
+---@field job string    which must exist
 ---@field group string
 ---@field index integer from 0
 ---@field meta? table
----@field owner? Owner  the process that looks after it: the one that has put it last
+---@field owner? Owner  the process that manages it: the one that put it last
 
---- Puts an allocation whole. From here on this process is its owner.
+--- Puts an allocation. This process becomes its owner.
 ---@param alloc AllocRecord
 ---@return true? ok
----@return table? err  kind "constraint" where its job is not there
+---@return table? err  kind "constraint" if its job is missing
 function M:put_alloc(alloc)
   local record = tables.merge(alloc)
-  record.owner = process.format(self.owner)
+  record.owner = owners.format(self.owner)
   return mapper.put(self.db, alloc_shape, record)
 end
 
@@ -126,11 +125,11 @@ function M:count_allocs()
 end
 
 ---@param id string
----@return AllocRecord? alloc  nil, nil where there is none
+---@return AllocRecord? alloc  nil, nil if there is none
 ---@return table? err
 function M:alloc(id) return mapper.one(self.db, "SELECT * FROM allocations WHERE id = ?", id) end
 
---- Removes the allocations at the place of another one whose tasks have all ended.
+--- Removes older allocations of the same group and index if all their tasks have ended.
 ---@param place { id: string, job: string, group: string, index: integer }
 ---@return boolean? removed
 ---@return table? err
@@ -149,7 +148,7 @@ function M:remove_alloc(id) return remove(self, "DELETE FROM allocations WHERE i
 -- ---- tasks ------------------------------------------------------------------------------------
 
 ---@class TaskRecord
----@field alloc string          which must be there
+---@field alloc string          which must exist
 ---@field task string
 ---@field state string
 ---@field container_id? string
@@ -164,16 +163,16 @@ function M:remove_alloc(id) return remove(self, "DELETE FROM allocations WHERE i
 ---@field restart_since? number   when that interval began, in seconds since 1970
 ---@field started_at? string
 ---@field finished_at? string
----@field definition? table     as planned, without functions
----@field detail? table         anything else
----@field job? string           the last three are its allocation's: given when read, ignored when put
+---@field definition? table     as written, without functions
+---@field detail? table         all other fields, see task/snapshot.lua
+---@field job? string           the last three are the allocation's: read only
 ---@field group? string
 ---@field index? integer
 
---- Puts a task whole: what is left out is no longer there.
+--- Puts a task. It replaces the old record whole: a field that is left out is removed.
 ---@param task TaskRecord
 ---@return true? ok
----@return table? err  kind "constraint" where its allocation is not there
+---@return table? err  kind "constraint" if its allocation is missing
 function M:put_task(task) return mapper.put(self.db, task_shape, task) end
 
 ---@param filter? { job?: string, alloc?: string }
@@ -187,30 +186,22 @@ end
 
 ---@param alloc string
 ---@param task string
----@return TaskRecord? task  nil, nil where there is none
+---@return TaskRecord? task  nil, nil if there is none
 ---@return table? err
 function M:task(alloc, task) return mapper.one(self.db, TASKS .. "WHERE alloc = ? AND task = ?", alloc, task) end
 
---- The container of a task is gone.
+--- Records that the container of a task is gone.
 ---@param alloc string
 ---@param task string
 ---@param id string
----@return boolean? found  false if the task has another one, or is not there
+---@return boolean? found  false if the task has another container or does not exist
 ---@return table? err
 function M:container_gone(alloc, task, id)
   return mapper.affect(self.db, [[UPDATE tasks SET container_id = NULL, detail = json_remove(detail, '$.intent')
     WHERE alloc = ? AND task = ? AND coalesce(container_id, ?3) = ?3]], alloc, task, id)
 end
 
----@param alloc string
----@param task string
----@return boolean? removed
----@return table? err
-function M:remove_task(alloc, task)
-  return mapper.affect(self.db, "DELETE FROM tasks WHERE alloc = ? AND task = ?", alloc, task)
-end
-
--- ---- what was begun ---------------------------------------------------------------------------
+-- ---- intents ----------------------------------------------------------------------------------
 
 ---@class Intent
 ---@field id integer
@@ -219,28 +210,28 @@ end
 ---@field action string
 ---@field data? any
 ---@field at string
----@field owner Owner  who began it: while that process lives, it is at it
+---@field owner Owner  the process that began it; while it is alive, it is working on it
 
---- Notes what is about to be done, before it is: whoever starts after a crash finds it, and can finish or undo it.
+--- Records what this process is about to do. After a crash, the next process finds the intent, and finishes or undoes it.
 ---@param alloc string
 ---@param task string
 ---@param action string  "pull": see driver/image.lua; "remove": a container, of { job, container_id, intent, endpoint }
----@param data? any      what finishing it takes; goes through JSON
+---@param data? any      what is needed to finish it; goes through JSON
 ---@return integer? id
 ---@return table? err
 function M:intend(alloc, task, action, data)
   return self.db:value(
     "INSERT INTO intents (alloc, task, action, data, at, owner) VALUES (?, ?, ?, ?, ?, ?) RETURNING id",
-    alloc, task, action, data ~= nil and json.encode(data) or nil, time.format(), process.format(self.owner))
+    alloc, task, action, data ~= nil and json.encode(data) or nil, time.format(), owners.format(self.owner))
 end
 
---- It is done, or undone.
+--- Removes an intent that is done, or undone.
 ---@param id integer
----@return boolean? removed  false where it was already
+---@return boolean? removed  false if it was already
 ---@return table? err
 function M:done(id) return mapper.affect(self.db, "DELETE FROM intents WHERE id = ?", id) end
 
---- What was begun and not done. Whose owner lives is under way.
+--- The intents that are not done. If the owner is alive, it is working on it.
 ---@return Intent[]? intents  the oldest first
 ---@return table? err
 function M:intents() return mapper.list(self.db, "SELECT * FROM intents ORDER BY id") end
@@ -250,10 +241,10 @@ function M:intents() return mapper.list(self.db, "SELECT * FROM intents ORDER BY
 ---@class ImageRecord
 ---@field reference string
 ---@field id string
----@field pulled_at? string     now where left out
----@field last_used_at? string  now where left out
+---@field pulled_at? string     now if left out
+---@field last_used_at? string  now if left out
 
---- Puts an image that dockrun has pulled.
+--- Records an image that dockrun has pulled.
 ---@param image ImageRecord
 ---@return true? ok
 ---@return table? err
@@ -267,11 +258,11 @@ end
 function M:images() return mapper.list(self.db, "SELECT * FROM images ORDER BY reference") end
 
 ---@param reference string
----@return ImageRecord? image  nil, nil where dockrun has not pulled it
+---@return ImageRecord? image  nil, nil if dockrun has not pulled it
 ---@return table? err
 function M:image(reference) return mapper.one(self.db, "SELECT * FROM images WHERE reference = ?", reference) end
 
---- An image is in use now: it is to stay for a while.
+--- Records that an image is in use now, so that it is kept for a while.
 ---@param reference string
 ---@return boolean? found
 ---@return table? err
@@ -279,7 +270,7 @@ function M:touch_image(reference)
   return mapper.affect(self.db, "UPDATE images SET last_used_at = ? WHERE reference = ?", time.format(), reference)
 end
 
---- Whether a job that runs, or a task that has not ended, wants an image. A task whose image is not known yet may want any.
+--- Whether a running job, or a task that has not ended, uses an image. A task whose image is not known yet may use any.
 ---@param reference string
 ---@return boolean? used
 ---@return table? err

@@ -112,7 +112,7 @@ local START_ATTEMPTS = 5
 ---@field stopping? table    the error that a stop raises, from the moment it was asked for
 ---@field killed boolean     it is to end at once
 ---@field detached boolean   leave the container alone from now on
----@field recovered? TaskRecord  what another process left of it
+---@field recovered? Observation  what another process left of it
 ---@field held_ports integer[]  of the host, which this process holds for it
 ---@field lacks_ports? boolean  those that another process took for it could not be kept
 ---@field wake_at? number    when a task that waits for its next attempt begins it, on the clock of runtime.now

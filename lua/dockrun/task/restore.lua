@@ -69,7 +69,7 @@ local function entry(found)
 end
 
 --- Goes on where another process left it, by what that wrote down and what is on the engine. To be called before `run`.
----@param found TaskRecord  see recovery.lua
+---@param found Observation  see agent/observed.lua
 function M:recover(found)
   self.recovered, self.container_id, self.context.ports = found, found.container_id, found.ports
   self.entry = entry(found)
