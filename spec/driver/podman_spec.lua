@@ -35,9 +35,11 @@ describe("Podman", function()
 
   it("has states of a container before it runs", function()
     for _, status in ipairs { "created", "configured", "initialized", "stopping", "running" } do
-      assert.is_false(driver.has_ended(state(status)), status)
+      assert.is_false(driver.has_ended { State = state(status) }, status)
     end
-    for _, status in ipairs { "exited", "dead", "stopped", "removing" } do assert.is_true(driver.has_ended(state(status)), status) end
+    for _, status in ipairs { "exited", "dead", "stopped", "removing" } do
+      assert.is_true(driver.has_ended { State = state(status) }, status)
+    end
   end)
 
   it("has names of its own for the events that are asked for", function()

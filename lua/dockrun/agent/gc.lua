@@ -4,6 +4,7 @@
 local try = require "dockrun.util.try"
 local allocdir = require "dockrun.driver.allocdir"
 local labels = require "dockrun.driver.labels"
+local network = require "dockrun.driver.network"
 local leases = require "dockrun.task.leases"
 local observed = require "dockrun.agent.observed"
 local runtime = require "dockrun.core.runtime"
@@ -58,18 +59,17 @@ end
 -- Scripts and hooks may make networks for an allocation, labelled as its containers are. One whose allocation the state
 -- does not know is left alone.
 local function add_networks(agent, found, list, ignored)
-  local label = ("%s=%s"):format(labels.key.state, agent.state.id)
-  local networks, err = agent.engine:network_list { filters = { label = { label } } }
+  local networks, err = network.list(agent.engine, agent.state.id)
   if not networks then return nil, err end
-  for _, network in ipairs(networks) do
-    local alloc = found.allocs[network.Labels[labels.key.alloc] or ""]
+  for _, one in ipairs(networks) do
+    local alloc = found.allocs[one.alloc or ""]
     if not alloc then
-      ignored[#ignored + 1] = { kind = "network", name = network.Name, reason = "its allocation is not in this state" }
-    elseif not alloc.live and age_of(network.Created) >= agent.options["gc.creation_grace"] then
+      ignored[#ignored + 1] = { kind = "network", name = one.name, reason = "its allocation is not in this state" }
+    elseif not alloc.live and age_of(one.created) >= agent.options["gc.creation_grace"] then
       list[#list + 1] = {
-        kind = "network", name = network.Name, reason = "no job owns it",
+        kind = "network", name = one.name, reason = "no job owns it",
         remove = function()
-          local ok, why = agent.engine:network_remove(network.Id)
+          local ok, why = agent.engine:network_remove(one.id)
           if not ok and why.status == 403 then return true end  -- another tool's container is in it
           return removed(ok, why)
         end,

@@ -83,7 +83,7 @@ return {
     end
     local code
     code, err = exec:exit_code()
-    if not code then return nil, err end
+    if not code then return nil, err or dockrun.error("protocol", "the command's output ended before the command") end
     if kept then
       output.json { exit_code = code, stdout = table.concat(kept.stdout), stderr = table.concat(kept.stderr) }
     end

@@ -170,8 +170,10 @@ end
 
 --- The signal that asks a task's container to end: the one that it was made with, else the job's, the image's, or SIGTERM.
 ---@param context TaskContext
+---@param body? table  a create body, whose signal counts first
 ---@return string
-function M.stop_signal(context)
+function M.stop_signal(context, body)
+  if body and body.StopSignal then return body.StopSignal end
   local of_image = context.image and context.image.stop_signal
   for _, signal in ipairs { context.stop_signal or "", context.task.kill_signal or "", of_image or "" } do
     if signal ~= "" then return signal end

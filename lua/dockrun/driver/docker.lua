@@ -23,19 +23,28 @@ function M.remove(engine, id, once)
   return nil, err
 end
 
---- Whether a container was made by a creation that the state recorded as an intent.
+--- The image that a container was made of, and the signal that it was made with.
+---@param found table  Engine API, ContainerInspect
+---@return { id: string, reference: { full: string }, pulled: boolean } image
+---@return string? stop_signal
+function M.made_of(found)
+  return { id = found.Image, reference = { full = found.Config.Image }, pulled = false }, found.Config.StopSignal
+end
+
+--- The id of a container if the creation that the state recorded as this intent has made it.
 ---@param found table   Engine API, ContainerInspect
 ---@param intent? string
----@return boolean
-function M.is_intended(found, intent)
-  return intent ~= nil and (found.Config.Labels or {})[labels.key.intent] == intent
+---@return string? id
+function M.intended_id(found, intent)
+  return intent ~= nil and (found.Config.Labels or {})[labels.key.intent] == intent and found.Id or nil
 end
 
 -- There is a container of this name already. It is removed if the same intent made it; any other stays.
 local function purge(engine, name, intent)
   local found, err = retry.call(function() return engine:container_inspect(name) end)
   if not found then return err.status == 404, err end
-  if M.is_intended(found, intent) then return M.remove(engine, found.Id) end
+  local leftover = M.intended_id(found, intent)
+  if leftover then return M.remove(engine, leftover) end
   return nil, runtime.error("taken", ("the name '%s' belongs to container %s, which this state did not record; rename or remove it"):format(
     name, found.Id:sub(1, 12)))
 end
@@ -146,9 +155,26 @@ end
 local before_the_end = { created = true, configured = true, initialized = true, stopping = true }
 
 --- Whether a container has run and has ended.
----@param state table  Engine API, ContainerState
+---@param found table  Engine API, ContainerInspect
 ---@return boolean
-function M.has_ended(state) return not (state.Running or state.Restarting or before_the_end[state.Status]) end
+function M.has_ended(found)
+  local state = found.State
+  return not (state.Running or state.Restarting or before_the_end[state.Status])
+end
+
+-- For an image without a check: Docker, and Podman.
+local no_check = { none = true, [""] = true }
+
+--- The result of the image's own health check.
+---@param engine table
+---@param id string
+---@return "starting"|"healthy"|"unhealthy"|nil  nil: the image has no check, or the engine does not answer
+function M.health(engine, id)
+  local found = engine:container_inspect(id)
+  local health = found and found.State.Health
+  local status = health and health.Status or ""
+  return not no_check[status] and status or nil
+end
 
 -- Events after which a container may have ended. `remove` is Podman's `destroy`.
 local ends = { die = true, destroy = true, remove = true, resync = true }
@@ -171,7 +197,7 @@ function M.wait(engine, id, queue, seen)
     if event.action == "die" then died = event end
     if ends[event.action] then
       local found, err = engine:container_inspect(id)
-      if found and M.has_ended(found.State) then return M.result(found.State) end
+      if found and M.has_ended(found) then return M.result(found.State) end
       if not found and err.status == 404 then return vanished(died) end
       -- Not every engine sends an event for the end of a container that is stopping.
       pause = (not found or found.State.Status == "stopping") and math.min((pause or SHORTEST_PAUSE / 2) * 2, LONGEST_PAUSE) or nil

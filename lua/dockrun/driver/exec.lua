@@ -60,11 +60,12 @@ function Exec:each(show)
 end
 
 --- The exit code of a command that has ended.
----@return integer? code
+---@return integer? code  nil without an error if it has not ended
 ---@return table? err
 function Exec:exit_code()
   local made, err = self.engine:exec_inspect(self.id)
-  return made and made.ExitCode, err
+  if not made then return nil, err end
+  return not made.Running and made.ExitCode or nil
 end
 
 return M

@@ -81,4 +81,16 @@ function M.of(context)
   return labels
 end
 
+--- Remembers dockrun's labels of a create body, by which its container is found again.
+---@param body table
+---@return fun() keep  puts them back, whatever hooks have made of them
+function M.keeper(body)
+  local before = tables.merge(body.Labels)
+  return function()
+    for name, value in pairs(before) do
+      if name:find "^dockrun%." then body.Labels[name] = value end
+    end
+  end
+end
+
 return M

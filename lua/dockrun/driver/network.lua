@@ -1,6 +1,8 @@
 --- A container's place in the network: the ports that it publishes, its endpoint in a network, its addresses. Which host
 --- ports are free is not decided here: see task/ports.lua.
 
+local labels = require "dockrun.driver.labels"
+
 local M = {}
 
 --- Network modes in which the container has no ports of its own to publish.
@@ -75,6 +77,47 @@ function M.lost_port(err)
     end
   end
   return false
+end
+
+local function describe(container)
+  local carried = container.Labels or {}
+  local job, task = carried[labels.key.job], carried[labels.key.task]
+  return job and task and ("task '%s' of job '%s'"):format(task, job)
+    or ("container '%s'"):format(((container.Names[1] or container.Id):gsub("^/", "")))
+end
+
+--- The container that publishes a host port, for people: "task 'db' of job 'web'", "container 'pg'".
+---@param engine table
+---@param host_port integer
+---@return string?
+function M.holder_of(engine, host_port)
+  for _, container in ipairs(engine:container_list() or {}) do
+    for _, port in ipairs(container.Ports or {}) do
+      if port.PublicPort == host_port then return describe(container) end
+    end
+  end
+end
+
+---@class NetworkFound
+---@field id string
+---@field name string
+---@field alloc? string    by its label
+---@field created string   RFC 3339
+
+--- The networks that carry a state's label: scripts and hooks may make some for an allocation.
+---@param engine table
+---@param state_id string
+---@return NetworkFound[]? networks
+---@return table? err
+function M.list(engine, state_id)
+  local label = ("%s=%s"):format(labels.key.state, state_id)
+  local networks, err = engine:network_list { filters = { label = { label } } }
+  if not networks then return nil, err end
+  local list = {}
+  for i, one in ipairs(networks) do
+    list[i] = { id = one.Id, name = one.Name, alloc = one.Labels[labels.key.alloc], created = one.Created }
+  end
+  return list
 end
 
 return M

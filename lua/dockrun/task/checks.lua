@@ -1,4 +1,5 @@
 --- One look at a task, by the kind of its check.
+local exec = require "dockrun.driver.exec"
 local retry = require "dockrun.driver.retry"
 local http = require "dockrun.core.http"
 local call = require "dockrun.sandbox.call"
@@ -50,27 +51,21 @@ end
 
 -- The command's end shows by the end of its output.
 local function run_command(engine, id, check)
-  local made, err = engine:exec_create(id, {
-    body = { Cmd = { check.command, table.unpack(check.args or {}) }, AttachStdout = true, AttachStderr = true },
-  })
-  if not made then return verdict(err) end
-  local stream
-  stream, err = engine:exec_start(made.Id, { body = { Detach = false } })
-  if not stream then return verdict(err) end
-  local output <close> = stream
+  local command <close>, err = exec.start(engine, id, { command = { check.command, table.unpack(check.args or {}) } })
+  if not command then return verdict(err) end
   local last
   while true do
-    local text = output:read()
+    local text = command.stream:read()
     if not text then break end
     last = text
   end
-  local found
-  found, err = engine:exec_inspect(made.Id)
-  if not found then return verdict(err) end
-  if found.Running or not found.ExitCode then return nil, "its output broke off" end
-  if found.ExitCode == 0 then return true end
+  local code
+  code, err = command:exit_code()
+  if err then return verdict(err) end
+  if not code then return nil, "its output broke off" end
+  if code == 0 then return true end
   local said = last and ": " .. last:gsub("%s+$", ""):sub(-200) or ""
-  return false, ("'%s' ended with %d%s"):format(check.command, found.ExitCode, said)
+  return false, ("'%s' ended with %d%s"):format(check.command, code, said)
 end
 
 function look.exec(task, check)

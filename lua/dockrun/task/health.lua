@@ -1,5 +1,6 @@
 --- Whether a running task is healthy: by the HEALTHCHECK of its image, which the engine runs, and by checks of its job,
 --- which run here. It is healthy once all of them pass, and unhealthy as soon as one of them fails for good.
+local docker = require "dockrun.driver.docker"
 local try = require "dockrun.util.try"
 local probes = require "dockrun.task.checks"
 local runtime = require "dockrun.core.runtime"
@@ -63,16 +64,12 @@ end
 
 local ENGINE = "HEALTHCHECK"
 
--- How engines say that an image has none: Docker, and Podman.
-local no_check = { none = true, [""] = true }
-
--- What the engine says of the image's own check, where there is one (Engine API, Health).
+-- The result of the image's own check, if it has one.
 local function look_at_engine(self)
-  local found = self.task.agent.engine:container_inspect(self.task.container_id)
-  local told = found and found.State.Health
-  if not told or no_check[told.Status or ""] then return end
+  local state = docker.health(self.task.agent.engine, self.task.container_id)
+  if not state then return end
   if not self.sources[ENGINE] then add_source(self, ENGINE) end
-  if told.Status ~= "starting" then set(self, ENGINE, told.Status) end
+  if state ~= "starting" then set(self, ENGINE, state) end
 end
 
 --- Watches a task that runs, until it is closed.

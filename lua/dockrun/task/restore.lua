@@ -34,9 +34,10 @@ function resume.running(self)
   setup.restore(self, found)
   self.started, self.started_at = true, self.recovered.started_at
   self:become("running", "recovery")
+  local image_id = found and self.context.image.id
   self:emit("reattached", {
-    container_id = self.container_id, image_id = found and found.Image, ports = self.context.ports,
-    message = found and handles.format(found.Image, self.container_id) or "its container is gone",
+    container_id = self.container_id, image_id = image_id or nil, ports = self.context.ports,
+    message = found and handles.format(image_id, self.container_id) or "its container is gone",
   })
   if self.agent.on_log and found then self.logs = runtime.spawn(self.agent.on_log, self, true) end
   local kernel <close> = oom.watch(self)

@@ -26,25 +26,12 @@ end
 
 -- ---- setup ------------------------------------------------------------------------------------
 
--- A container for people: by the task that it is of, or by its name.
-local function describe(container)
-  local carried = container.Labels or {}
-  local job, task = carried[labels.key.job], carried[labels.key.task]
-  return job and task and ("task '%s' of job '%s'"):format(task, job)
-    or ("container '%s'"):format(((container.Names[1] or container.Id):gsub("^/", "")))
-end
-
--- Names the container that has a port which we wanted: a better name than the proxy process that holds it.
+-- Names the container that publishes the port: a better name than that of the engine's proxy process.
 local function name_holder(engine, err)
-  for _, container in ipairs(engine:container_list() or {}) do
-    for _, port in ipairs(container.Ports or {}) do
-      if port.PublicPort == err.port then
-        err.holder = describe(container)
-        err.message = ("port %d is in use by %s; stop that, or choose another port"):format(err.port, err.holder)
-        return
-      end
-    end
-  end
+  local holder = network.holder_of(engine, err.port)
+  if not holder then return end
+  err.holder = holder
+  err.message = ("port %d is in use by %s; stop that, or choose another port"):format(err.port, holder)
 end
 
 local function owner_of(task) return ("%s.%s[%d].%s"):format(task.job, task.group, task.context.alloc.index, task.name) end
@@ -175,7 +162,7 @@ function M.restore(task, container)
   local agent, context = task.agent, task.context
   if container then name_dirs(task) else make_dirs(task) end
   local kept, err = keep_ports(task)
-  local runs = container and not driver.has_ended(container.State)
+  local runs = container and not driver.has_ended(container)
   if not kept and err.kind == "taken" and not runs then
     release_ports(task)
   elseif not kept then
@@ -185,8 +172,7 @@ function M.restore(task, container)
   task.lacks_ports = without or not kept
   if not without then M.fill_in(task) end
   if container then
-    context.image = { id = container.Image, reference = { full = container.Config.Image }, pulled = false }
-    context.stop_signal = container.Config.StopSignal
+    context.image, context.stop_signal = driver.made_of(container)
   end
 end
 
@@ -247,14 +233,12 @@ function M.create(task)
   context.intent = task.intent
   local body = must(container_config.body(context, task.agent.options))
   tell_moved(task)
-  local before = tables.copy(body.Labels)
+  local keep_labels = labels.keeper(body)
   task:hook("create", body)
   task:hook("prestart", body)
-  for name, value in pairs(before) do  -- by which it is found again
-    if name:find "^dockrun%." then body.Labels[name] = value end
-  end
+  keep_labels()
   context.stop_signal = nil
-  context.stop_signal = body.StopSignal or container_config.stop_signal(context)
+  context.stop_signal = container_config.stop_signal(context, body)
   task.answered = false
   local function create()
     local name = labels.container_name(task.name, task.alloc_id)
@@ -329,7 +313,7 @@ local function find_container(task)
   local name = labels.container_name(task.name, task.alloc_id)
   local found, err = patiently(task, function() return task.agent.engine:container_inspect(name) end)
   if not found then return nil, err.status ~= 404 and err or nil end
-  return driver.is_intended(found, task.intent) and found.Id or nil
+  return driver.intended_id(found, task.intent)
 end
 
 -- Waits until the last lines are read, before the container is removed. As long as that may take while the engine is away.
@@ -396,7 +380,7 @@ function M.end_container(task, how)
     if ok or err.status == 409 or err.status == 304 then return true end
     if err.status == 404 then  -- of this container, or of what became of its name on the way?
       local found = engine:container_inspect(id)
-      if not (found and not driver.has_ended(found.State)) then return true end
+      if not (found and not driver.has_ended(found)) then return true end
     elseif err.status and err.status < 500 then
       return nil, err
     end
