@@ -72,7 +72,7 @@ describe("a task that cannot be as asked", function()
     assert(engine:image_tag("busybox:1", { repo = address .. "/kept", tag = "latest" }))
     local result = jobs.run(endpoint, jobs.text { name = jobs.unique "kept", image = address .. "/kept", command = "true" })
     assert.equal(0, result.code)
-    assert.truthy(result.by.pulling.message:find "using the one that is here")
+    assert.truthy(result.by.pulling.message:find "using the local image")
     assert(engine:image_inspect(address .. "/kept:latest"), "an image that dockrun did not pull was removed")
   end)
 

@@ -165,7 +165,7 @@ end }]]):format(path, jobs.state_dir))
       name = jobs.unique "load", image = "dockrun-spec-absent:1", command = "true", config = "load = 'image.tar'",
     }, { "--hooks", hooks })
     assert.equal(1, result.code)
-    assert.equal("the archive does not hold dockrun-spec-absent:1, but busybox:1", result.by.failed.message)
+    assert.equal("config.load: expected dockrun-spec-absent:1 in the archive, got busybox:1", result.by.failed.message)
   end)
 
   it("cannot be loaded from an archive that is not there", function()

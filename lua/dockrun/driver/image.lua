@@ -1,10 +1,11 @@
--- Images: what a reference means, when it is pulled, and when it goes.
+--- Images: when one is pulled or loaded, and when it is removed. Only images that dockrun brought to the host are ever removed,
+--- so each is recorded in the state.
 local validators = require "dockrun.job.validators"
 local credentials = require "dockrun.driver.credentials"
 local job_files = require "dockrun.driver.job_files"
 local references = require "dockrun.job.reference"
+local pull = require "dockrun.driver.pull"
 local runtime = require "dockrun.core.runtime"
-local queue = require "dockrun.core.queue"
 
 local M = {}
 
@@ -19,7 +20,7 @@ function M.parse(text)
 end
 
 --- The whole name of an image that a job asks for: "redis" -> "docker.io/library/redis:latest" as the engine has it; nil
---- while it holds names that are filled in later.
+--- if it holds names that are filled in later.
 ---@param text string
 ---@return string?
 function M.planned(text)
@@ -30,10 +31,10 @@ end
 ---@class ImagePuller
 ---@field engine table
 ---@field options table<string, any>
----@field state Store                   which images dockrun pulled
----@field flights table<string, table>  pulls under way, by reference
----@field pulled table<string, boolean> references that this process used, and that dockrun brought to the host
----@field unsure table<integer, boolean> notes of pulls here whose end was not seen: they may have brought something
+---@field state Store                   has the images that dockrun pulled
+---@field pulls Pulls
+---@field pulled table<string, boolean> references that this process used and that dockrun pulled or loaded
+---@field unsure table<integer, boolean> intents of this process: true if the outcome of the pull is not known
 local Puller = {}
 Puller.__index = Puller
 
@@ -42,14 +43,16 @@ Puller.__index = Puller
 ---@param state Store
 ---@return ImagePuller
 function M.new(engine, options, state)
-  return setmetatable({ engine = engine, options = options, state = state, flights = {}, pulled = {}, unsure = {} }, Puller)
+  return setmetatable({
+    engine = engine, options = options, state = state, pulls = pull.new(engine, options), pulled = {}, unsure = {},
+  }, Puller)
 end
 
--- Notes before a pull what it will bring, and after it what it brought. Where a process is killed in between, or does not
--- hear how the pull ended, the note stays, and `settle` sees what came of it.
+-- Records an intent before a pull; record_image replaces it by the image. If the process is killed in between, or does not
+-- learn how the pull ended, the intent stays, and `settle` finds out whether the image is there.
 ---@return integer? intent
 ---@return table err_or_scope  to be closed
-local function begin_to_bring(self, reference, owner)
+local function record_intent(self, reference, owner)
   owner = owner or { alloc = "", task = "" }
   local intent, err = self.state:intend(owner.alloc, owner.task, "pull", {
     reference = reference.full, endpoint = self.engine:endpoint(),
@@ -61,8 +64,8 @@ local function begin_to_bring(self, reference, owner)
   end })
 end
 
--- `before` is the image of dockrun's that had the reference until now: without a name it still takes its room.
-local function brought(self, intent, reference, image, before)
+-- `before` is dockrun's image that had the reference until now: it has no name any more, but still uses space.
+local function record_image(self, intent, reference, image, before)
   local nameless = before and before.Id ~= image.Id and before.Id or nil
   local ok, err = self.state:transaction(function()
     self.state:put_image { reference = reference.full, id = image.Id }
@@ -75,7 +78,7 @@ local function brought(self, intent, reference, image, before)
   return true
 end
 
--- Sees what came of one.
+-- Finds out whether the image of an intent is there.
 local function settle(self, intent)
   local reference = intent.data.reference
   local here, err = self.engine:image_inspect(reference)
@@ -91,8 +94,8 @@ local function settle(self, intent)
   return true
 end
 
---- Sees what came of the pulls of which nobody saw the end: of processes that have ended, and of those here that were
---- broken off.
+--- Finds out what became of the pulls whose outcome is not known: those of processes that have ended, and those of this
+--- process that were interrupted.
 ---@param is_alive fun(owner: Owner): boolean
 ---@return true? ok
 ---@return table? err
@@ -100,7 +103,7 @@ function Puller:settle(is_alive)
   local intents, err = self.state:intents()
   if not intents then return nil, err end
   for _, intent in ipairs(intents) do
-    local endpoint = intent.data and intent.data.endpoint  -- nil: of an older dockrun
+    local endpoint = intent.data and intent.data.endpoint  -- nil: written by an older dockrun
     local here = intent.action == "pull" and (not endpoint or endpoint == self.engine:endpoint())
     if here and (self.unsure[intent.id] or not is_alive(intent.owner)) then
       local ok
@@ -111,7 +114,7 @@ function Puller:settle(is_alive)
   return true
 end
 
--- The same for those that were broken off here.
+-- Does so if a pull of this process was interrupted.
 local function settle_own(self)
   for _, unsure in pairs(self.unsure) do
     if unsure then return self:settle(function() return true end) end
@@ -119,100 +122,7 @@ local function settle_own(self)
   return true
 end
 
--- Adds up the layers' progress; docker tells of each layer for itself.
-local function add_up(layers, message)
-  local detail = message.progressDetail
-  if not message.id or not detail or not detail.total then return end
-  local whole = math.max(detail.total, 0)
-  if message.status == "Downloading" then layers[message.id] = { math.max(math.min(detail.current or 0, whole), 0), whole } end
-  local current, total = 0.0, 0.0
-  for _, layer in pairs(layers) do current, total = current + layer[1], total + layer[2] end
-  return current, total
-end
-
--- What a registry says of an image that it does not have, or not for us: asking again does not help.
-local final_texts = { "not found", "manifest unknown", "does not exist", "denied", "unauthorized", "no basic auth" }
-
-local function is_final(why)
-  for _, text in ipairs(final_texts) do
-    if why:find(text, 1, true) then return true end
-  end
-  return false
-end
-
-local function pull_error(reference, why, kind)
-  return runtime.error(kind or "pull", ("cannot pull %s: %s"):format(reference.full, why), {
-    image = reference.full, final = is_final(why),
-  })
-end
-
-local function pull(self, reference, auth, progress)
-  local stream <close>, err = self.engine:image_pull {
-    fromImage = reference.name, tag = reference.digest or reference.tag, auth = auth,
-    timeout = self.options["docker.pull_activity_timeout"],
-  }
-  if not stream then
-    local down = err.kind == "unreachable" or err.kind == "timeout"
-    return nil, pull_error(reference, tostring(err), down and err.kind or nil)
-  end
-  local idle, layers = self.options["docker.pull_activity_timeout"], {}
-  while true do
-    local message, why = stream:read(idle)
-    if message == nil and why then
-      if why.kind ~= "timeout" then return nil, pull_error(reference, tostring(why), why.kind) end
-      return nil, pull_error(reference, ("no progress for %g s (docker.pull_activity_timeout)"):format(idle))
-    elseif message == nil then
-      return true
-    elseif message.error or message.errorDetail then
-      return nil, pull_error(reference, message.errorDetail and message.errorDetail.message or message.error or "no reason given")
-    else
-      local current, total = add_up(layers, message)
-      if total then progress(current, total) end
-    end
-  end
-end
-
--- A pull for all who wait. However it ends, they all hear of it.
-local function fly(self, flight, reference, auth)
-  local done, ok, err = pcall(pull, self, reference, auth, function(...)
-    for listener in pairs(flight.listeners) do
-      if not pcall(listener, ...) then flight.listeners[listener] = nil end  -- the pull is not only for that one
-    end
-  end)
-  if self.flights[reference.full] == flight then self.flights[reference.full] = nil end
-  flight.result = done and { ok, err } or { nil, pull_error(reference, tostring(ok)) }
-  flight.done:close()
-end
-
--- One pull for each reference at a time; everybody who wants it waits for the same one, as long as he has patience. It
--- ends when nobody waits.
-local function join_pull(self, reference, auth, progress, patience)
-  local limit = patience or self.options["docker.pull_timeout"]
-  local flight = self.flights[reference.full]
-  if not flight then
-    flight = { waiting = 0, listeners = {} }
-    flight.task = runtime.spawn_free(fly, self, flight, reference, auth)
-    flight.done = queue.new()
-    self.flights[reference.full] = flight
-  end
-  flight.waiting = flight.waiting + 1
-  if progress then flight.listeners[progress] = true end
-  local ok, why = pcall(flight.done.pop, flight.done, limit)
-  flight.waiting = flight.waiting - 1
-  if progress then flight.listeners[progress] = nil end
-  if flight.waiting == 0 and not flight.result then
-    flight.task:cancel()
-    self.flights[reference.full] = nil
-  end
-  if not ok then error(why, 0) end  -- cancelled while it waited
-  if not flight.result then
-    local setting = patience and "image_pull_timeout" or "docker.pull_timeout"
-    return nil, pull_error(reference, ("not done after %g s (%s)"):format(limit, setting))
-  end
-  return flight.result[1], flight.result[2]
-end
-
---- Whether a reference is in use: by any container, by a job that runs, or by a task that may come to a container yet.
+--- Whether a reference is in use: by any container, by a running job, or by a task that may still get a container.
 ---@param reference string
 ---@param but? table<string, boolean>  containers that do not count, by id
 ---@return boolean? used
@@ -234,8 +144,8 @@ local function result(self, reference, image)
   }
 end
 
---- Makes sure that an image is on the host. `latest` is looked for anew each time, any other tag only if it is missing.
---- Where a newer `latest` cannot be had but one is here, that one serves, and `warn` is told why.
+--- Makes sure that an image is on the host. `latest` is pulled each time, any other tag only if it is missing. If a pull of
+--- `latest` fails and the host has one, that one is used, and `warn` gets the reason.
 ---@param text string  the reference as the job has it
 ---@param opts? { owner?: { alloc: string, task: string },
 ---  force?: boolean, auth?: table, auth_soft_fail?: boolean, timeout?: number, pulling?: fun(), warn?: fun(message: string),
@@ -250,7 +160,7 @@ function Puller:ensure(text, opts)
   local settled, here
   settled, err = settle_own(self)
   if not settled then return nil, err end
-  local row = self.state:image(reference.full)  -- first: who removes an image forgets it afterwards
+  local row = self.state:image(reference.full)  -- first: a removal deletes the record last
   here, err = self.engine:image_inspect(reference.full)
   if not here and err.status ~= 404 then return nil, err end
   if here then self.pulled[reference.full] = row and row.id == here.Id or nil end
@@ -261,25 +171,25 @@ function Puller:ensure(text, opts)
   local auth
   auth, err = credentials.find(reference.name, opts.auth, self.options)
   if err and not opts.auth_soft_fail then return nil, err end
-  if err and opts.warn then opts.warn(("%s; pulling without"):format(err)) end
+  if err and opts.warn then opts.warn(("%s; pulling without credentials"):format(err)) end
   local intent, scope
   if not here or self.pulled[reference.full] then
-    intent, scope = begin_to_bring(self, reference, opts.owner)
+    intent, scope = record_intent(self, reference, opts.owner)
     if not intent then return nil, scope end
   end
   local _ <close> = scope
   local ok
-  ok, err = join_pull(self, reference, auth, opts.progress, opts.timeout)
+  ok, err = self.pulls:join(reference, auth, opts.progress, opts.timeout)
   if not ok then
     if not here or opts.force or err.kind ~= "pull" then return nil, err end
-    if opts.warn then opts.warn(("%s; using the one that is here"):format(err)) end
+    if opts.warn then opts.warn(("%s; using the local image"):format(err)) end
     return result(self, reference, here)
   end
   local image
   image, err = self.engine:image_inspect(reference.full)
-  if not image then return nil, pull_error(reference, tostring(err)) end
+  if not image then return nil, pull.error(reference, tostring(err)) end
   if intent then
-    ok, err = brought(self, intent, reference, image, here)
+    ok, err = record_image(self, intent, reference, image, here)
     if not ok then return nil, err end
   end
   return result(self, reference, image)
@@ -298,7 +208,7 @@ function Puller:load(text, read, owner)
   local before = self.engine:image_inspect(reference.full)
   local intent, scope
   if not before then
-    intent, scope = begin_to_bring(self, reference, owner)
+    intent, scope = record_intent(self, reference, owner)
     if not intent then return nil, scope end
   end
   local _ <close> = scope
@@ -311,11 +221,11 @@ function Puller:load(text, read, owner)
   end
   local image = self.engine:image_inspect(reference.full)
   if not image then
-    return nil, runtime.error("pull", ("the archive does not hold %s, but %s"):format(reference.full, table.concat(held, ", ")))
+    return nil, runtime.error("pull", ("config.load: expected %s in the archive, got %s"):format(reference.full, table.concat(held, ", ")))
   end
   if intent then
     local ok
-    ok, err = brought(self, intent, reference, image)
+    ok, err = record_image(self, intent, reference, image)
     if not ok then return nil, err end
   end
   return result(self, reference, image)
@@ -342,8 +252,8 @@ function Puller:obtain(context, opts)
   return self:load(config.image, read, opts.owner)
 end
 
---- Whether the image that a reference names now is the one that dockrun brought: another tool, or an engine that the state
---- has been used with as well, may have one of the same name.
+--- Whether the image that a reference names now is the one that dockrun pulled: another tool may have replaced it, and
+--- another engine that was used with this state may have its own.
 ---@param reference string
 ---@return boolean? is_ours
 ---@return table? err
@@ -356,11 +266,11 @@ function Puller:is_ours(reference)
   return here ~= nil and row ~= nil and row.id == here.Id
 end
 
---- Removes an image that dockrun brought, unless somebody uses it. (The engine refuses only where the last name of the image
---- would go.) If the reference is another image's by now, that stays, and is not dockrun's any more.
+--- Removes an image that dockrun pulled, unless it is in use. (The engine refuses only to remove an image's last name.) If
+--- the reference names another image now, that one stays.
 ---@param reference string
 ---@return boolean removed
----@return table? err  why not, where it is neither in use nor gone already
+---@return table? err  the reason, if it is neither in use nor gone already
 function Puller:remove(reference)
   local used, err = self:is_used(reference)
   if err or used then return false, err end
