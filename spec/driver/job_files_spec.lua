@@ -5,7 +5,7 @@ local engines = require "spec.engine"
 local job_files = require "dockrun.driver.job_files"
 local jobs = require "spec.jobs"
 local options = require "dockrun.options"
-local places = require "dockrun.driver.places"
+local bind_sources = require "dockrun.driver.bind_sources"
 local policy = require "dockrun.driver.policy"
 local process = require "spec.process"
 local uv = require "luv"
@@ -43,7 +43,7 @@ describe("a file that a job names", function()
 
   it("is read from a place", function()
     put(of.task .. "/f", "text")
-    local found <close> = assert(places.open(of))
+    local found <close> = assert(bind_sources.open(of))
     assert(found:make "local/f")
     assert.equal("text", job_files.read(of, "f", set, 100))
   end)

@@ -6,7 +6,7 @@ local engines = require "spec.engine"
 local files = require "dockrun.driver.paths"
 local jobs = require "spec.jobs"
 local options = require "dockrun.options"
-local places = require "dockrun.driver.places"
+local bind_sources = require "dockrun.driver.bind_sources"
 local process = require "spec.process"
 local uv = require "luv"
 
@@ -27,7 +27,7 @@ describe("a path of a job", function()
 
   -- The place that a path becomes, and where the engine finds it, below the allocation's root.
   local function place_of(path, dirs_of_task)
-    local found <close> = assert(places.open(dirs_of_task or of))
+    local found <close> = assert(bind_sources.open(dirs_of_task or of))
     local place, err = found:make(path)
     if not place then return nil, err end
     return place, found:path(place):sub(#assert(uv.fs_realpath((dirs_of_task or of).root)) + 1)

@@ -3,7 +3,7 @@
 --   <state-dir>/alloc/<alloc id>/alloc         /alloc     shared by the tasks of the allocation, with data, logs and tmp
 --   <state-dir>/alloc/<alloc id>/<task>/local  /local     the task's own
 --                                              /secrets   the task's own, in memory: a tmpfs that the engine makes
---   <state-dir>/alloc/<alloc id>/.places/…                what tasks bind of these, see places.lua
+--   <state-dir>/alloc/<alloc id>/.places/…                what tasks bind of these, see bind_sources.lua
 --
 -- A task can write to what it sees of them, at any moment. They are therefore walked by core/host/beneath.h alone. No task
 -- sees <alloc id>/ itself.

@@ -32,7 +32,7 @@ local M = {}
 ---@field stop_signal? string  of the existing container
 ---@field image_asked? string   the image as the job names it, before `pull` hooks
 ---@field dirs? AllocDirs  nil if the engine is on another host
----@field moved? string[]  paths of the allocation that other tasks see from their next start on, see places.lua
+---@field moved? string[]  paths of the allocation that other tasks see from their next start on, see bind_sources.lua
 ---@field image? { id: string, reference: table, pulled: boolean, stop_signal?: string }
 
 local function put(body, field, value)

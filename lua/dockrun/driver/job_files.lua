@@ -2,7 +2,7 @@
 --- below one that the agent's option `job_files` lists, and nowhere else; which paths are there a job does not learn.
 local beneath = require "dockrun.core.beneath"
 local paths = require "dockrun.driver.paths"
-local places = require "dockrun.driver.places"
+local bind_sources = require "dockrun.driver.bind_sources"
 local runtime = require "dockrun.core.runtime"
 local uv = require "luv"
 
@@ -54,7 +54,7 @@ end
 local function find(of, path, allowed)
   local full = path_of(of, path)
   if of and paths.is_own(of, full) then
-    local found <close>, err = places.open(of)
+    local found <close>, err = bind_sources.open(of)
     if not found then return nil, err end
     local inner = paths.inner(of, full)
     return beneath.open(of.root), found:locate(inner)

@@ -1,30 +1,30 @@
--- What a container sees of paths: the allocation's directories, volumes and mounts.
+--- The mounts of a container: the allocation's directories, volumes and mounts. Which of them a job may have: policy.lua.
 local allocdir = require "dockrun.driver.allocdir"
 local paths = require "dockrun.driver.paths"
 local job_storage = require "dockrun.job.schema.mounts"
 local json = require "dockrun.core.json"
-local places_of = require "dockrun.driver.places"
+local bind_sources = require "dockrun.driver.bind_sources"
 local runtime = require "dockrun.core.runtime"
 
 local M = {}
 
 local function invalid(format, ...) return nil, runtime.error("invalid", format:format(...)) end
 
--- What the engine is to bind: a place, if it is in the task's own directories; else a path of the host, which is the
--- operator's, who allowed it.
-local function source_of(path, context, options, places)
-  if places and paths.is_own(context.dirs, path) then
-    local place, err = places:make(path)
-    return place and { place = place }, err
+-- The source of a bind: a bind source if the path is in the task's own directories, else a path of the host, which the
+-- operator must have allowed.
+local function source_of(path, context, options, sources)
+  if sources and paths.is_own(context.dirs, path) then
+    local own, err = sources:make(path)
+    return own and { own = own }, err
   end
   local allowed = options["docker.volumes.enabled"]
   if allowed and path:sub(1, 1) == "/" then return { path = path } end
-  if allowed and places then return { path = paths.path(context.dirs, path) } end
-  if places then return invalid("%s leads out of the task's directories", path) end
-  return invalid("'%s' is relative to the task's directory, and with an engine on another host there is none", path)
+  if allowed and sources then return { path = paths.path(context.dirs, path) } end
+  if sources then return invalid("%s leads out of the task's directories", path) end
+  return invalid("'%s' is relative, but with an engine on another host a task has no directory; use an absolute path", path)
 end
 
--- What a task mounts: the paths that it binds, and the targets of all else.
+-- All mounts of a task: the source of each bind, and the target of each mount.
 local function mounts_of(task)
   local config, list = task.config, {}
   for _, text in ipairs(config.volumes or {}) do
@@ -37,14 +37,14 @@ local function mounts_of(task)
   return list
 end
 
--- z or Z, for SELinux: the engine takes it with binds alone.
+-- label: z or Z, for SELinux; the engine takes it in Binds only.
 local function bind(source, target, mode, label)
   local words = mode and { mode } or {}
   if label ~= "" then words[#words + 1] = label end
   return #words == 0 and source .. ":" .. target or ("%s:%s:%s"):format(source, target, table.concat(words, ","))
 end
 
--- Adds what is to be seen at a target: put(source, target) for it, and, if it is a place, for the places in it.
+-- Adds a mount: put(source, target) is called for it, and, if it is a bind source, for the bind sources in it.
 local function add(wanted, source, target, put)
   target = paths.clean(target)
   wanted.taken[target] = true
@@ -53,8 +53,8 @@ end
 
 local function add_own(wanted, host, context, label)
   for _, mount in ipairs(allocdir.mounts(context.dirs)) do
-    local place = mount.Type == "bind" and paths.inner(context.dirs, mount.Source)
-    add(wanted, place and { place = place } or {}, mount.Target, function(source, target)
+    local own = mount.Type == "bind" and paths.inner(context.dirs, mount.Source)
+    add(wanted, own and { own = own } or {}, mount.Target, function(source, target)
       if source and label ~= "" then
         table.insert(host.Binds, bind(source, target, nil, label))
       else
@@ -64,12 +64,12 @@ local function add_own(wanted, host, context, label)
   end
 end
 
-local function add_volumes(wanted, host, context, options, label, places)
+local function add_volumes(wanted, host, context, options, label, sources)
   local config = context.task.config
   for i, text in ipairs(config.volumes or {}) do
     local volume, why = job_storage.parse(text)
     local source = volume and { path = volume.source }
-    if volume and not config.volume_driver then source, why = source_of(volume.source, context, options, places) end
+    if volume and not config.volume_driver then source, why = source_of(volume.source, context, options, sources) end
     if not source then return invalid("config.volumes[%d]: %s", i, tostring(why)) end
     add(wanted, source, volume.target, function(path, target)
       table.insert(host.Binds, bind(path, target, volume.mode, label))
@@ -78,7 +78,7 @@ local function add_volumes(wanted, host, context, options, label, places)
   return true
 end
 
--- Each kind's options as the engine wants them.
+-- The options of each kind in the engine's shape.
 local options_of = {
   bind = function(o) return "BindOptions", { Propagation = o.propagation } end,
   tmpfs = function(o) return "TmpfsOptions", { SizeBytes = o.size, Mode = o.mode } end,
@@ -90,12 +90,12 @@ local options_of = {
   end,
 }
 
-local function add_mounts(wanted, host, context, options, places)
+local function add_mounts(wanted, host, context, options, sources)
   for i, mount in ipairs(context.task.config.mount or {}) do
     local source = { path = mount.source }
     if mount.type == "bind" then
       local err
-      source, err = source_of(mount.source, context, options, places)
+      source, err = source_of(mount.source, context, options, sources)
       if not source then return invalid("config.mount[%d]: %s", i, tostring(err)) end
     end
     local given, name, value = mount[mount.type .. "_options"], nil, nil
@@ -112,24 +112,24 @@ end
 local MOST = 1000  -- mounts of a task
 
 local function too_many()
-  return invalid("config.volumes and config.mount make more than %d mounts, with those in what they bind", MOST)
+  return invalid("config.volumes and config.mount need more than %d mounts, with the mounts inside of binds", MOST)
 end
 
-local function put_all(wanted, places)
+local function put_all(wanted, sources)
   local count = 0
   for _, one in ipairs(wanted) do
-    local list = one.source.place and places:binds(one.source.place, one.target, wanted.taken)
+    local list = one.source.own and sources:binds(one.source.own, one.target, wanted.taken)
     count = count + (list and #list or 1)
     if count > MOST then return too_many() end
-    for _, each in ipairs(list or {}) do one.put(places:path(each.place), each.target) end
+    for _, each in ipairs(list or {}) do one.put(sources:path(each.source), each.target) end
     if not list then one.put(one.source.path, one.target) end
   end
   return true
 end
 
--- None if the engine is on another host.
+-- nil if the engine is on another host.
 local function open(context)
-  if context.dirs then return places_of.open(context.dirs) end
+  if context.dirs then return bind_sources.open(context.dirs) end
 end
 
 --- Puts the task's directories, volumes and mounts into HostConfig.
@@ -141,17 +141,17 @@ end
 function M.apply(host, context, options)
   local label = options["docker.volumes.selinuxlabel"]
   if #mounts_of(context.task) > MOST then return too_many() end
-  local places <close>, problem = open(context)
+  local sources <close>, problem = open(context)
   if problem then return nil, problem end
   host.Binds, host.Mounts = json.array {}, json.array {}
   local wanted = { taken = {} }
-  if places then places:make_shared(context.task, context.group, mounts_of) end
+  if sources then sources:make_shared(context.task, context.group, mounts_of) end
   add_own(wanted, host, context, label)
-  local ok, err = add_volumes(wanted, host, context, options, label, places)
-  if ok then ok, err = add_mounts(wanted, host, context, options, places) end
-  if ok and places then ok, err = places:make_mountpoints(mounts_of(context.task)) end
-  if ok then ok, err = put_all(wanted, places) end
-  context.moved = places and places.moved
+  local ok, err = add_volumes(wanted, host, context, options, label, sources)
+  if ok then ok, err = add_mounts(wanted, host, context, options, sources) end
+  if ok and sources then ok, err = sources:make_mountpoints(mounts_of(context.task)) end
+  if ok then ok, err = put_all(wanted, sources) end
+  context.moved = sources and sources.moved
   return ok, err
 end
 

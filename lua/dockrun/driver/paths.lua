@@ -1,5 +1,5 @@
 -- Paths that a job names, as text: whether they are in the task's own directories. What is there is another matter, since
--- a task can put a link there at any moment: see places.lua and job_files.lua.
+-- a task can put a link there at any moment: see bind_sources.lua and job_files.lua.
 local allocdir = require "dockrun.driver.allocdir"
 local uv = require "luv"
 

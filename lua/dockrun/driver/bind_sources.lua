@@ -1,24 +1,25 @@
--- Places: the paths of an allocation that its tasks bind, each a directory (or a file) of its own which no task can
--- rename or replace, so that the engine may be given its path.
---
---   task a, volumes = { "local/conf:/etc/x", "../alloc/data:/data" }
---
---   place         is at                                  task a binds it at            task b of the allocation at
---   alloc         <root>/alloc                           /alloc                        /alloc
---   alloc/data    <root>/.places/2/alloc/data            /alloc/data, /data            /alloc/data
---   a/local       <root>/a/local                         /local
---   a/local/conf  <root>/.places/3/a/local/conf          /local/conf, /etc/x
---   a             <root>/.places/1/a                     what its volume "." says, with a/local in it
---
--- The number is how many names the path has: of two paths in one of these directories, none is in the other.
---
--- Wherever a place is bound, the places in it are bound at their names in it. There each is a mountpoint, and a
--- mountpoint cannot be renamed or removed. So that no directory above a mountpoint can be either, whatever lies between
--- a place and `alloc` or `a/local` is a place too. The engine finds each mountpoint made. A task without the engine's filter
--- of system calls can rename its mountpoints all the same: so no path that the engine gets leads through what is bound.
---
--- What was at a place before it became one (a task that ended, a hook, an older dockrun left it) is moved there. What is
--- bound and is not there becomes a directory.
+--- Bind sources: the paths of an allocation that its tasks bind (the "source" of Docker's bind mounts), each a directory or a
+--- file of its own which no task can rename or replace, so that the engine may be given its path.
+---
+---   task a, volumes = { "local/conf:/etc/x", "../alloc/data:/data" }
+---
+---   bind source   is at                                  task a binds it at            task b of the allocation at
+---   alloc         <root>/alloc                           /alloc                        /alloc
+---   alloc/data    <root>/.places/2/alloc/data            /alloc/data, /data            /alloc/data
+---   a/local       <root>/a/local                         /local
+---   a/local/conf  <root>/.places/3/a/local/conf          /local/conf, /etc/x
+---   a             <root>/.places/1/a                     the target of its volume ".", with a/local in it
+---
+--- The number counts the names of the path: of two paths below the same number, neither contains the other.
+---
+--- If a bind source is bound, the bind sources in it are bound too, at their names in it. There each is a mountpoint, and a
+--- mountpoint cannot be renamed or removed. So that no directory above a mountpoint can be renamed either, every directory
+--- between a bind source and `alloc` or `a/local` is a bind source too. Every mountpoint exists before the engine looks for
+--- it. A task without the engine's filter of system calls can rename its mountpoints all the same: therefore no path that
+--- the engine gets leads through a bound directory.
+---
+--- A file or directory that was at the path before it became a bind source (made by a task that ended, a hook or an older
+--- dockrun) is moved there. If there is none, a directory is made.
 local beneath = require "dockrun.core.beneath"
 local allocdir = require "dockrun.driver.allocdir"
 local paths = require "dockrun.driver.paths"
@@ -27,23 +28,23 @@ local uv = require "luv"
 
 local M = {}
 
-local STORE = ".places"  -- no task can be called that
+local STORE = ".places"  -- no task can have this name; the name on disk must stay
 local ANY, HIDDEN = tonumber("777", 8), tonumber("711", 8)
-local DEEPEST = 32              -- directories on the way to a place: each is one itself, and a mount
-local REPLACED = ".replaced"    -- what tasks had put at mountpoints; goes with the allocation
-local ABSORBED = 50             -- names that are moved before other tasks of this process have their turn: some milliseconds
+local DEEPEST = 32              -- directories above a bind source: each is one too, and a mount
+local REPLACED = ".replaced"    -- for files that tasks put at mountpoints; removed with the allocation
+local ABSORBED = 50             -- names that are moved before other fibers run: some milliseconds
 
----@class Places
+---@class BindSources
 ---@field of AllocDirs
 ---@field home string  the task's own directory in the root
 ---@field real string  the root, without links
 ---@field root table   core/host/beneath.h
 ---@field known table<string, true>
----@field moved string[]  what all tasks share and had without a place until now
-local Places = {}
-Places.__index = Places
+---@field moved string[]  paths that all tasks share and that are bind sources only since now
+local BindSources = {}
+BindSources.__index = BindSources
 
-function Places:__close() self.root:close() end
+function BindSources:__close() self.root:close() end
 
 local function above(path) return path:match "^(.*)/[^/]+$", path:match "[^/]+$" end
 
@@ -53,8 +54,8 @@ local function outside(path)
   return nil, runtime.error("invalid", ("%s leads out of the task's directories"):format(path))
 end
 
--- The places that there are below a directory of the store, so many names from here.
-function Places:learn(directory, prefix, depth)
+-- Finds the bind sources below a directory of the store, at this depth.
+function BindSources:learn(directory, prefix, depth)
   for _, name in ipairs(self.root:list(directory) or {}) do
     if depth == 1 then
       self.known[prefix .. name] = true
@@ -64,50 +65,50 @@ function Places:learn(directory, prefix, depth)
   end
 end
 
---- The places of a task's allocation.
+--- The bind sources of a task's allocation.
 ---@param of AllocDirs  made
----@return Places? places  to be closed
+---@return BindSources? sources  to be closed
 ---@return table? err  kind "system"
 function M.open(of)
   local root, err = beneath.open(of.root)
   if not root then return nil, err end
   local self = setmetatable({
     of = of, home = paths.home(of):match "[^/]+$", real = uv.fs_realpath(of.root) or of.root, root = root, known = {}, moved = {},
-  }, Places)
+  }, BindSources)
   for _, depth in ipairs(root:list(STORE) or {}) do self:learn(STORE .. "/" .. depth, "", math.tointeger(tonumber(depth))) end
   return self
 end
 
--- What is where it always was: the directories of allocdir.lua.
-function Places:is_fixed(place) return place == "alloc" or place == self.home .. "/local" end
+-- Whether it is a directory of allocdir.lua, which is not in the store.
+function BindSources:is_fixed(source) return source == "alloc" or source == self.home .. "/local" end
 
--- Where a place is, below the root.
-function Places:at(place)
-  if self:is_fixed(place) then return place end
-  local _, slashes = place:gsub("/", "")
-  return ("%s/%d/%s"):format(STORE, slashes + 1, place)
+-- The path of a bind source below the root.
+function BindSources:at(source)
+  if self:is_fixed(source) then return source end
+  local _, slashes = source:gsub("/", "")
+  return ("%s/%d/%s"):format(STORE, slashes + 1, source)
 end
 
---- Where it is on the host.
----@param place string
+--- The path of a bind source on the host.
+---@param source string
 ---@return string path
-function Places:path(place) return self.real .. "/" .. self:at(place) end
+function BindSources:path(source) return self.real .. "/" .. self:at(source) end
 
---- Where a path of the allocation is, below the root: in the nearest place.
+--- The real path, below the root, of a path of the allocation: in the nearest bind source.
 ---@param path string
 ---@return string
-function Places:locate(path)
-  local place, rest = path, ""
-  while place and not (self:is_fixed(place) or self.known[place]) do
+function BindSources:locate(path)
+  local source, rest = path, ""
+  while source and not (self:is_fixed(source) or self.known[source]) do
     local name
-    place, name = above(place)
+    source, name = above(source)
     rest = "/" .. name .. rest
   end
-  return place and self:at(place) .. rest or path
+  return source and self:at(source) .. rest or path
 end
 
--- Where a path leads, if links are on its way. What is not there may be missing at its end.
-function Places:follow(path)
+-- Resolves the links in a path. The last names of the path may be missing.
+function BindSources:follow(path)
   local rest = ""
   while path do
     local found, err = self.root:resolve(self:locate(path))
@@ -119,8 +120,8 @@ function Places:follow(path)
   end
 end
 
--- Moves what was put at a place's name, from outside of any task that has it bound, to the place.
-function Places:absorb(entry, store)
+-- Moves files that were put at a bind source's path, from outside of any task that has it bound, into the bind source.
+function BindSources:absorb(entry, store)
   local root = self.root
   local kind, size = root:kind(entry)
   if kind ~= root:kind(store) then return end
@@ -132,7 +133,7 @@ function Places:absorb(entry, store)
   end
 end
 
-function Places:make_above(store)
+function BindSources:make_above(store)
   for at in store:gmatch "()/" do
     local ok, err = self.root:make_directory(store:sub(1, at - 1), HIDDEN)
     if not ok then return nil, err end
@@ -140,8 +141,8 @@ function Places:make_above(store)
   return true
 end
 
--- What a place begins with. nil, err if a link is there.
-function Places:begin(entry, store, wanted)
+-- Makes the content of a new bind source. nil, err if a link is there.
+function BindSources:begin(entry, store, wanted)
   local root = self.root
   local ok, err = self:make_above(store)
   local kind = ok and root:kind(entry)
@@ -149,12 +150,12 @@ function Places:begin(entry, store, wanted)
   if ok and kind ~= "link" then ok, err = root:rename(entry, store) end
   if not ok then return nil, err end
   if kind ~= "link" and root:kind(store) ~= "link" then return true end
-  if kind ~= "link" then root:remove(store, 1) end  -- a task was as quick as that
+  if kind ~= "link" then root:remove(store, 1) end  -- a task put it there meanwhile
   return nil, "a link"
 end
 
--- Where it is to be bound: what the engine would make else, in a directory that tasks write to.
-function Places:make_mountpoint(entry, store)
+-- Makes the mountpoint. The engine would make it otherwise, in a directory that tasks write to.
+function BindSources:make_mountpoint(entry, store)
   local root = self.root
   local wanted, kind = root:kind(store) == "directory" and "directory" or "file", root:kind(entry)
   if kind == wanted then return true end
@@ -166,8 +167,8 @@ function Places:make_mountpoint(entry, store)
   return root["make_" .. wanted](root, entry, ANY)
 end
 
--- The task's own directory: what is in it moves, but for local/, which is where it was.
-function Places:make_home()
+-- Makes the task's own directory a bind source: its content moves, except local/.
+function BindSources:make_home()
   local home, store = self.home, self:at(self.home)
   local ok, err = self:make_above(store)
   if ok then ok, err = self.root:make_directory(store, ANY) end
@@ -177,47 +178,47 @@ function Places:make_home()
   return self:make_mountpoint(store .. "/local", home .. "/local")
 end
 
-function Places:make_one(place, kind)
-  if place == self.home then return self:make_home() end
-  local parent, name = above(place)
-  local entry, store = self:at(parent) .. "/" .. name, self:at(place)
-  if self.known[place] or self.root:kind(store) ~= "nothing" then  -- made by another task, maybe since this one looked
-    self.known[place] = true
+function BindSources:make_one(source, kind)
+  if source == self.home then return self:make_home() end
+  local parent, name = above(source)
+  local entry, store = self:at(parent) .. "/" .. name, self:at(source)
+  if self.known[source] or self.root:kind(store) ~= "nothing" then  -- another task may have made it since open()
+    self.known[source] = true
     self:absorb(entry, store)
   else
     local ok, err = self:begin(entry, store, kind)
     if not ok then return nil, err end
-    self.known[place] = true
-    if within(place, "alloc") then table.insert(self.moved, place) end
+    self.known[source] = true
+    if within(source, "alloc") then table.insert(self.moved, source) end
   end
   return self:make_mountpoint(entry, store)
 end
 
--- Makes a path below the root a place, with all above it. `path` is what the job calls it; a new one is of this kind.
-function Places:make_inner(inner, path, kind)
+-- Makes a path below the root a bind source, with all directories above it. `path` is the job's own; a new one is of this kind.
+function BindSources:make_inner(inner, path, kind)
   if select(2, inner:gsub("/", "")) > DEEPEST then
     return nil, runtime.error("invalid", ("cannot bind %.60s…: it is more than %d directories deep"):format(path, DEEPEST))
   end
-  local place = self:follow(inner)
-  if not place or not (within(place, "alloc") or within(place, self.home)) then return outside(path) end
-  local chain, one = {}, place
+  local source = self:follow(inner)
+  if not source or not (within(source, "alloc") or within(source, self.home)) then return outside(path) end
+  local chain, one = {}, source
   while one and not self:is_fixed(one) do
     table.insert(chain, 1, one)
     one = above(one)
   end
   for _, each in ipairs(chain) do
-    local ok, err = self:make_one(each, each == place and kind or "directory")
+    local ok, err = self:make_one(each, each == source and kind or "directory")
     if err == "a link" then return outside(path) end
     if not ok then return nil, runtime.error("invalid", ("cannot bind %s: %s"):format(path, err)) end
   end
-  return place
+  return source
 end
 
---- Makes a path of the job a place. Idempotent.
----@param path string  as the job has it, one of its own
----@return string? place
+--- Makes a path of the job a bind source. Idempotent.
+---@param path string  as the job has it, in the task's own directories
+---@return string? source
 ---@return table? err  kind "invalid"
-function Places:make(path)
+function BindSources:make(path)
   if not paths.is_own(self.of, path) then return outside(path) end
   return self:make_inner(paths.inner(self.of, path), path)
 end
@@ -226,15 +227,15 @@ local function is_finite_prestart(task)
   return task.lifecycle and task.lifecycle.hook == "prestart" and not task.lifecycle.sidecar
 end
 
--- Whether a file or a directory is to be mounted somewhere.
-function Places:kind_of(of, source)
+-- Whether a mount's source is a file or a directory.
+function BindSources:kind_of(of, source)
   if not source then return "directory" end
   if paths.is_own(of, source) then return self.root:kind(self:locate(paths.inner(of, source))) == "file" and "file" or "directory" end
   local stat = source:sub(1, 1) == "/" and uv.fs_stat(source)
   return stat and stat.type ~= "directory" and "file" or "directory"
 end
 
---- Where a task has something mounted in what it binds: these are places too, so that the engine finds its mountpoints.
+-- The targets of a task's mounts that are inside of its binds: they are bind sources too, so that their mountpoints exist.
 ---@param of AllocDirs
 ---@param mounts { source?: string, target: string }[]
 ---@return { inner: string, source?: string, target: string }[]
@@ -263,7 +264,7 @@ end
 ---@param mounts { source?: string, target: string }[]  of the task; source: a path
 ---@return true? ok
 ---@return table? err  kind "invalid"
-function Places:make_mountpoints(mounts)
+function BindSources:make_mountpoints(mounts)
   for _, one in ipairs(mountpoints(self.of, mounts)) do
     local ok, err = self:make_inner(one.inner, one.target, self:kind_of(self.of, one.source))
     if not ok then return nil, err end
@@ -271,13 +272,13 @@ function Places:make_mountpoints(mounts)
   return true
 end
 
---- Makes what other tasks of the group bind and mount in what all share, so that a task sees it where they do. What a
---- task leaves that ends before they begin may be a file yet, so it has them as they were.
+--- Makes the bind sources that other tasks of the group have in the shared directory, so that this task sees them at the same
+--- paths. Not for a task that ends before the others start: what it leaves there may still become a file.
 ---@param task table
 ---@param group table
 ---@param mounts_of fun(task: table): { source?: string, target: string }[]
-function Places:make_shared(task, group, mounts_of)
-  -- What is wrong with one its own task tells.
+function BindSources:make_shared(task, group, mounts_of)
+  -- An error is reported when the other task is made.
   local function make(inner, kind)
     if within(inner, "alloc") and not inner:find("${", 1, true) then self:make_inner(inner, inner, kind) end
   end
@@ -291,24 +292,24 @@ function Places:make_shared(task, group, mounts_of)
   end
 end
 
---- A place, and the places in it, at a target.
----@param place string
+--- A bind source, and the bind sources in it, at a target.
+---@param source string
 ---@param target string
----@param taken table<string, any>  targets at which the task has something else
----@return { place: string, target: string }[]
-function Places:binds(place, target, taken)
-  local list = { { place = place, target = target } }
+---@param taken table<string, any>  targets that other mounts of the task have
+---@return { source: string, target: string }[]
+function BindSources:binds(source, target, taken)
+  local list = { { source = source, target = target } }
   local names = {}
   for known in pairs(self.known) do
     local parent, name = above(known)
-    if parent == place then names[#names + 1] = name end
+    if parent == source then names[#names + 1] = name end
   end
-  if place == self.home then names[#names + 1] = "local" end
+  if source == self.home then names[#names + 1] = "local" end
   table.sort(names)
   for _, name in ipairs(names) do
     local at = (target == "/" and "" or target) .. "/" .. name
     if not taken[at] then
-      for _, bind in ipairs(self:binds(place .. "/" .. name, at, taken)) do list[#list + 1] = bind end
+      for _, bind in ipairs(self:binds(source .. "/" .. name, at, taken)) do list[#list + 1] = bind end
     end
   end
   return list
