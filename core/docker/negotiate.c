@@ -173,7 +173,7 @@ static int heard(lua_State *L, int status, lua_KContext ctx) {
 
 static int wait_for_answer(lua_State *L, struct dr_engine *e, const struct dr_operation *row) {
   struct dr_listener *l = lua_newuserdatauv(L, sizeof *l, 1);
-  *l = (struct dr_listener){.engine = e, .wait = {.start = enter, .stop = leave}};
+  *l = (struct dr_listener){.engine = e, .wait = {.what = "the API version", .start = enter, .stop = leave}};
   lua_pushvalue(L, AT_ENGINE);
   lua_setiuservalue(L, -2, 1);
   lua_replace(L, AT_EXCHANGE);

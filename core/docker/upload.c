@@ -42,7 +42,10 @@ static int feed(lua_State *L, bool has_piece, lua_KContext pieces) {
     if (has_piece) {
       send_piece(L, c);
       pieces++;
-      if (dr_buffer_len(&c->out) > DR_HIGH_WATER) return dr_wait(L, &c->writer, 1, -1, go_on, pieces);
+      if (dr_buffer_len(&c->out) > DR_HIGH_WATER) {
+        c->writer.what = "room in an upload";
+        return dr_wait(L, &c->writer, 1, -1, go_on, pieces);
+      }
       if (pieces % PIECES == 0) return lua_yieldk(L, 0, pieces, go_on);
     }
     lua_pushvalue(L, 2);

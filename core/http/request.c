@@ -250,6 +250,7 @@ int dr_request_wait(lua_State *L, int idx, double timeout, lua_KFunction k, lua_
 int dr_request_wait_news(lua_State *L, int idx, double timeout, lua_KFunction k, lua_KContext ctx) {
   struct dr_request *r = lua_touserdata(L, idx);
   r->channel.reader.stop = stop_reading;
+  r->channel.reader.what = "an HTTP answer";
   return dr_wait(L, &r->channel.reader, idx, timeout, k, ctx);
 }
 

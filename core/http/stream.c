@@ -139,6 +139,7 @@ static int read_on(lua_State *L, int status, lua_KContext ctx) {
     }
     double left = s->deadline < 0 ? -1 : s->deadline - (double)uv_hrtime() / 1e9;
     c->reader.stop = NULL;
+    c->reader.what = "bytes of a stream";
     return dr_wait(L, &c->reader, 1, s->deadline >= 0 && left < 0 ? 0 : left, read_on, 0);
   }
 }
@@ -184,6 +185,7 @@ static int written(lua_State *L, int status, lua_KContext ctx) {
   }
   if (dr_buffer_len(&c->out) > DR_HIGH_WATER) {
     c->writer.stop = NULL;
+    c->writer.what = "room in a stream";
     return dr_wait(L, &c->writer, 1, -1, written, 0);
   }
   lua_pushboolean(L, true);

@@ -292,5 +292,6 @@ int dr_upgrade_wait(lua_State *L, int idx, double timeout, lua_KFunction k, lua_
   struct dr_upgrade *u = lua_touserdata(L, idx);
   if (u->channel.ended || (u->head_done && !is_refusal(u))) return k(L, LUA_OK, ctx);
   u->channel.reader.stop = give_up;
+  u->channel.reader.what = "an HTTP upgrade";
   return dr_wait(L, &u->channel.reader, idx, timeout, k, ctx);
 }

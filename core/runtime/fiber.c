@@ -1,4 +1,4 @@
-// The life of a fiber: made, run, ended. See runtime.h for the idea.
+// The life of a fiber: made, run, ended. runtime.h explains the idea.
 #include "runtime/fiber.h"
 
 #include <lauxlib.h>
@@ -22,7 +22,7 @@ unsigned long dr_fiber_run(const struct dr_fiber *f) { return f->run; }
 
 void dr_push_handle(lua_State *L, const struct dr_fiber *f) { lua_rawgetp(L, LUA_REGISTRYINDEX, f); }
 
-// (fiber, n) -> the n values at the top of its coroutine, as table.pack makes them.
+// (fiber, n) -> the n values at the top of its coroutine, as from table.pack.
 static int collect(lua_State *L) {
   struct dr_fiber *f = lua_touserdata(L, 1);
   int n = (int)lua_tointeger(L, 2);
@@ -36,7 +36,7 @@ static int collect(lua_State *L) {
   return 1;
 }
 
-// A fiber whose results find no memory has failed: whatever happens, it has an end.
+// A fiber without memory for its results has failed: it always has an end.
 static void finish(struct dr_fiber *f, int status, int n) {
   struct dr_runtime *rt = f->rt;
   lua_State *L = rt->L;
@@ -55,6 +55,7 @@ static void finish(struct dr_fiber *f, int status, int n) {
   lua_setiuservalue(L, -2, DR_THREAD);
   lua_pop(L, 1);
   f->state = status == LUA_OK ? DR_DONE : DR_FAILED;
+  if (rt->traces) dr_trace(f, status == LUA_OK ? "ends" : "fails", NULL);
   f->co = NULL;
   dr_close_timer(f);
   *(f->prev ? &f->prev->next : &rt->fibers) = f->next;
@@ -67,7 +68,7 @@ static void finish(struct dr_fiber *f, int status, int n) {
     dr_wake(&j->wait);
   }
   lua_pushnil(L);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, f);  // from here on only the handle's users keep it
+  lua_rawsetp(L, LUA_REGISTRYINDEX, f);  // now only the users of the handle keep it
 }
 
 static void resume(struct dr_fiber *f, lua_State *from) {
@@ -98,13 +99,13 @@ static void resume(struct dr_fiber *f, lua_State *from) {
   }
   bool parked = n == 1 && dr_is_parked(f->co);
   lua_pop(f->co, n);
-  lua_pushlightuserdata(f->co, (void *)&dr_parked);  // the mark: nobody but us may resume it
+  lua_pushlightuserdata(f->co, (void *)&dr_parked);  // the mark: only resume() here may resume it
   f->state = DR_WAITING;
-  if (!parked || !f->wait || f->wait->outcome != DR_PENDING) dr_make_ready(f);  // a plain yield lets the others run
+  if (!parked || !f->wait || f->wait->outcome != DR_PENDING) dr_make_ready(f);  // a plain yield lets other fibers run
 }
 
 void dr_run_ready(struct dr_runtime *rt, lua_State *from) {
-  struct dr_fiber *last = rt->ready_last;  // those made ready meanwhile wait for the loop's next round
+  struct dr_fiber *last = rt->ready_last;  // fibers that become ready meanwhile run in the next round
   while (rt->ready_first) {
     struct dr_fiber *f = rt->ready_first;
     rt->ready_first = f->next_ready;
@@ -116,10 +117,10 @@ void dr_run_ready(struct dr_runtime *rt, lua_State *from) {
   }
 }
 
-// Keeps where an error came from, for whoever prints it.
+// Keeps the traceback of an error for the code that prints it.
 static int handle_error(lua_State *L) {
   struct dr_fiber *f = dr_runtime_get(L)->current;
-  if (dr_budget_spent(f->budget)) return 1;  // it says itself where that was
+  if (dr_budget_spent(f->budget)) return 1;  // its text has the place
   dr_push_handle(L, f);
   luaL_traceback(L, L, NULL, 1);
   lua_setiuservalue(L, -2, DR_TRACEBACK);
@@ -133,8 +134,8 @@ static int body_done(lua_State *L, int status, lua_KContext ctx) {
   return lua_gettop(L) - 1;
 }
 
-// The bottom of every fiber: a protected call, so that an error closes its variables while the coroutine can still
-// wait.
+// The bottom of every fiber: a protected call, so that the coroutine can still wait when an error closes its
+// variables.
 static int body(lua_State *L) {
   lua_pushcfunction(L, handle_error);
   lua_insert(L, 1);
@@ -144,7 +145,8 @@ static int body(lua_State *L) {
 static struct dr_fiber *fiber_new(lua_State *L, int nargs, struct dr_budget *budget) {
   struct dr_runtime *rt = dr_runtime_get(L);
   struct dr_fiber *f = lua_newuserdatauv(L, sizeof *f, DR_USER_VALUES);
-  *f = (struct dr_fiber){.rt = rt, .nargs = nargs, .run = dr_run_id(rt), .next = rt->fibers};
+  *f = (struct dr_fiber){.id = ++rt->fibers_made, .rt = rt, .nargs = nargs, .run = dr_run_id(rt), .next = rt->fibers};
+  if (rt->traces) dr_trace(f, "is spawned", NULL);
   luaL_setmetatable(L, dr_fiber_type);
   f->budget = dr_budget_hold(budget);
   f->co = lua_newthread(L);
@@ -174,7 +176,7 @@ struct dr_fiber *dr_spawn_main(lua_State *L, int nargs, unsigned long run) {
   return f;
 }
 
-// Says on stderr how a fiber failed, if nobody else was told.
+// Prints how a fiber failed, unless its end was observed.
 void dr_report(lua_State *L, struct dr_fiber *f, int handle) {
   if (f->state != DR_FAILED || f->observed) return;
   if (dr_budget_spent(f->budget) && dr_budget_told(f->budget)) return;
@@ -188,7 +190,7 @@ void dr_report(lua_State *L, struct dr_fiber *f, int handle) {
 
 void dr_cancel(lua_State *L, struct dr_fiber *f, int reason) {
   if (dr_fiber_ended(f)) return;
-  f->observed = true;  // who cancels a fiber knows how it ends
+  f->observed = true;  // the caller knows how it ends
   f->signal = 0;
   reason = reason ? lua_absindex(L, reason) : 0;
   dr_push_handle(L, f);
@@ -223,13 +225,13 @@ void dr_interrupt(struct dr_fiber *f, int signal) {
   dr_cancel_wait(f);
 }
 
-// Pushes what the fiber's function returned and says true, or its error and traceback and says false.
+// Pushes the results of the fiber's function and returns true, or its error and traceback and returns false.
 bool dr_fiber_results(lua_State *L, struct dr_fiber *f, int handle) {
   handle = lua_absindex(L, handle);
   f->observed = true;
   lua_getiuservalue(L, handle, DR_RESULTS);
   if (f->state == DR_FAILED) {
-    if (lua_getiuservalue(L, handle, DR_TRACEBACK) == LUA_TNIL) {  // where memory ran out, nobody made one
+    if (lua_getiuservalue(L, handle, DR_TRACEBACK) == LUA_TNIL) {  // there was no memory for it
       lua_pop(L, 1);
       lua_pushliteral(L, "");
     }
@@ -267,11 +269,11 @@ static int run_callback(lua_State *L) {
   return 0;
 }
 
-// Runs a callback of luv as a fiber of its own, at once, so that it may wait like any other code. Where memory is too
-// short for that it is lost: no error may leave it through the loop.
+// Runs a callback of luv at once, in a fiber of its own, so that it may wait. Without memory for that the callback is
+// lost: no error may pass through the loop.
 int dr_luv_callback(lua_State *L, int nargs, int nresults, int flags) {
   (void)flags;
-  if (nresults != 0) {  // somebody needs the answer now
+  if (nresults != 0) {  // the caller needs the results now
     int base = lua_gettop(L) - nargs;
     int status = lua_pcall(L, nargs, nresults, 0);
     if (status == LUA_OK) return lua_gettop(L) - base + 1;

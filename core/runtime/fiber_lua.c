@@ -47,7 +47,7 @@ static int wait_for(lua_State *L, struct dr_fiber *f, double timeout, lua_KFunct
   if (dr_fiber_ended(f)) return k(L, LUA_OK, 0);
   if (f == f->rt->current) return luaL_error(L, "a fiber cannot wait for its own end");
   struct dr_join *j = lua_newuserdatauv(L, sizeof *j, 1);
-  *j = (struct dr_join){.target = f, .wait = {.start = enter_join, .stop = leave_join}};
+  *j = (struct dr_join){.target = f, .wait = {.what = "the end of a fiber", .start = enter_join, .stop = leave_join}};
   lua_pushvalue(L, 1);
   lua_setiuservalue(L, -2, 1);
   return dr_wait(L, &j->wait, lua_gettop(L), timeout, k, 0);
@@ -150,7 +150,7 @@ static int l_sleep(lua_State *L) {
   double seconds = luaL_checknumber(L, 1);
   luaL_argcheck(L, seconds >= 0, 1, "a sleep is a number of seconds of at least 0");
   struct dr_wait *w = lua_newuserdatauv(L, sizeof *w, 0);
-  *w = (struct dr_wait){0};
+  *w = (struct dr_wait){.what = "a sleep"};
   return dr_wait(L, w, lua_gettop(L), seconds, slept, 0);
 }
 

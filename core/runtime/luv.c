@@ -54,7 +54,8 @@ static int l_run(lua_State *L) {
   int mode = luaL_checkoption(L, 1, "default", modes);
   struct dr_runtime *rt = dr_runtime_get(L);
   struct dr_loop_run *r = lua_newuserdatauv(L, sizeof *r, 0);
-  *r = (struct dr_loop_run){.rt = rt, .wait = {.start = enter, .stop = leave}, .once = mode == 1};
+  *r = (struct dr_loop_run){
+      .rt = rt, .wait = {.what = "luv's handles", .start = enter, .stop = leave}, .once = mode == 1};
   return dr_wait(L, &r->wait, lua_gettop(L), mode == 2 ? 0 : -1, done, 0);
 }
 

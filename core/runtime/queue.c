@@ -69,8 +69,9 @@ static int pop(lua_State *L, double timeout) {
   struct queue *q = check_queue(L);
   if (q->first > q->last && !q->closed) {
     struct popper *p = lua_newuserdatauv(L, sizeof *p, 1);
-    *p = (struct popper){
-        .queue = q, .wait = {.start = enter, .stop = leave}, .deadline = timeout < 0 ? -1 : now() + timeout};
+    *p = (struct popper){.queue = q,
+                         .wait = {.what = "a queue", .start = enter, .stop = leave},
+                         .deadline = timeout < 0 ? -1 : now() + timeout};
     lua_pushvalue(L, 1);
     lua_setiuservalue(L, -2, 1);
     lua_replace(L, 2);

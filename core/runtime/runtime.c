@@ -41,12 +41,12 @@ bool dr_step(struct dr_runtime *rt, lua_State *from) {
 
 // ---- signals -----------------------------------------------------------------------------------
 
-// All that runs hears of a signal: the script, and what a function of C has it run meanwhile.
+// Interrupts the main fiber of every run: of the script, and of runs inside of it.
 static void interrupt_runs(struct dr_runtime *rt, int signal, const struct dr_fiber *but) {
   for (struct dr_run *run = rt->run; run; run = run->outer) {
     if (!run->main || run->main == but) continue;
     if (dr_fiber_ended(run->main))
-      run->given_up = true;  // what is left does not end by itself: stop waiting for it
+      run->given_up = true;  // its other fibers do not end by themselves: stop waiting for them
     else
       dr_interrupt(run->main, signal);
   }
@@ -61,12 +61,12 @@ static void on_signal_async(uv_async_t *async) {
 
 enum { STUCK = 10 * 1000 * 1000 };  // instructions
 
-// A fiber that runs on and on keeps the main fiber from hearing of the signal: it is interrupted in its place.
+// While a fiber runs without end, the main fiber cannot be interrupted: this fiber is, in its place.
 static void on_stuck_hook(lua_State *L, lua_Debug *ar) {
   (void)ar;
   struct dr_runtime *rt = dr_runtime_get(L);
   dr_restore_hook(L);
-  if (rt->rounds != rt->signal_round) return;  // it came back to the loop since
+  if (rt->rounds != rt->signal_round) return;  // it has waited since
   dr_interrupted(L, rt->stuck_signal);
   lua_error(L);
 }
@@ -77,10 +77,10 @@ static bool is_main(const struct dr_runtime *rt, const struct dr_fiber *f) {
   return f && run;
 }
 
-// Runs at the next instruction of Lua: the signal came while Lua ran, and not while the loop waited.
+// Runs at the next instruction of Lua, for a signal that came while Lua ran.
 static void on_signal_hook(lua_State *L, lua_Debug *ar) {
   (void)ar;
-  if (dr_is_protected()) return;  // and comes again right after
+  if (dr_is_protected()) return;  // it runs again right after
   struct dr_runtime *rt = dr_runtime_get(L);
   int signal = rt->signal;
   dr_restore_hook(L);
@@ -117,8 +117,8 @@ void dr_signal(struct dr_runtime *rt, int signal) {
 
 static void restore_signals(struct dr_runtime *rt);
 
-// Whether an earlier signal has waited too long: the process is inside of one call of C, which may take for ever, and a
-// second signal then does what it does without us.
+// Whether an earlier signal has waited too long, because one call of C does not return. The next signal then has its
+// default effect.
 static bool is_deaf(struct dr_runtime *rt) {
   enum { PATIENCE = 3 };  // seconds
   struct timespec now;
@@ -135,8 +135,7 @@ static void on_signal(int signal) {
     raise(signal);
     return;
   }
-  // A terminal that goes sends more than one, and a service manager sends one after SIGTERM: only the first signal
-  // counts.
+  // A terminal that closes sends several, and a service manager sends one after SIGTERM: only the first signal counts.
   bool repeats = rt && signal == SIGHUP && (rt->ignores_hangup || rt->signal);
   if (rt && !repeats && is_deaf(rt)) {
     restore_signals(rt);
@@ -148,14 +147,14 @@ static void on_signal(int signal) {
   errno = saved;
 }
 
-// What is to come back as an error of the write that met it, or means nothing to us, and must not end a process that
-// has containers to stop. A handler and not SIG_IGN, which the programs that we start would inherit.
+// For signals that become an error of a write, or mean nothing here: they must not end a process that has containers to
+// stop. A handler, because the programs that we start would inherit SIG_IGN.
 static void on_other_signal(int signal) { (void)signal; }
 
 static const struct {
   int signal;
   void (*handler)(int);
-  bool may_be_ignored;  // as nohup does: one that was ignored at the start stays so
+  bool may_be_ignored;  // if it was ignored at the start (nohup), it stays ignored
 } caught[DR_SIGNALS] = {
     {SIGINT, on_signal, false},        {SIGTERM, on_signal, false},       {SIGHUP, on_signal, true},
     {SIGPIPE, on_other_signal, false}, {SIGXFSZ, on_other_signal, false}, {SIGUSR1, on_other_signal, false},
@@ -187,8 +186,8 @@ const char dr_copy_refused[] = "this runtime belongs to the process that forked 
 
 bool dr_is_copy(const struct dr_runtime *rt) { return rt->pid != getpid(); }
 
-// Takes the finalizers of every module's types away: they would end what the parent goes on with, such as a lock's
-// socket, a database or what its loop waits for.
+// Removes the finalizers of all types: they would end what the parent still uses, such as a lock's socket, a database
+// or the descriptors of its loop.
 static int drop_finalizers(lua_State *L) {
   for (lua_pushnil(L); lua_next(L, LUA_REGISTRYINDEX); lua_pop(L, 1)) {
     if (!lua_istable(L, -1)) continue;
@@ -213,7 +212,7 @@ void dr_free_copy(struct dr_runtime *rt) {
 
 unsigned long dr_run_id(const struct dr_runtime *rt) {
   if (rt->current) return dr_fiber_run(rt->current);
-  const struct dr_run *run = rt->run;  // a callback of the loop, whose handle may be older than the runs inside
+  const struct dr_run *run = rt->run;  // in a callback of the loop, whose handle may be older than the inner runs
   while (run && run->outer) run = run->outer;
   return run ? run->id : 0;
 }
@@ -251,14 +250,14 @@ int dr_run_main(lua_State *L, struct dr_run *run, int nargs) {
   int handle = lua_gettop(L);
   while (!dr_fiber_ended(f)) {
     if (dr_step(rt, L)) continue;
-    static const char stuck[] = "deadlock: the script waits for something that nothing can bring about";
+    static const char stuck[] = "deadlock: waiting, but no timer, connection or fiber is pending";
     dr_push_error_text(L, "deadlock", 0, stuck, strlen(stuck));
     dr_cancel(L, f, -1);
     lua_pop(L, 1);
   }
   cancel_rest(rt, run, L);
   dr_settle_loop(rt);
-  lua_settop(L, handle);  // a function of C that ran something meanwhile may have left values there
+  lua_settop(L, handle);  // a function of C in an inner run may have left values there
   bool ok = dr_fiber_results(L, f, handle);
   lua_remove(L, handle);
   return ok ? LUA_OK : LUA_ERRRUN;
@@ -274,7 +273,7 @@ static void close_handle(uv_handle_t *handle, void *arg) {
 static int l_gc(lua_State *L) {
   struct dr_runtime *rt = luaL_checkudata(L, 1, RUNTIME);
   dr_uncount_memory(rt, L);
-  if (!rt->L || rt->in_uv) return 0;  // in a callback of the loop: the process is about to exit, the loop cannot end
+  if (!rt->L || rt->in_uv) return 0;  // in a callback of the loop, which then cannot end; the process is about to exit
   rt->L = NULL;
   restore_signals(rt);
   dr_give_up_fibers(rt);
@@ -287,8 +286,8 @@ static int l_gc(lua_State *L) {
   return 0;
 }
 
-// Lua makes the metatable of large buffers when it first needs one. Where memory ran out in the middle of that it would
-// stay half made, and no buffer grow again.
+// Makes Lua's metatable of large buffers now. If memory ran out while Lua makes it at the first use, it would stay
+// incomplete, and no buffer could grow again.
 static void make_large_buffer(lua_State *L) {
   luaL_Buffer b;
   luaL_buffinitsize(L, &b, LUAL_BUFFERSIZE + 1);
@@ -296,7 +295,7 @@ static void make_large_buffer(lua_State *L) {
   lua_pop(L, 1);
 }
 
-// Raises unless so many file descriptors can be had: libuv aborts the process if it has none for its signals.
+// Raises without enough file descriptors: libuv aborts the process if it has none for its signals.
 static void check_descriptors(lua_State *L) {
   enum { NEEDED = 8 };  // of the loop, and to read a file
   int fds[NEEDED], count = 0, why = 0;
@@ -315,7 +314,9 @@ struct dr_runtime *dr_runtime_new(lua_State *L) {
   rt = lua_newuserdatauv(L, sizeof *rt, 0);
   memset(rt, 0, sizeof *rt);
   rt->pid = getpid();
-  dr_set_gc(L, RUNTIME, l_gc);  // before there is anything that it would have to end: all of this can run out of memory
+  const char *traced = getenv("DOCKRUN_TRACE");
+  rt->traces = traced && !strcmp(traced, "fibers");
+  dr_set_gc(L, RUNTIME, l_gc);  // first, because each step after it can run out of memory
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
   lua_State *main = lua_tothread(L, -1);
   lua_pop(L, 1);

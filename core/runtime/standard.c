@@ -76,7 +76,8 @@ static int l_wait(lua_State *L) {
   struct dr_sink *s = dr_output_sink(o, fd);
   if (dr_has_room(s)) return waited(L, LUA_OK, (lua_KContext)s);
   struct dr_room *r = lua_newuserdatauv(L, sizeof *r, 0);
-  *r = (struct dr_room){.wait = {.start = dr_room_enter, .stop = dr_room_leave}, .output = o, .sink = s};
+  *r = (struct dr_room){
+      .wait = {.what = "room in the output", .start = dr_room_enter, .stop = dr_room_leave}, .output = o, .sink = s};
   return dr_wait(L, &r->wait, lua_gettop(L), timeout, waited, (lua_KContext)s);
 }
 
@@ -163,7 +164,7 @@ static int read_input(lua_State *L, int status, lua_KContext ctx) {
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && errno == EAGAIN && in->ready >= 0) {
       struct wait_input *w = lua_newuserdatauv(L, sizeof *w, 0);
-      *w = (struct wait_input){.wait = {.start = input_enter, .stop = input_leave}, .input = in};
+      *w = (struct wait_input){.wait = {.what = "the input", .start = input_enter, .stop = input_leave}, .input = in};
       return dr_wait(L, &w->wait, lua_gettop(L), -1, read_input, ctx);
     }
     lua_pushnil(L);

@@ -1,6 +1,7 @@
-// Waiting: the queue of fibers that can go on, time-outs, and what a primitive calls to park its fiber.
+// Waiting: the queue of fibers that are ready, time-outs, and dr_wait, which parks a fiber.
 #include <lauxlib.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,11 +18,17 @@ struct dr_wait *dr_fiber_wait(const struct dr_fiber *f) {
 
 bool dr_is_parked(lua_State *co) { return lua_gettop(co) > 0 && lua_touserdata(co, -1) == &dr_parked; }
 
+// ---- tracing -----------------------------------------------------------------------------------
+
+void dr_trace(const struct dr_fiber *f, const char *event, const char *what) {
+  fprintf(stderr, "dockrun: fiber %lu %s%s%s\n", f->id, event, what ? " " : "", what ? what : "");
+}
+
 // ---- the ready queue ---------------------------------------------------------------------------
 
 void dr_make_ready(struct dr_fiber *f) {
   struct dr_runtime *rt = f->rt;
-  if (rt->in_uv) uv_stop(&rt->loop);  // what was woken before the loop polls must not sleep through that poll
+  if (rt->in_uv) uv_stop(&rt->loop);  // the loop must not poll now, or the fiber would wait for that poll
   if (f->queued || f->blocked || f == rt->root) return;
   f->queued = true;
   f->next_ready = NULL;
@@ -32,7 +39,9 @@ void dr_make_ready(struct dr_fiber *f) {
 // ---- waiting -----------------------------------------------------------------------------------
 
 static void settle(struct dr_wait *w, enum dr_outcome outcome) {
+  static const char *const outcomes[] = {NULL, "is woken", "timed out", "is cancelled"};
   w->outcome = outcome;
+  if (w->fiber->rt->traces) dr_trace(w->fiber, outcomes[outcome], NULL);
   if (w->fiber->timer) uv_timer_stop(w->fiber->timer);
   if (outcome != DR_WOKEN && w->stop) w->stop(w);
 }
@@ -57,9 +66,9 @@ void dr_close_timer(struct dr_fiber *f) {
   f->timer = NULL;
 }
 
-// What a timer needs so that a fiber does not find itself awake before its time. The loop's clock counts whole
-// milliseconds and is behind, so the end is rounded up on that clock: a length that is rounded up ends early. That
-// clock is read first: however long the process is held between the two, the end is not before it.
+// The length for a timer that must not end early. The loop's clock counts whole milliseconds and is behind, so the end
+// is rounded up on that clock; a rounded length would end early. The loop's clock is read first: if the process is
+// stopped between the two, the end is still in the future.
 static uint64_t ms_until_over(uv_loop_t *loop, double seconds) {
   if (seconds <= 0) return 0;
   if (seconds > 1e9) return (uint64_t)1e15;
@@ -85,7 +94,7 @@ static void detach(lua_State *L, struct dr_wait *w) {
   lua_rawsetp(L, LUA_REGISTRYINDEX, w);
 }
 
-// Of a coroutine that was closed while it waited: nobody wants what it waits for.
+// For a coroutine that was closed while it waited.
 static void abandon(lua_State *L, struct dr_wait *w) {
   if (w->outcome == DR_PENDING) settle(w, DR_CANCELLED);
   detach(L, w);
@@ -153,7 +162,7 @@ void dr_run_until_woken(lua_State *L, struct dr_wait *w) {
   rt->running = running;
   if (w->outcome != DR_PENDING) return;
   abandon(L, w);
-  luaL_error(L, "this wait can never end: nothing is under way that could wake it");
+  luaL_error(L, "deadlock: waiting, but no timer, connection or fiber is pending");
 }
 
 int dr_wait(lua_State *L, struct dr_wait *w, int anchor, double timeout, lua_KFunction k, lua_KContext ctx) {
@@ -164,8 +173,8 @@ int dr_wait(lua_State *L, struct dr_wait *w, int anchor, double timeout, lua_KFu
   if (dr_is_copy(rt)) return luaL_error(L, "%s", dr_copy_refused);
   if (w->fiber) return luaL_error(L, "another fiber waits for this already");
   if (!yields && rt->in_uv) return luaL_error(L, "cannot wait inside of a callback that cannot yield; use spawn()");
-  if (!yields && f->budget)  // it would hold up whoever else waits so
-    return luaL_error(L, "cannot wait here, inside of a function of C that calls back, such as string.gsub");
+  if (!yields && f->budget)  // it would delay every other such wait
+    return luaL_error(L, "cannot wait inside of a function of C that calls back, such as string.gsub");
   if (f->wait) abandon(L, f->wait);
   if (timeout >= 0) start_timer(L, f, timeout);
   lua_pushvalue(L, anchor);
@@ -180,6 +189,7 @@ int dr_wait(lua_State *L, struct dr_wait *w, int anchor, double timeout, lua_KFu
     return finish_wait(L, w);
   }
   if (w->start) w->start(w);
+  if (rt->traces) dr_trace(f, "waits for", w->what);
   if (yields) {
     lua_pushlightuserdata(L, (void *)&dr_parked);
     return lua_yieldk(L, 1, (lua_KContext)w, resumed);

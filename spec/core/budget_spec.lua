@@ -135,9 +135,9 @@ describe("limits", function()
   end)
 
   it("let nothing wait where others would have to wait with it", function()
-    assert_ends("cannot wait here", function() return ("x"):gsub(".", function() runtime.sleep(0.01) end) end)
+    assert_ends("cannot wait inside of a function of C", function() return ("x"):gsub(".", function() runtime.sleep(0.01) end) end)
     local queue = dockrun.queue()
-    assert_ends("cannot wait here", function() return ("x"):gsub(".", function() queue:pop() end) end)
+    assert_ends("cannot wait inside of a function of C", function() return ("x"):gsub(".", function() queue:pop() end) end)
     collectgarbage()
     queue:push "still good"
     assert.equal("still good", queue:pop())

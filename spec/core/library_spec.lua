@@ -146,7 +146,7 @@ status 2: [string "error 'boom'"]:1: boom, traced
 status 2: table, traced
 status 2: not enough memory, not traced
 status 2: [string "return ('x'):rep(1 << 40)"]:1: resulting string too large, traced
-status 2: deadlock: the script waits for something that nothing can bring about, traced
+status 2: deadlock: waiting, but no timer, connection or fiber is pending, traced
 nil
 slept
 word
@@ -183,7 +183,7 @@ restored 1
         print(select(2, pcall(function() dockrun.queue():pop() end)))
         print(dockrun.version)]])
       assert.equal("", result.stderr)
-      assert.equal("1.41\nba\n(command line):10: this wait can never end: nothing is under way that could wake it\n"
+      assert.equal("1.41\nba\n(command line):10: deadlock: waiting, but no timer, connection or fiber is pending\n"
         .. dockrun.version .. "\n", result.stdout)
       assert.equal(0, result.code)
     end)

@@ -718,7 +718,7 @@ describe("a script", function()
   it("that can never go on is told so", function()
     local result = run "dockrun.queue():pop()"
     assert.equal(1, result.code)
-    assert.matches("deadlock: the script waits for something that nothing can bring about", result.stderr)
+    assert.matches("deadlock: waiting, but no timer, connection or fiber is pending", result.stderr)
   end)
 
   it("whose fibers wait for each other is told so", function()
@@ -734,7 +734,7 @@ describe("a script", function()
   it("that cannot yield where it can never go on is told so", function()
     local result = run "table.sort({ 2, 1 }, function() dockrun.queue():pop() end)"
     assert.equal(1, result.code)
-    assert.matches("this wait can never end", result.stderr)
+    assert.matches("deadlock: waiting", result.stderr)
   end)
 
   it("may clean up after a deadlock", function()
@@ -822,4 +822,22 @@ describe("a script", function()
     assert.matches("ports: .*state is closing\nengine: .*state is closing\nstream: nil\nqueue: true\ndatabase: .*closed",
       (result.stdout:gsub("%(command line%):%d+: ", "")))
   end)
+end)
+
+describe("DOCKRUN_TRACE=fibers", function()
+  local SCRIPT = [[local d = require "dockrun"
+    local queue, main = d.queue(), d.current()
+    local fiber <close> = d.spawn(function() queue:pop() d.sleep(60) end)
+    queue:push(1) d.sleep(0.001) main = fiber:status()]]
+
+  it("prints what each fiber waits for, and how that ends", function()
+    local result = process.run({ "-e", SCRIPT }, { env = { DOCKRUN_TRACE = "fibers" } })
+    assert.equal(0, result.code)
+    for _, line in ipairs { "fiber %d is spawned", "fiber %d waits for a sleep", "fiber %d timed out", "fiber %d is cancelled",
+      "fiber %d waits for the end of a fiber", "fiber %d is woken", "fiber %d ends" } do
+      assert.matches("dockrun: " .. line:gsub("%%d", "%%d+") .. "\n", result.stderr)
+    end
+  end)
+
+  it("prints nothing if it is not set", function() assert.equal("", process.run({ "-e", SCRIPT }).stderr) end)
 end)

@@ -12,7 +12,6 @@ local process = require "spec.process"
 local random = require "spec.fuzz.random"
 local servers = require "spec.server"
 local states = require "spec.states"
-local tree = require "dockrun.job.tree"
 local uv = require "luv"
 local watch = require "dockrun.driver.events"
 local tables = require "dockrun.util.tables"
@@ -142,7 +141,7 @@ describe("a document of a pull", function()
         if #keys == 0 then break end
         local key = r:pick(keys)
         if type(holder[key]) ~= "table" or r:one_in(2) then
-          holder[key] = tree.copy { r:pick(junk) }[1]
+          holder[key] = tables.copy { r:pick(junk) }[1]
           break
         end
         holder = holder[key]

@@ -94,7 +94,7 @@ describe("beside a task that runs on, a hook", function()
     ["kills its own task"] = { function() dockrun.current():kill() dockrun.sleep(1) end, "killed" },
     ["cancels its own task"] = { function() dockrun.current():cancel() dockrun.sleep(1) end, "cancelled" },
     ["waits for itself"] = { function() dockrun.current():await() end, "cannot wait for its own end" },
-    ["waits where nothing can"] = { function() table.sort({ 1, 2 }, function() dockrun.sleep(1) end) end, "cannot wait here" },
+    ["waits where nothing can"] = { function() table.sort({ 1, 2 }, function() dockrun.sleep(1) end) end, "cannot wait inside" },
     ["exits with an error of the runtime's"] = { function() error(runtime.error("odd", "quite odd")) end, "quite odd" },
   } do
     local hook, expected = table.unpack(case)
