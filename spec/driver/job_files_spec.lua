@@ -98,7 +98,7 @@ describe("a file that a job names", function()
     put(of.task .. "/f", ("x"):rep(101))
     local text, err = job_files.read(of, "f", set, 100)
     assert.is_nil(text)
-    assert.equal("cannot read 'f': it has more than 100 bytes", err.message)
+    assert.equal("cannot read 'f': it is larger than 100 bytes", err.message)
   end)
 
   it("is read piece by piece to the size that it had when it was opened", function()

@@ -1,12 +1,11 @@
--- An allocation's directories on this host, and how a task sees them:
---
---   <state-dir>/alloc/<alloc id>/alloc         /alloc     shared by the tasks of the allocation, with data, logs and tmp
---   <state-dir>/alloc/<alloc id>/<task>/local  /local     the task's own
---                                              /secrets   the task's own, in memory: a tmpfs that the engine makes
---   <state-dir>/alloc/<alloc id>/.places/…                what tasks bind of these, see bind_sources.lua
---
--- A task can write to what it sees of them, at any moment. They are therefore walked by core/host/beneath.h alone. No task
--- sees <alloc id>/ itself.
+--- An allocation's directories on this host, and their paths in a task:
+---
+---   <state-dir>/alloc/<alloc id>/alloc         /alloc     shared by the tasks of the allocation, with data, logs and tmp
+---   <state-dir>/alloc/<alloc id>/<task>/local  /local     the task's own
+---                                              /secrets   the task's own, in memory: a tmpfs that the engine makes
+---   <state-dir>/alloc/<alloc id>/.places/…                what tasks bind, see bind_sources.lua
+---
+--- A task can change them at any moment. Therefore only core/host/beneath.h walks them. No task sees <alloc id>/ itself.
 local beneath = require "dockrun.core.beneath"
 local fs = require "dockrun.util.fs"
 local runtime = require "dockrun.core.runtime"
@@ -14,16 +13,16 @@ local uv = require "luv"
 
 local M = {}
 
--- Any user of a container may write (Nomad's mode too); nobody else gets through the directory above.
+-- Any user of a container may write (as with Nomad); the directory above keeps other users out.
 local SHARED, PRIVATE = tonumber("777", 8), tonumber("711", 8)
 local SECRETS_BYTES = 1024 * 1024  -- as Nomad's
 
 ---@class AllocDirs
----@field root string   goes with the last task of the allocation
+---@field root string   removed with the last task of the allocation
 ---@field alloc string
 ---@field task string
 
---- Where an allocation's directories are.
+--- The paths of an allocation's directories.
 ---@param state_dir string
 ---@param alloc_id string
 ---@param task string
@@ -59,15 +58,15 @@ function M.make(dirs)
     if not ok then return failed(err) end
   end
   ok, err = root:make_directory(own, SHARED)
-  for _, path in ipairs { "alloc/data", "alloc/logs", "alloc/tmp" } do  -- a task may have put something else there
+  for _, path in ipairs { "alloc/data", "alloc/logs", "alloc/tmp" } do  -- a task may have put another file there
     if ok and root:kind(path) == "nothing" then ok, err = root:make_directory(path, SHARED) end
   end
   if not ok then return failed(err) end
   return true
 end
 
---- What the create body's HostConfig.Mounts gets (Engine API, Mount). Where the engine is on another host, /alloc and
---- /local are anonymous volumes there, which go with the container.
+--- What the create body's HostConfig.Mounts gets (Engine API, Mount). If the engine is on another host, /alloc and
+--- /local are anonymous volumes there, which are removed with the container.
 ---@param dirs? AllocDirs
 ---@return table[]
 function M.mounts(dirs)
@@ -78,7 +77,7 @@ function M.mounts(dirs)
   }
 end
 
---- The allocations that have directories here.
+--- The ids of the allocations that have directories.
 ---@param state_dir string
 ---@return string[] ids
 function M.list(state_dir)
@@ -89,11 +88,10 @@ function M.list(state_dir)
   return ids
 end
 
--- Entries of directories that are removed before other tasks of this process have their turn: some milliseconds.
+-- Entries that are removed before other fibers run: some milliseconds.
 local STEPS = 1000
 
---- Removes an allocation's directories, with all that its tasks left there. Idempotent. Lets other work go on if there is
---- much to remove.
+--- Removes an allocation's directories with their content. Idempotent. Other fibers run meanwhile.
 ---@param root string  AllocDirs.root
 ---@return true? ok
 ---@return table? err  kind "system"

@@ -1,15 +1,15 @@
--- Linux capabilities of a container: what the engine gives by itself, what a task asks for, what the agent allows.
+--- Linux capabilities of a container: the engine's default set, the task's cap_add and cap_drop, and the agent's allow_caps.
 local tables = require "dockrun.util.tables"
 
 local M = {}
 
--- What the engine gives where nothing is said: DefaultCapabilities of moby/oci/caps.
+--- The engine's default set: DefaultCapabilities of moby/oci/caps.
 M.default = {
   "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "NET_RAW", "SETFCAP",
   "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
 }
 
--- NET_ADMIN, whichever way it is written.
+-- "cap_net_admin" -> "NET_ADMIN"
 local function upper(name) return (name:upper():gsub("^CAP_", "")) end
 
 local function set(names)
@@ -18,8 +18,8 @@ local function set(names)
   return members
 end
 
---- What of cap_add is not allowed.
----@param add? string[]     as a job has them: any case, with or without CAP_
+--- The names of cap_add that are not allowed.
+---@param add? string[]     in any case, with or without CAP_
 ---@param allowed string[]  may hold "all"
 ---@return string[] names
 function M.refused(add, allowed)
@@ -30,8 +30,7 @@ function M.refused(add, allowed)
   return tables.keys(refused)
 end
 
---- What the engine is told. Of its own set, what is not allowed goes too, so that nobody has what the agent does not
---- allow.
+--- The engine's CapAdd and CapDrop. Capabilities of its default set that the agent does not allow are dropped too.
 ---@param add? string[]
 ---@param drop? string[]
 ---@param allowed string[]

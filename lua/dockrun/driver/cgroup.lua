@@ -1,8 +1,8 @@
---- Where a container's own cgroup is on this host.
+--- The cgroup of a container on this host.
 ---
---- A process of a container can also be in groups that are not the container's: in the host's root group if the engine
---- found no controller to make a group with, in a group that the engine shares with it, or in one below that an init
---- system made. Every engine names a container's group after its id, so the path up to that name is the container's own.
+--- A process of a container can be in a group that is not the container's: in the host's root group if the engine had no
+--- controller, in a group that the engine shares with it, or in a group below that an init system made. Every engine names
+--- a container's group after its id, so the path up to that name is the container's own.
 local cgroup = require "dockrun.core.cgroup"
 
 local M = {}
@@ -31,9 +31,9 @@ function M.of(engine, id, root)
   return next(found.paths) and found, true
 end
 
---- The file of a group that counts what the kernel killed in it for want of memory ("oom_kill").
+--- The file of a group that counts the processes that the kernel killed because memory ran out ("oom_kill").
 ---@param group table
----@return string? path  nil if memory is not counted there
+---@return string? path  nil if the kernel does not count memory there
 function M.memory_events(group)
   if group.version == 2 then return group.path .. "/memory.events" end
   return group.paths.memory and group.paths.memory .. "/memory.oom_control"

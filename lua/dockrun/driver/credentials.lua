@@ -1,5 +1,5 @@
---- Who we are to a registry: by the task's own `auth`, the agent's `docker.auth.config` and `docker.auth.helper`, or the
---- user's Docker configuration. What is found goes to the engine with the pull, and nowhere else.
+--- Credentials for a registry: the task's own `auth`, the agent's `docker.auth.config` and `docker.auth.helper`, or the user's
+--- Docker configuration. They go to the engine with the pull, and nowhere else.
 ---
 --- Formats: https://docs.docker.com/reference/cli/docker/login/ (config.json), and the protocol of
 --- github.com/docker/docker-credential-helpers.
@@ -22,7 +22,7 @@ local PATIENCE = 30  -- seconds for a helper's answer
 ---@field identitytoken? string
 ---@field serveraddress string
 
---- The registry of a reference, as credentials are filed under it.
+--- The registry of a reference, as config.json names it.
 ---@param name string  Reference.name
 ---@return string
 function M.registry(name)
@@ -31,18 +31,18 @@ function M.registry(name)
   return first
 end
 
--- "https://registry.example:5000/v1/" and "registry.example:5000" are one.
+-- "https://registry.example:5000/v1/" and "registry.example:5000" are the same.
 local function host_of(address) return (address:gsub("^https?://", ""):gsub("/.*$", "")) end
 
 local function fail(what, why) return nil, runtime.error("auth", ("credentials: %s: %s"):format(what, why)) end
 
--- Asks a helper. nil without an error where it knows of none.
+-- Asks a helper. nil without an error if it has no credentials.
 local function ask_helper(name, registry)
   local program = "docker-credential-" .. name
   local result, err = process.run({ program, "get" }, registry, PATIENCE)
   if not result then return fail(program, err.message) end
   if result.output:find "credentials not found" then return nil end
-  local code = result.code or 0  -- unknown: its output tells
+  local code = result.code or 0  -- if unknown, the output decides
   if code ~= 0 then return fail(program, ("it ended with %d for %s"):format(code, registry)) end
   local answer = json.decode(result.output)
   if type(answer) ~= "table" or type(answer.Secret) ~= "string" then return fail(program, "it gave no secret for " .. registry) end
@@ -57,7 +57,7 @@ local function from_entry(entry, registry)
   if user and user ~= "" then return { username = user, password = password, email = entry.email, serveraddress = registry } end
 end
 
--- What a config.json says: a helper of the registry's own, an entry, a helper for all.
+-- The credentials of a config.json: by the registry's own helper, an entry, or the helper for all.
 local function from_file(path, registry, required)
   local text, why = fs.read(path)
   if not text then
@@ -80,7 +80,7 @@ end
 ---@param name string                  Reference.name
 ---@param auth? table                  the task's `config.auth`
 ---@param options table<string, any>   see options.lua
----@return Credentials? credentials    nil without an error: there are none, and none are needed to be
+---@return Credentials? credentials    nil without an error: the pull is anonymous
 ---@return table? err                  kind "auth"; never holds a secret
 function M.find(name, auth, options)
   local registry = M.registry(name)

@@ -1,4 +1,4 @@
--- Where the Docker engine is, and the way to it.
+--- The Docker engine's address, from the options, a Docker context or the environment, and the connection to it.
 local response_schema = require "dockrun.driver.response_schema"
 local docker = require "dockrun.core.docker"
 local fs = require "dockrun.util.fs"
@@ -9,14 +9,14 @@ local uv = require "luv"
 
 local M = {}
 
--- What the docker command reads from the environment, and dockrun only with --dev.
+-- The variables that the docker command reads, and that dockrun reads only with --dev.
 M.environment = { "DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH" }
 
 ---@class Endpoint
 ---@field endpoint string
 ---@field tls? { ca?: string, cert?: string, key?: string, insecure?: boolean }
 
--- The files as docker names them; `given`: only those that are there.
+-- The files with docker's names; `given`: only those that exist.
 local function certificates(directory, given)
   local tls = {}
   for _, name in ipairs { "ca", "cert", "key" } do
@@ -78,7 +78,7 @@ local function from_context(name, getenv)
   return nil, runtime.error("invalid", ("no docker context '%s' under %s"):format(name, root))
 end
 
---- The endpoint that the options ask for: a context (`default`, as docker's, is none), the environment (with --dev), or
+--- The endpoint that the options ask for: a context (as for docker, `default` is no context), the environment (with --dev), or
 --- `docker.endpoint`.
 ---@param options table<string, any>
 ---@param getenv? fun(name: string): string?
@@ -91,28 +91,28 @@ function M.resolve(options, getenv)
   return options.dev and from_environment(getenv) or from_options(options)
 end
 
---- The engine at opts.endpoint, or where there is none, at the one that the options ask for. Nothing is sent yet, but that
---- the way of ssh:// is opened.
+--- The engine at opts.endpoint or, without one, at the endpoint of the options. Nothing is sent yet, but the tunnel of ssh://
+--- is opened.
 ---@param options table<string, any>
 ---@param opts? { endpoint?: string, timeout?: number, tls?: table, trace?: fun(call: table) }
 ---@return table? engine
 ---@return table? err  kind "invalid"; of ssh:// also "unreachable"
 function M.connect(options, opts)
   opts = opts or {}
-  local where, err, socket = opts, nil, nil
-  if not opts.endpoint then where, err = M.resolve(options) end
-  if not where then return nil, err end
-  if where.endpoint:find "^ssh://" then
-    socket, err = ssh.socket(where.endpoint, options["docker.ssh"])
+  local found, err, socket = opts, nil, nil
+  if not opts.endpoint then found, err = M.resolve(options) end
+  if not found then return nil, err end
+  if found.endpoint:find "^ssh://" then
+    socket, err = ssh.socket(found.endpoint, options["docker.ssh"])
     if not socket then return nil, err end
   end
   return docker.connect {
-    endpoint = where.endpoint, socket = socket, tls = opts.tls or where.tls,
+    endpoint = found.endpoint, socket = socket, tls = opts.tls or found.tls,
     timeout = opts.timeout or options["docker.timeout"], trace = opts.trace, check = response_schema.check,
   }
 end
 
---- The one line that says that DOCKER_HOST and its kin are set and not read, or nil.
+--- A warning if DOCKER_HOST or a similar variable is set and not read; nil otherwise.
 ---@param options table<string, any>
 ---@param getenv? fun(name: string): string?
 ---@return string? notice

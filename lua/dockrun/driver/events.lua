@@ -1,7 +1,7 @@
--- Watching: one stream of the engine's events for all containers of this process, whatever their number.
--- After a break it goes on with `since` where it stopped, and every watched container is looked at anew: nothing that
--- happened in between is missed. An engine drops events for who reads too slowly, and a connection can be dead without
--- an end: so now and then one call asks which containers run, for all.
+--- One stream of the engine's events for all containers of this process. After a break it is opened again from the last
+--- event on, and every watched container gets a "resync": its watcher inspects it, so that nothing is missed. An engine drops
+--- events if they are read too slowly, and a connection can be dead without an end: therefore one call every 30 seconds asks
+--- which containers run.
 local retry = require "dockrun.driver.retry"
 local try = require "dockrun.util.try"
 local runtime = require "dockrun.core.runtime"
@@ -9,17 +9,17 @@ local queue = require "dockrun.core.queue"
 
 local M = {}
 
-local SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5  -- seconds, before it is opened again
+local SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5  -- seconds, before the stream is opened again
 
 ---@class Watch
 ---@field engine table
 ---@field containers table<string, table>  queues by container id
----@field interval number  seconds between two looks
+---@field interval number  seconds between two lists of the running containers
 ---@field patience number  seconds that the stream may take to open
 ---@field since? string  the engine's time of the last event seen
 ---@field broken? table   the error that ended the stream, until it is open again
----@field lost? fun(err: table)   told when the stream breaks
----@field found? fun()            told when it is back
+---@field lost? fun(err: table)   called when the stream breaks
+---@field found? fun()            called when it is open again
 local Watch = {}
 Watch.__index = Watch
 
@@ -31,8 +31,7 @@ function M.new(engine, opts)
   return setmetatable({ engine = engine, interval = opts.interval or 30, patience = opts.patience or 60, containers = {} }, Watch)
 end
 
--- Events that tell how a container fares; the rest (exec_create and so on) is of no use here. Podman's filter knows `died`
--- and `remove`, which its events call `die` and `remove`.
+-- The events of a container's life. Podman's filter calls one `died`, its event `die`.
 local actions = { "start", "die", "died", "oom", "kill", "stop", "pause", "unpause", "destroy", "remove", "health_status" }
 
 local function deliver(self, event)
@@ -49,8 +48,8 @@ local function open(self)
   }
 end
 
--- Those that are watched and do not run are looked at by who watches them.
-local function look(self)
+-- Sends a resync to the watchers of all containers that do not run.
+local function find_ended(self)
   local containers, err = self.engine:container_list { filters = { status = { "running", "paused", "restarting" } } }
   if not containers then return nil, err end
   local run = {}
@@ -73,14 +72,14 @@ local function follow(self, stream)
       return err or runtime.error("unreachable", "the engine closed its event stream")
     end
     if runtime.now() >= due then
-      local ok, why = look(self)
+      local ok, why = find_ended(self)
       if not ok then return why end
       due = runtime.now() + self.interval
     end
   end
 end
 
--- One stream, until it breaks.
+-- Follows one stream until it breaks.
 local function listen(self, stream)
   local err
   if not stream then stream, err = open(self) end
@@ -96,7 +95,7 @@ local function run(self, stream)
     local since = runtime.now()
     local _, err = try(listen, self, stream)
     stream = nil
-    if runtime.now() - since > LONGEST_PAUSE then pause = SHORTEST_PAUSE end  -- else it breaks each time
+    if runtime.now() - since > LONGEST_PAUSE then pause = SHORTEST_PAUSE end  -- otherwise it breaks each time
     if not self.broken and self.lost then try(self.lost, err) end
     self.broken = err
     for _, listener in pairs(self.containers) do listener:push { action = "lost", err = err } end
@@ -105,10 +104,10 @@ local function run(self, stream)
   end
 end
 
--- Whether another try may open the stream. What speaks no protocol of ours at first is no engine.
+-- Whether a retry may open the stream. A server that does not speak the protocol at first is no engine.
 local function may_open(err) return retry.is_transient(err) and err.kind ~= "protocol" end
 
---- Begins to watch. Returns once the stream is open, so that nothing started afterwards is missed.
+--- Starts watching. Returns when the stream is open, so that no later event is missed.
 ---@return true? ok
 ---@return table? err  the engine cannot be reached
 function Watch:start()
@@ -124,8 +123,8 @@ function Watch:stop()
   self.task = nil
 end
 
---- A queue of what happens to a container: {action, attributes}. `action` is the engine's; or "resync" after a break:
---- look at the container; or "lost": the engine cannot be heard for now.
+--- A queue of a container's events: {action, attributes}. `action` is the engine's; or "resync" after a break: inspect the
+--- container; or "lost": the engine does not answer at present.
 ---@param id string
 ---@return table queue
 function Watch:add(id)

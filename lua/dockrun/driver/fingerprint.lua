@@ -1,4 +1,4 @@
--- What this node is and can do, as dotted attributes for constraints, interpolation and `dockrun fingerprint`.
+--- The attributes of this node, for constraints, interpolation and `dockrun fingerprint`.
 local cgroup = require "dockrun.core.cgroup"
 local fs = require "dockrun.util.fs"
 local uv = require "luv"
@@ -18,7 +18,7 @@ local function default_interface()
 end
 
 --- The IPv4 address of the default route's interface; without one, of the first interface that is not loopback.
----@return string address  "127.0.0.1" where the host has nothing else
+---@return string address  "127.0.0.1" if the host has no other
 function M.address()
   local interfaces = uv.interface_addresses() or {}
   local names = {}
@@ -33,7 +33,7 @@ function M.address()
   return "127.0.0.1"
 end
 
---- The host's compute in MHz: cores times the clock that the kernel tells (Nomad's cpu.totalcompute).
+--- The host's compute in MHz: cores times the clock that the kernel reports (Nomad's cpu.totalcompute).
 ---@return integer mhz
 ---@return integer cores
 function M.compute()
@@ -43,7 +43,7 @@ function M.compute()
   return math.floor(mhz), #cores
 end
 
--- Machines as Go calls them, and with it Nomad.
+-- Go's names of machines, which Nomad uses.
 local architectures = { x86_64 = "amd64", aarch64 = "arm64", i686 = "386", armv7l = "arm", armv6l = "arm" }
 
 -- os-release(5)

@@ -1,4 +1,5 @@
---- Tasks by their handles alone: for a script or a host program that kept what `started` told, and wants the task again.
+--- Tasks by their handles: for a script or a host program that kept the handle of a `started` event. The container is not
+--- owned by the caller: closing the driver leaves it running.
 ---
 ---   local driver <close> = require("dockrun").driver()
 ---   local task = assert(driver:open(handle))
@@ -47,10 +48,10 @@ function M.new(engine) return setmetatable({ engine = engine }, Driver) end
 local Handle = {}
 Handle.__index = Handle
 
---- Attaches to the container that a handle stands for.
+--- Attaches to the container of a handle.
 ---@param handle string  DOCKER:{"ImageID":"…","ContainerID":"…"}
 ---@return Handle? task
----@return table? err  kind "invalid"; "engine" with status 404 where there is no such container any more; "unreachable"
+---@return table? err  kind "invalid"; "engine" with status 404 if the container is gone; "unreachable"
 function Driver:open(handle)
   local ids, err = M.parse(handle)
   if not ids then return nil, err end
@@ -69,7 +70,7 @@ function Driver:open(handle)
   }, Handle)
 end
 
---- Ends the watching. The containers run on.
+--- Stops watching. The containers keep running.
 function Driver:close()
   if self.watch then self.watch:stop() end
   self.watch = nil
@@ -77,13 +78,13 @@ end
 
 Driver.__close = Driver.close
 
---- Waits until the container has ended, or for `timeout` seconds. May be asked again.
+--- Waits until the container has ended, or for `timeout` seconds. May be called again.
 ---@param timeout? number
 ---@return TaskResult? result  exit code, signal, oom flag, error text
 ---@return table? err  kind "timeout"
 function Handle:wait(timeout)
   if self.result then return self.result end
-  self.events:push { action = "resync" }  -- it may have ended long ago
+  self.events:push { action = "resync" }  -- it may have ended already
   local done = queue.new()
   local _ <close> = runtime.spawn(function()
     self.result = docker.wait(self.engine, self.container_id, self.events)
@@ -99,7 +100,7 @@ end
 ---@return table? err
 function Handle:kill(signal) return self.engine:container_kill(self.container_id, { signal = signal }) end
 
---- Ends it: its stop signal, and SIGKILL after so many seconds.
+--- Stops the container: its stop signal, then SIGKILL after the time-out.
 ---@param timeout? number  5
 ---@return true? ok
 ---@return table? err

@@ -1,5 +1,5 @@
---- Files that a job names and this process reads: `load`, seccomp profiles. They are below the task's own directories or
---- below one that the agent's option `job_files` lists, and nowhere else; which paths are there a job does not learn.
+--- Files that a job names and this process reads: `load`, seccomp profiles. They are in the task's own directories or in one
+--- that the agent's option `job_files` lists, and nowhere else. A job does not learn which other paths exist.
 local beneath = require "dockrun.core.beneath"
 local paths = require "dockrun.driver.paths"
 local bind_sources = require "dockrun.driver.bind_sources"
@@ -8,7 +8,7 @@ local uv = require "luv"
 
 local M = {}
 
--- What a task calls /local and /alloc; a relative path is in /local.
+-- The path on the host: of /local/…, of /alloc/…, or of a relative path, which is in /local.
 local function path_of(of, path)
   if of and path:find "^/alloc/" then return of.alloc .. path:sub(7) end
   if of and path:find "^/local/" then return of.task .. path:sub(7) end
@@ -37,7 +37,7 @@ end
 local function refused(of, path)
   if not of then
     return nil, runtime.error("invalid", ("'%s' is not in the agent's job_files; "
-      .. "with an engine on another host a task has no directories of its own"):format(path))
+      .. "a task has no directories of its own if the engine is on another host"):format(path))
   end
   return nil, runtime.error("invalid", ("'%s' is neither in the task's own directories nor in the agent's job_files"):format(path))
 end
@@ -50,7 +50,7 @@ function M.profile(option)
   return path ~= "unconfined" and path ~= "builtin" and path or nil
 end
 
--- Its directory, opened, and its path in it.
+-- Opens the file's directory; with the file's path in it.
 local function find(of, path, allowed)
   local full = path_of(of, path)
   if of and paths.is_own(of, full) then
@@ -64,13 +64,13 @@ local function find(of, path, allowed)
   return beneath.open(uv.fs_realpath(directory) or directory), paths.clean(full):sub(#directory + (directory == "/" and 1 or 2))
 end
 
--- errno's number -> what it means here
+-- errno -> its meaning here
 local reasons = {
-  [2] = "it is not there", [18] = "it leads out of its directory", [22] = "it is not a regular file",
+  [2] = "it does not exist", [18] = "it leads out of its directory", [22] = "it is not a regular file",
   [40] = "it leads out of its directory",
 }
 
---- Opens a file. What is read is what it was when it was opened, and no more of it.
+--- Opens a file, which is read up to its size at this moment.
 ---@param of? AllocDirs
 ---@param path string
 ---@param options table<string, any>
@@ -114,7 +114,7 @@ function M.read(of, path, options, most)
   local fd, size = open(of, path, options)
   if not fd then return nil, size end
   local text, why
-  if size <= most then text, why = uv.fs_read(fd, size, 0) else why = ("it has more than %d bytes"):format(most) end
+  if size <= most then text, why = uv.fs_read(fd, size, 0) else why = ("it is larger than %d bytes"):format(most) end
   uv.fs_close(fd)
   if text then return text end
   return nil, runtime.error("invalid", ("cannot read '%s': %s"):format(path, why))

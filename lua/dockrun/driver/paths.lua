@@ -1,16 +1,16 @@
--- Paths that a job names, as text: whether they are in the task's own directories. What is there is another matter, since
--- a task can put a link there at any moment: see bind_sources.lua and job_files.lua.
+--- Paths that a job names, as text: whether they are in the task's own directories. Links are not resolved here, since a task
+--- can put one there at any moment: see bind_sources.lua and job_files.lua.
 local allocdir = require "dockrun.driver.allocdir"
 local uv = require "luv"
 
 local M = {}
 
---- An absolute path without ".", ".." and "//"; what leads above / stays there.
+--- An absolute path without ".", ".." and "//"; ".." at the root stays at the root.
 ---@param path string
 ---@return string
 function M.clean(path)
   local parts = {}
-  if path:sub(1, 1) ~= "/" then path = uv.cwd() .. "/" .. path end  -- a state directory may be given as a relative one
+  if path:sub(1, 1) ~= "/" then path = uv.cwd() .. "/" .. path end  -- a state directory may be relative
   for part in path:gmatch "[^/]+" do
     if part == ".." then
       parts[#parts] = nil
@@ -34,7 +34,7 @@ end
 ---@return string path
 function M.home(of) return (of.task:gsub("/[^/]+$", "")) end
 
---- Where a path of the job stands for on the host, as text.
+--- The path on the host of a path of the job.
 ---@param of AllocDirs
 ---@param path string  a relative one is in the task's directory
 ---@return string path
@@ -55,7 +55,7 @@ end
 ---@return string path
 function M.inner(of, path) return M.path(of, path):sub(#M.clean(of.root) + 2) end
 
---- Stands for the directories of a task that has none yet.
+--- Placeholders for the directories of a task that has none yet.
 ---@param task string
 ---@return AllocDirs
 function M.planned(task) return allocdir.of("", "planned", task) end

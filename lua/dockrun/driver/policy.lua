@@ -1,5 +1,5 @@
--- What an agent does not let a task do, whatever its job says: asked when a job is planned, before anything is pulled or
--- made. Each limit is an option of the agent, which the refusal names.
+--- The operator's limits on jobs, checked when a job is planned and before a container is made. Each limit is an option of the
+--- agent, which the refusal names. A replacement has check.
 local capabilities = require "dockrun.driver.capabilities"
 local paths = require "dockrun.driver.paths"
 local job_files = require "dockrun.driver.job_files"
@@ -9,7 +9,7 @@ local tables = require "dockrun.util.tables"
 
 local M = {}
 
--- "host", "container": what stands before a container's name.
+-- "container:db" -> "container"
 local function kind_of(mode) return mode:match "^[^:]+" end
 
 local function mode(key)
@@ -27,11 +27,11 @@ local function path_problem(path, options, of)
   return ("'%s' is not in the task's own directories; the agent's docker.volumes.enabled is false"):format(path)
 end
 
--- Whether a task's own directory would be shared with the host. What the engine mounts in it would stay there, twice as
--- often with each start.
+-- Whether a task's own directory would be shared with the host. The engine's mounts in it would then stay on the host, twice
+-- as many after each start.
 local function sharing_problem(path, propagation, of)
   if not (propagation or ""):find "shared" or not paths.is_own(of, path) then return nil end
-  return ("'%s' is in the task's own directories, which cannot be shared or rshared; take private or slave"):format(path)
+  return ("'%s' is in the task's own directories, which cannot be shared or rshared; use private or slave"):format(path)
 end
 
 -- Whether this process may read a file for the job.
@@ -40,13 +40,13 @@ local function file_problem(path, options, of)
   return ("'%s' is neither in the task's own directories nor in the agent's job_files"):format(path)
 end
 
--- The engine tells, in its errors, whether a device's path is there: elsewhere that is none of a job's business.
+-- An error of the engine shows whether the path of a device exists: a job may learn that of /dev only.
 local function device_problem(path, options)
   if not path or options["docker.volumes.enabled"] or paths.within(paths.clean(path), "/dev") then return nil end
   return ("'%s' is not in /dev; the agent's docker.volumes.enabled is false"):format(path)
 end
 
---- What is wrong with an option's value: a text, or a list of { key, text }; nil where nothing is.
+--- By option: a function that returns the problem of a value, as a text or a list of { key, text }; nil if there is none.
 ---@type table<string, fun(value: any, options: table, dirs: AllocDirs): (string|{ [1]: string, [2]: string }[])?>
 M.limits = {
   privileged = function(value, options)
@@ -92,7 +92,7 @@ M.limits = {
     return found
   end,
 
-  -- A volume's driver can make it of any path of the host.
+  -- The driver of a volume can use any path of the host.
   mount = function(value, options, of)
     local found = {}
     for i, one in ipairs(value) do
@@ -131,10 +131,10 @@ M.limits = {
 
 local names = tables.keys(M.limits)
 
---- Whether an agent with these options takes a task.
----@param task table                 with every name in it filled in
+--- Whether the operator's options allow a task.
+---@param task table                 interpolated
 ---@param options table<string, any> see options.lua
----@param opts? { path?: string, dirs?: AllocDirs }  the task's key path, and its directories where they are made already
+---@param opts? { path?: string, dirs?: AllocDirs }  the task's key path, and its directories if they exist already
 ---@return true? ok
 ---@return SpecError? err  every refusal, each with its key path and the option's name
 function M.check(task, options, opts)

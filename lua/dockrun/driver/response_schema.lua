@@ -1,15 +1,15 @@
--- What the engine's answers must hold for the policy to work with them: whatever stands behind the socket, nothing else
--- of dockrun meets a field of another type than the Engine API (v1.41) gives it.
+--- Checks the types of the engine's answers (Engine API v1.41), so that the rest of dockrun never gets a field of another
+--- type, whatever program answers on the socket.
 local M = {}
 
 -- A shape is the name of a type, "?" after it if the field may be absent; a table of shapes by field; or list(shape).
--- Lists and maps are both "table". What is not named is not looked at.
+-- Lists and maps are both "table". A field that is not named is not checked.
 --
---   { Id = "id", Size = "integer?" } takes { Id = "0f3a", Other = true }, and says of { Id = "../x" }: "Id is no id"
+--   { Id = "id", Size = "integer?" } accepts { Id = "0f3a", Other = true }, and reports for { Id = "../x" }: "Id is no id"
 local function list(shape, optional) return { list = shape, optional = optional } end
 local function fields(shape) return { fields = shape, optional = true } end
 
--- What a pull, a load, an import and a push tell (Engine API, CreateImageInfo).
+-- A message of a pull, a load, an import or a push (Engine API, CreateImageInfo).
 local progress = {
   status = "string?", id = "string?", stream = "string?", error = "string?", errorDetail = fields { message = "string?" },
   progressDetail = fields { current = "integer?", total = "integer?" },
@@ -60,7 +60,7 @@ local function is_text(pattern)
   return function(value) return type(value) == "string" and value:find(pattern) ~= nil and not value:find("..", 1, true) end
 end
 
--- Types beside Lua's own. An id goes into paths of calls, and into names of files.
+-- Types besides Lua's own. An id is used in paths of requests and names of files.
 local types = {
   integer = function(value) return math.type(value) == "integer" end,
   id = is_text "^%w[%w_.:-]*$",
@@ -87,7 +87,7 @@ local function check_each(value, shape, path, pairs_of)
   end
 end
 
--- nil, or what is wrong at which place.
+-- nil, or the first problem and its place.
 function check(value, shape, path)
   if type(shape) == "string" then
     local name, optional = shape:match "^(%a+)(%??)$"
@@ -105,9 +105,9 @@ function check(value, shape, path)
 end
 
 --- For the `check` of docker.connect.
----@param call string   an endpoint's name
+---@param call string   an operation's name
 ---@param answer any    decoded: all of it, or one document of a stream
----@return string? why  what of it is not as it should be
+---@return string? why  the first problem
 function M.check(call, answer) return shapes[call] and check(answer, shapes[call], "it") end
 
 return M

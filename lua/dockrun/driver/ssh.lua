@@ -1,5 +1,5 @@
--- Engines behind SSH: OpenSSH forwards a unix socket of this host to the engine's on the other, and everything that it
--- knows of hosts, keys and agents is in its own configuration.
+--- Engines behind SSH: OpenSSH forwards a unix socket of this host to the engine's on the other host. Hosts, keys and agents
+--- are configured for OpenSSH, not here.
 local http = require "dockrun.core.http"
 local process = require "dockrun.driver.process"
 local runtime = require "dockrun.core.runtime"
@@ -7,14 +7,13 @@ local uv = require "luv"
 
 local M = {}
 
-local SOCKET = "/var/run/docker.sock" -- on the other host, where the endpoint names none
-local PATIENCE = 30                   -- seconds for the way to the engine to open
-local PAUSE = 0.02                    -- seconds between two looks at whether it has
-local RESPAWN = 1000                  -- milliseconds, after a way that was open broke
-local LAST_WORDS = 1000               -- bytes of what ssh said that are kept
+local SOCKET = "/var/run/docker.sock" -- on the other host, if the endpoint names none
+local PATIENCE = 30                   -- seconds until the tunnel must be open
+local PAUSE = 0.02                    -- seconds between two checks
+local RESPAWN = 1000                  -- milliseconds, before a broken tunnel is opened again
+local LAST_WORDS = 1000               -- bytes of ssh's diagnostics that are kept
 
--- Runs ssh as long as its own input is open, which it is no more when this process ended, however that was. Then it takes
--- the directory away as well.
+-- Runs ssh as long as its own input is open: until this process ends, in whatever way. Then it removes the directory too.
 local KEEPER = [[
 directory=$1
 shift
@@ -34,10 +33,10 @@ exit $code]]
 ---@field path string      the socket on this host
 ---@field remote string    the socket there
 ---@field command string[]
----@field said string      ssh's last words
----@field input? integer   the file that keeps ssh running while it is open
----@field ended? boolean   ssh has
----@field code? integer    how it ended, if that is known
+---@field said string      ssh's last diagnostics
+---@field input? integer   the descriptor that keeps ssh running while it is open
+---@field ended? boolean   ssh has ended
+---@field code? integer    ssh's exit code, if known
 ---@field opened? boolean  the engine answered once
 ---@field closed? boolean  it ends, or has ended
 
@@ -45,7 +44,7 @@ local function invalid(endpoint, why)
   return nil, runtime.error("invalid", ("the endpoint '%s' is not ssh://[user@]host[:port][/path/of/socket]: %s"):format(endpoint, why))
 end
 
--- The command for an endpoint, and the socket there: what stands first counts, so that the operator's own command has the last word.
+-- The command for an endpoint, and the socket there. ssh uses the first value of an option, so the operator's come first.
 local function arguments(endpoint, command, path)
   local authority, remote = endpoint:match "^ssh://([^/]*)(.*)$"
   local user, address = authority:match "^(.*)@(.*)$"
@@ -76,12 +75,12 @@ local function close(link)
   link.input, link.closed = nil, true
 end
 
--- By command and endpoint: all engines of a process share one way to a host, and it ends with the process's runtime.
+-- By command and endpoint: all engines of a process share one tunnel to a host, and it ends with the process's runtime.
 local links = {} ---@type table<string, SshLink>
 
 local start
 
--- The way broke. The engine's calls fail until it is there again.
+-- Opens a broken tunnel again. Until then the engine's calls fail.
 local function start_later(link)
   local timer = uv.new_timer()
   timer:start(RESPAWN, 0, function()
@@ -101,7 +100,7 @@ local function ended(link, code)
   end
 end
 
--- Starts ssh in a session of its own, so that a Ctrl-C does not end the way to a job that has to be stopped.
+-- Starts ssh in a session of its own, so that a Ctrl-C does not close the tunnel before the job is stopped.
 function start(link)
   link.ended, link.code, link.said = nil, nil, ""
   local input, why = uv.pipe()
@@ -137,7 +136,7 @@ local function unreachable(link, prefix, why)
     said ~= "" and said or why))
 end
 
--- Waits for a condition as long as there is patience.
+-- Waits for a condition, for a time.
 local function wait(seconds, reached)
   local deadline = runtime.now() + seconds
   while not reached() and runtime.now() < deadline do runtime.sleep(PAUSE) end
@@ -149,21 +148,21 @@ local function await(link)
   wait(PATIENCE, function()
     if link.ended or not uv.fs_stat(link.path) then return link.ended end
     answer, err = http.request { url = "http://docker/_ping", unix_socket = link.path, timeout = PATIENCE }
-    return answer or not tostring(err):find "Connection refused"  -- bound, and not listening yet
+    return answer or not tostring(err):find "Connection refused"  -- bound, but not listening yet
   end)
   if answer then
     link.opened = true
     return true
   end
-  wait(1, function() return link.said ~= "" end)  -- it tells why a moment after it hung up
+  wait(1, function() return link.said ~= "" end)  -- ssh writes the reason shortly after it closes the connection
   if link.ended then return unreachable(link, "", "ssh ended with exit code " .. (link.code or "unknown")) end
   if err then return unreachable(link, ("nothing answers at %s there: "):format(link.remote), tostring(err)) end
-  return unreachable(link, ("ssh is not there after %d s: "):format(PATIENCE), "it says nothing")
+  return unreachable(link, ("ssh did not connect within %d s: "):format(PATIENCE), "it gave no reason")
 end
 
---- The way to an engine: a unix socket that leads to it as long as this process runs.
+--- A unix socket of this host that leads to an engine as long as this process runs.
 ---@param endpoint string   ssh://[user@]host[:port][/path/of/socket]
----@param command string[]  ssh, with options of the operator's
+---@param command string[]  ssh, with the operator's options
 ---@return string? path
 ---@return table? err  kind "invalid", "unreachable" with ssh's own words
 function M.socket(endpoint, command)

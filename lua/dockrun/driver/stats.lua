@@ -1,4 +1,4 @@
---- What containers use, read from their cgroup files: no load on the engine, however many there are.
+--- Resource usage of containers, read from their cgroup files. The engine is asked once for each container.
 local cgroup = require "dockrun.core.cgroup"
 local container_cgroup = require "dockrun.driver.cgroup"
 local runtime = require "dockrun.core.runtime"
@@ -9,8 +9,8 @@ local NOTHING = { memory = {}, cpu = {}, pids = {} }  -- as cgroup.read() of a g
 
 ---@class Reader
 ---@field engine table
----@field root? table                  where the cgroup trees are, as for cgroup.find()
----@field groups table<string, table>  where a container's cgroup is, by container id: asked for once
+---@field root? table                  the roots of the cgroup trees, as for cgroup.find()
+---@field groups table<string, table>  cgroups by container id
 local Reader = {}
 Reader.__index = Reader
 
@@ -24,8 +24,8 @@ function M.new(engine, root) return setmetatable({ engine = engine, root = root,
 ---@field at number   runtime.now()
 ---@field stat table  core/host/cgroup.h
 
---- A container's figures at this moment; nil if it does not run, or is just going. A figure that this kernel does not
---- count for the container is absent: so are all of them if it has no cgroup of its own.
+--- A container's figures at this moment; nil if it does not run, or is ending. A figure that the kernel does not
+--- count for the container is absent; so are all if it has no cgroup of its own.
 ---@param id string
 ---@return Reading?
 function Reader:read(id)
