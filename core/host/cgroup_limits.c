@@ -1,5 +1,5 @@
-// What a cgroup may use: the units of either version in terms of the other, and writing limits in an order the kernel
-// takes.
+// The limits of a cgroup: CPU shares (version 1) and weight (version 2) converted into each other, and writing in an
+// order that the kernel accepts. It knows no job: lua/dockrun/driver/limits.lua does.
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -10,12 +10,15 @@
 
 #include "host/cgroup.h"
 
-const char *const dr_limit_names[DR_LIMITS] = {"memory",     "memory_swap", "memory_reservation", "cpu_shares",
-                                               "cpu_weight", "cpu_quota",   "cpu_period",         "pids"};
+// As in what cgroup.read returns: group.name.
+const char *const dr_limit_names[DR_LIMITS] = {
+    "memory.limit", "memory.swap_limit", "memory.reservation", "cpu.shares",
+    "cpu.weight",   "cpu.quota",         "cpu.period",         "pids.limit",
+};
 
-// What the kernel takes: shares as MIN_SHARES and MAX_SHARES of kernel/sched/sched.h, weight as in cgroup-v2.rst, quota
-// and period as min_cfs_quota_period, max_cfs_quota_period and MAX_BW of kernel/sched, pids up to PID_MAX_LIMIT. Memory
-// is at least a page; below the page counter's end, which means unlimited.
+// What the kernel accepts: shares as MIN_SHARES and MAX_SHARES of kernel/sched/sched.h, weight as in cgroup-v2.rst,
+// quota and period as min_cfs_quota_period, max_cfs_quota_period and MAX_BW of kernel/sched, pids up to PID_MAX_LIMIT.
+// Memory is at least a page; below the page counter's end, which means unlimited.
 static const struct range {
   int64_t min, max;
   bool can_be_unlimited;
@@ -33,24 +36,11 @@ static const struct range {
 static int check(enum dr_limit limit, int64_t value, struct dr_error *e) {
   const struct range *r = &ranges[limit];
   if ((value >= r->min && value <= r->max) || (r->can_be_unlimited && value == DR_UNLIMITED)) return 0;
-  return dr_fail(e, "invalid", ERANGE, "%s must be within %" PRId64 " to %" PRId64 "%s, not %" PRId64,
+  return dr_fail(e, "invalid", ERANGE, "%s must be within %" PRId64 " to %" PRId64 "%s, got %" PRId64,
                  dr_limit_names[limit], r->min, r->max, r->can_be_unlimited ? ", or -1 for no limit" : "", value);
 }
 
 // ---- conversions -----------------------------------------------------------------------------
-
-// One MHz is one share, so that 1000 is about a core of 1 GHz; below 2 the kernel would take 2.
-int64_t dr_shares_from_mhz(int64_t mhz, struct dr_error *e) {
-  int64_t most = ranges[DR_LIMIT_CPU_SHARES].max;
-  if (mhz < 1 || mhz > most)
-    return dr_fail(e, "invalid", ERANGE, "cpu must be within 1 to %" PRId64 " MHz, not %" PRId64, most, mhz);
-  return mhz < 2 ? 2 : mhz;
-}
-
-int64_t dr_mhz_from_shares(int64_t shares, struct dr_error *e) {
-  int rc = check(DR_LIMIT_CPU_SHARES, shares, e);
-  return rc < 0 ? rc : shares;
-}
 
 // The straight line from 2..262144 onto 1..10000, rounded down: Kubernetes KEP-2254, as runc and crun have it
 // (crun.1.md, "CPU controller"). Their newest releases bend it so that 1024 shares become the default weight of 100.
@@ -62,28 +52,6 @@ int64_t dr_weight_from_shares(int64_t shares, struct dr_error *e) {
 int64_t dr_shares_from_weight(int64_t weight, struct dr_error *e) {
   int rc = check(DR_LIMIT_CPU_WEIGHT, weight, e);
   return rc < 0 ? rc : 2 + (weight - 1) * 262142 / 9999;
-}
-
-// As Nomad's docker driver (drivers/docker/driver.go, cpu_hard_limit): the task's part of the host's total compute,
-// taken of one period and rounded down, times the number of cores, because the quota counts the time of all cores
-// together.
-int64_t dr_quota_from_mhz(int64_t mhz, int64_t total_mhz, int64_t period, int64_t cpus, struct dr_error *e) {
-  int rc = check(DR_LIMIT_CPU_PERIOD, period, e);
-  if (rc < 0) return rc;
-  // Bounds that no host reaches, so that the products below fit.
-  if (total_mhz < 1 || total_mhz > 1000000000 || cpus < 1 || cpus > 65536)
-    return dr_fail(e, "invalid", ERANGE, "the host's compute (%" PRId64 " MHz, %" PRId64 " cores) cannot be", total_mhz,
-                   cpus);
-  if (mhz < 1 || mhz > total_mhz)
-    return dr_fail(e, "invalid", ERANGE, "cpu must be within 1 and the host's %" PRId64 " MHz, not %" PRId64, total_mhz,
-                   mhz);
-  int64_t quota = mhz * period / total_mhz * cpus, least = ranges[DR_LIMIT_CPU_QUOTA].min;
-  if (quota >= least) return quota;
-  return dr_fail(e, "invalid", ERANGE,
-                 "cpu of %" PRId64 " MHz is a quota of %" PRId64 " us per %" PRId64
-                 " us, and the kernel takes no less "
-                 "than %" PRId64 "; ask for more cpu, or set a longer cpu_cfs_period",
-                 mhz, quota, period, least);
 }
 
 // ---- writing ---------------------------------------------------------------------------------
@@ -124,8 +92,7 @@ static int get(const struct dr_cgroup *g, const char *file, int64_t *value, stru
   if (n == -ENOENT) return failed(g, file, "read", ENOENT, e);
   if (n < 0) return (int)n;
   if (dr_cgroup_number(text, value)) return 0;
-  return dr_fail(e, "protocol", EBADMSG, "%s does not hold what the kernel puts there: '%.40s' is no number", file,
-                 text);
+  return dr_fail(e, "protocol", EBADMSG, "%s: expected a number from the kernel, got '%.40s'", file, text);
 }
 
 static uint64_t amount(int64_t value) { return value == DR_UNLIMITED ? UINT64_MAX : (uint64_t)value; }
@@ -133,14 +100,14 @@ static uint64_t amount(int64_t value) { return value == DR_UNLIMITED ? UINT64_MA
 static int check_swap(int64_t memory, int64_t swap, struct dr_error *e) {
   if (amount(swap) >= amount(memory)) return 0;
   return dr_fail(e, "invalid", ERANGE,
-                 "memory_swap counts memory and swap together: %" PRId64 " is less than the memory limit of %" PRId64
+                 "memory.swap_limit counts memory and swap together: %" PRId64 " is less than memory.limit of %" PRId64
                  " (-1 is no limit); set both",
                  swap, memory);
 }
 
 static bool set(int64_t value) { return value != DR_UNSET; }
 
-// The kernel keeps memsw >= memory at every instant: memory rises behind memsw, and falls before it.
+// The kernel keeps memsw >= memory at every instant: memory rises after memsw, and falls before it.
 static int write_memory_v1(const struct dr_cgroup *g, int64_t memory, int64_t swap, struct dr_error *e) {
   static const char memory_file[] = "memory.limit_in_bytes", swap_file[] = "memory.memsw.limit_in_bytes";
   int64_t memory_now, swap_now;
@@ -162,14 +129,13 @@ static int write_memory_v2(const struct dr_cgroup *g, int64_t memory, int64_t sw
     int64_t limit = memory;
     if (!set(memory) && (rc = get(g, "memory.max", &limit, e)) < 0) return rc;
     if ((rc = check_swap(limit, swap, e)) < 0) return rc;
-    // First, because swap may not be counted: then nothing has been changed.
+    // First, because the kernel may not count swap: then nothing is changed.
     rc = put(g, "memory.swap.max", swap == DR_UNLIMITED ? swap : swap - limit, e);
   }
   return rc < 0 || !set(memory) ? rc : put(g, "memory.max", memory, e);
 }
 
-// The kernel refuses a quota per period above the parent's, for an instant too: whichever of the two lowers it goes
-// first.
+// The kernel refuses a quota per period above the parent's, even for an instant: the write that lowers it is first.
 static int write_quota_v1(const struct dr_cgroup *g, int64_t quota, int64_t period, struct dr_error *e) {
   static const char quota_file[] = "cpu.cfs_quota_us", period_file[] = "cpu.cfs_period_us";
   if (!set(quota)) return put(g, period_file, period, e);
@@ -199,14 +165,15 @@ static int check_all(const struct dr_cgroup_limits *l, struct dr_error *e) {
     if (set(v[i])) rc = check(i, v[i], e);
   if (rc < 0) return rc;
   if (set(v[DR_LIMIT_CPU_SHARES]) && set(v[DR_LIMIT_CPU_WEIGHT]))
-    return dr_fail(e, "invalid", EINVAL, "cpu_shares and cpu_weight are one limit in two units; set one of them");
+    return dr_fail(e, "invalid", EINVAL, "cpu.shares and cpu.weight are one limit in two units; set one of them");
   if (set(v[DR_LIMIT_MEMORY_RESERVATION]) && v[DR_LIMIT_MEMORY_RESERVATION] != DR_UNLIMITED &&
       set(v[DR_LIMIT_MEMORY]) && amount(v[DR_LIMIT_MEMORY_RESERVATION]) > amount(v[DR_LIMIT_MEMORY]))
-    return dr_fail(e, "invalid", ERANGE, "memory_reservation (%" PRId64 ") must not be above memory (%" PRId64 ")",
+    return dr_fail(e, "invalid", ERANGE,
+                   "memory.reservation (%" PRId64 ") must not be above memory.limit (%" PRId64 ")",
                    v[DR_LIMIT_MEMORY_RESERVATION], v[DR_LIMIT_MEMORY]);
   size_t n = l->cpuset ? strlen(l->cpuset) : 1;
   if (n == 0 || n > 256 || (l->cpuset && strspn(l->cpuset, "0123456789,-") != n))
-    return dr_fail(e, "invalid", EINVAL, "cpuset must be a list of CPUs such as '0-2,7', not '%.40s'", l->cpuset);
+    return dr_fail(e, "invalid", EINVAL, "cpuset must be a list of CPUs such as '0-2,7', got '%.40s'", l->cpuset);
   return 0;
 }
 

@@ -1,8 +1,9 @@
-// dockrun.core.cgroup. Where a function takes `root`, it is {cgroup = "/sys/fs/cgroup", proc = "/proc"}, either left
-// out for these defaults: where to look for the trees instead. Errors are `nil, err`.
+// dockrun.core.cgroup. The argument `root` is {cgroup = "/sys/fs/cgroup", proc = "/proc"}, the places of the trees;
+// these are the defaults. Errors are `nil, err`.
 #include <errno.h>
 #include <lauxlib.h>
 #include <lua.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "host/cgroup.h"
@@ -58,10 +59,10 @@ static int l_version(lua_State *L) {
   return 1;
 }
 
-// cgroup.find(pid, root?) -> {version = 1, paths = {memory, cpu, cpuacct, pids, blkio, cpuset, unified}} (those there
-// are)
+// cgroup.find(pid, root?) -> {version = 1, paths = {memory, cpu, cpuacct, pids, blkio, cpuset, unified}}
 //                          | {version = 2, path}
-// Paths are directories. A process that has ended is an error of kind "system", code ESRCH (3).
+// Paths are directories; a controller that is off has none. A process that has ended is an error of kind "system", code
+// ESRCH (3).
 static int l_find(lua_State *L) {
   struct dr_cgroup g;
   struct dr_error e;
@@ -149,9 +150,9 @@ static void push_pressure(lua_State *L, const struct dr_cgroup_stat *s) {
 //   io = {{device = "8:0", read_bytes, write_bytes, reads, writes}, …},
 //   pressure = {cpu | memory | io = {some | full = {avg10, avg60, avg300 (percent), total (seconds)}}},
 // }
-// swap_limit is memory and swap together, as the engine's MemorySwap. A limit that is not set is absent, and so is what
-// this kernel does not count; `io` and `pressure` are absent as a whole then. A file that holds something else than the
-// kernel writes is an error of kind "protocol" that names it.
+// swap_limit is memory and swap together, as the engine's MemorySwap. A limit that is not set is absent, and so is a
+// value that this kernel does not count (`io` and `pressure` as a whole). A file in a format that the kernel does not
+// write is an error of kind "protocol" with the file's name.
 static int l_read(lua_State *L) {
   struct dr_cgroup g;
   struct dr_error e;
@@ -174,30 +175,48 @@ static int l_stat_gc(lua_State *L) {
   return 0;
 }
 
-// Reads one pair of the table of limits, on top of the stack: 0, or -code with e filled.
-static int check_limit(lua_State *L, struct dr_cgroup_limits *l, struct dr_error *e) {
-  const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "(not a name)";
+// Reads one pair of a group of limits, at the top of the stack: 0, or -code with e filled.
+static int check_limit(lua_State *L, struct dr_cgroup_limits *l, const char *group, struct dr_error *e) {
+  char name[64];
   int i = 0, is_integer = lua_type(L, -1) == LUA_TNUMBER;
+  snprintf(name, sizeof name, "%s.%s", group, lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "(not a name)");
+  while (i < DR_LIMITS && strcmp(name, dr_limit_names[i]) != 0) i++;
+  if (i == DR_LIMITS)
+    return dr_fail(e, "invalid", EINVAL,
+                   "unknown limit '%s'; expected memory.limit, memory.swap_limit, memory.reservation, cpu.shares, "
+                   "cpu.weight, cpu.quota, cpu.period, pids.limit or cpuset",
+                   name);
+  if (is_integer) l->value[i] = lua_tointegerx(L, -1, &is_integer);
+  if (is_integer) return 0;
+  return dr_fail(e, "invalid", EINVAL, "%s: expected a whole number, got %s", name, luaL_tolstring(L, -1, NULL));
+}
+
+// Reads one pair of the table of limits, at the top of the stack: 0, or -code with e filled.
+static int check_group(lua_State *L, struct dr_cgroup_limits *l, struct dr_error *e) {
+  const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "(not a name)";
   if (strcmp(key, "cpuset") == 0) {
     l->cpuset = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
     return 0;
   }
-  while (i < DR_LIMITS && strcmp(key, dr_limit_names[i]) != 0) i++;
-  if (i == DR_LIMITS)
-    return dr_fail(e, "invalid", EINVAL,
-                   "unknown limit '%s'; known are memory, memory_swap, memory_reservation, cpu_shares, cpu_weight, "
-                   "cpu_quota, cpu_period, pids and cpuset",
-                   key);
-  if (is_integer) l->value[i] = lua_tointegerx(L, -1, &is_integer);
-  if (is_integer) return 0;
-  return dr_fail(e, "invalid", EINVAL, "%s must be a whole number, not %s", key, luaL_tolstring(L, -1, NULL));
+  if (!lua_istable(L, -1))
+    return dr_fail(e, "invalid", EINVAL, "%s: expected a table of limits, got %s", key, luaL_tolstring(L, -1, NULL));
+  for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+    int rc = check_limit(L, l, key, e);
+    if (rc < 0) return rc;
+  }
+  return 0;
 }
 
-// cgroup.write(pid | found, {memory, memory_swap, memory_reservation (bytes), cpu_shares | cpu_weight,
-//   cpu_quota, cpu_period (us), pids, cpuset = "0-1"}, root?) -> true | nil, err
-// What is left out stays as it is; -1 lifts a limit of memory, quota or pids. memory_swap is memory and swap together.
-// Everything is checked ("invalid", with the allowed range) before anything is written; an error of kind "system" says
-// which file the kernel refused and why, and then limits named before it in this list are in force.
+// cgroup.write(pid | found, {
+//   memory = {limit, swap_limit, reservation (bytes)},
+//   cpu = {shares | weight, quota, period (us)},
+//   pids = {limit},
+//   cpuset = "0-1",
+// }, root?) -> true | nil, err
+// The names are those of cgroup.read. A limit that is left out does not change; -1 removes a limit of memory, quota or
+// pids. swap_limit is memory and swap together. Either of shares and weight is converted for the other version.
+// Everything is checked ("invalid", with the allowed range) before anything is written. An error of kind "system" says
+// which file the kernel refused and why; then the limits before it in this list are in force.
 static int l_write(lua_State *L) {
   struct dr_cgroup g;
   struct dr_cgroup_limits limits = {.cpuset = NULL};
@@ -206,37 +225,23 @@ static int l_write(lua_State *L) {
   luaL_checktype(L, 2, LUA_TTABLE);
   if (check_cgroup(L, 3, &g, &e) < 0) return dr_return_error(L, &e);
   for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1))
-    if (check_limit(L, &limits, &e) < 0) return dr_return_error(L, &e);
+    if (check_group(L, &limits, &e) < 0) return dr_return_error(L, &e);
   if (dr_cgroup_write(&g, &limits, &e) < 0) return dr_return_error(L, &e);
   lua_pushboolean(L, true);
   return 1;
 }
 
-static int push_conversion(lua_State *L, int64_t value, const struct dr_error *e) {
-  if (value < 0) return dr_return_error(L, e);
+// Each takes and returns an integer; one out of range is an error of kind "invalid". Formulas: cgroup_limits.c.
+static int convert(lua_State *L, int64_t (*conversion)(int64_t, struct dr_error *)) {
+  struct dr_error e;
+  int64_t value = conversion(luaL_checkinteger(L, 1), &e);
+  if (value < 0) return dr_return_error(L, &e);
   lua_pushinteger(L, value);
   return 1;
 }
 
-static int convert(lua_State *L, int64_t (*conversion)(int64_t, struct dr_error *)) {
-  struct dr_error e;
-  return push_conversion(L, conversion(luaL_checkinteger(L, 1), &e), &e);
-}
-
-// Each takes and gives an integer; one out of range is an error of kind "invalid". Formulas: cgroup_limits.c.
-static int l_shares_from_mhz(lua_State *L) { return convert(L, dr_shares_from_mhz); }
-static int l_mhz_from_shares(lua_State *L) { return convert(L, dr_mhz_from_shares); }
 static int l_weight_from_shares(lua_State *L) { return convert(L, dr_weight_from_shares); }
 static int l_shares_from_weight(lua_State *L) { return convert(L, dr_shares_from_weight); }
-
-// cgroup.quota_from_mhz(mhz, total_mhz, period, cpus) -> quota in microseconds per period
-static int l_quota_from_mhz(lua_State *L) {
-  struct dr_error e;
-  return push_conversion(L,
-                         dr_quota_from_mhz(luaL_checkinteger(L, 1), luaL_checkinteger(L, 2), luaL_checkinteger(L, 3),
-                                           luaL_checkinteger(L, 4), &e),
-                         &e);
-}
 
 int luaopen_dockrun_core_cgroup(lua_State *L) {
   static const luaL_Reg stat[] = {{"__gc", l_stat_gc}, {"__close", l_stat_gc}, {NULL, NULL}};
@@ -244,11 +249,8 @@ int luaopen_dockrun_core_cgroup(lua_State *L) {
                                     {"find", l_find},
                                     {"read", l_read},
                                     {"write", l_write},
-                                    {"shares_from_mhz", l_shares_from_mhz},
-                                    {"mhz_from_shares", l_mhz_from_shares},
                                     {"weight_from_shares", l_weight_from_shares},
                                     {"shares_from_weight", l_shares_from_weight},
-                                    {"quota_from_mhz", l_quota_from_mhz},
                                     {NULL, NULL}};
   luaL_newmetatable(L, STAT);
   luaL_setfuncs(L, stat, 0);

@@ -75,9 +75,10 @@ describe("cgroup on this host", function()
     local found = assert(cgroup.find(pid))
     assert.equal(version, found.version)
     assert.is_true(cgroup.write(found, {
-      memory = 64 * MB, memory_swap = 96 * MB, memory_reservation = 32 * MB, cpu_shares = 500, cpu_quota = 20000,
-      cpu_period = 50000, pids = 33,
-    }))
+        memory = { limit = 64 * MB, swap_limit = 96 * MB, reservation = 32 * MB },
+        cpu = { shares = 500, quota = 20000, period = 50000 },
+        pids = { limit = 33 },
+      }))
     local stat = assert(cgroup.read(pid))
     assert.same({ 64 * MB, 96 * MB, 32 * MB, 20000, 50000, 33 }, {
       stat.memory.limit, stat.memory.swap_limit, stat.memory.reservation, stat.cpu.quota, stat.cpu.period, stat.pids.limit,
@@ -91,11 +92,11 @@ describe("cgroup on this host", function()
   it("raises and lowers memory and swap together, from any limit to any other", function()
     local pid = run(group(), "sleep 60")
     for _, limits in ipairs { { 64, 64 }, { 256, 512 }, { 128, 256 }, { 300, 300 }, { 100, 400 }, { 32, 32 } } do
-      assert.is_true(cgroup.write(pid, { memory = limits[1] * MB, memory_swap = limits[2] * MB }))
+      assert.is_true(cgroup.write(pid, { memory = { limit = limits[1] * MB, swap_limit = limits[2] * MB } }))
       local memory = cgroup.read(pid).memory
       assert.same(limits, { memory.limit // MB, memory.swap_limit // MB })
     end
-    assert.is_true(cgroup.write(pid, { memory = -1, memory_swap = -1, cpu_quota = -1, pids = -1 }))
+    assert.is_true(cgroup.write(pid, { memory = { limit = -1, swap_limit = -1 }, cpu = { quota = -1 }, pids = { limit = -1 } }))
     local stat = cgroup.read(pid)
     assert.same({}, { stat.memory.limit, stat.memory.swap_limit, stat.cpu.quota, stat.pids.limit })
   end)
@@ -103,7 +104,7 @@ describe("cgroup on this host", function()
   it("counts the kills of a process that allocates beyond its limit", function()
     local directories = group()
     local pid = run(directories, "sleep 60")
-    assert.is_true(cgroup.write(pid, { memory = 16 * MB, memory_swap = 16 * MB }))
+    assert.is_true(cgroup.write(pid, { memory = { limit = 16 * MB, swap_limit = 16 * MB } }))
     local _, wait = run(directories, ([['%s' -e 'for _ = 1, 64 do _G[{}] = ("x"):rep(1048576) end']]):format(LUA))
     wait()
     local stat = assert(cgroup.read(pid))
@@ -113,7 +114,7 @@ describe("cgroup on this host", function()
 
   it("counts the time that a process over its quota is held back", function()
     local pid = run(group(), ("'%s' -e 'while true do end'"):format(LUA))
-    assert.is_true(cgroup.write(pid, { cpu_quota = 5000, cpu_period = 50000 }))
+    assert.is_true(cgroup.write(pid, { cpu = { quota = 5000, period = 50000 } }))
     local before = assert(cgroup.read(pid)).cpu
     uv.sleep(600)
     local after = assert(cgroup.read(pid)).cpu
@@ -138,7 +139,7 @@ describe("cgroup on this host", function()
   it("says which file the kernel refused, and why", function()
     local directories = group()
     local found = { version = version, path = directories.unified, paths = { memory = directories.memory } }
-    local ok, err = cgroup.write(found, { pids = 10, memory = 64 * MB, cpuset = "4095" })
+    local ok, err = cgroup.write(found, { pids = { limit = 10 }, memory = { limit = 64 * MB }, cpuset = "4095" })
     assert.is_nil(ok)
     assert.equal("system", err.kind)
     if version == 1 then
@@ -153,21 +154,21 @@ describe("cgroup on this host", function()
   if version == 1 then
     it("refuses a memory limit above the swap limit in force, before the kernel does", function()
       local pid = run(group(), "sleep 60")
-      assert.is_true(cgroup.write(pid, { memory = 64 * MB, memory_swap = 64 * MB }))
-      local ok, err = cgroup.write(pid, { memory = 128 * MB })
+      assert.is_true(cgroup.write(pid, { memory = { limit = 64 * MB, swap_limit = 64 * MB } }))
+      local ok, err = cgroup.write(pid, { memory = { limit = 128 * MB } })
       assert.is_nil(ok)
-      assert.matches("67108864 is less than the memory limit of 134217728", tostring(err), 1, true)
+      assert.matches("67108864 is less than memory.limit of 134217728", tostring(err), 1, true)
     end)
 
     it("keeps quota per period below the parent's while it changes both", function()
       local parent = group().cpu
       local child = { version = 1, paths = { cpu = make(parent .. "/child") } }
-      assert.is_true(cgroup.write({ version = 1, paths = { cpu = parent } }, { cpu_quota = 20000, cpu_period = 100000 }))
+      assert.is_true(cgroup.write({ version = 1, paths = { cpu = parent } }, { cpu = { quota = 20000, period = 100000 } }))
       for _, period in ipairs { 50000, 10000, 100000 } do
-        assert.is_true(cgroup.write(child, { cpu_quota = period // 5, cpu_period = period }))
+        assert.is_true(cgroup.write(child, { cpu = { quota = period // 5, period = period } }))
         assert.same({ period // 5, period }, { cgroup.read(child).cpu.quota, cgroup.read(child).cpu.period })
       end
-      local ok, err = cgroup.write(child, { cpu_quota = 50000, cpu_period = 100000 })
+      local ok, err = cgroup.write(child, { cpu = { quota = 50000, period = 100000 } })
       assert.is_nil(ok)
       assert.matches("^cannot write '50000' to /.*/child/cpu.cfs_quota_us: Invalid argument$", tostring(err))
     end)

@@ -5,7 +5,7 @@
 -- pattern of it, that it must print; `check(container, created, started)` whatever else, with the `created`
 -- event and what the hook `started` was given.
 local fingerprint = require "dockrun.driver.fingerprint"
-local quota_from_mhz = require("dockrun.core.cgroup").quota_from_mhz
+local limits = require "dockrun.driver.limits"
 
 local function has(list, value)
   for _, one in ipairs(list or {}) do
@@ -168,7 +168,7 @@ M.cases = {
   { in_ = "plain", config = { cpu_hard_limit = true, cpu_cfs_period = 50000 }, inspect = { ["HostConfig.CpuPeriod"] = 50000 },
     check = function(container)
       local mhz, cores = fingerprint.compute()
-      local quota = quota_from_mhz(500, mhz, 50000, cores)
+      local quota = limits.quota_from_mhz(500, { mhz = mhz, cores = cores }, 50000)
       assert(math.abs(container.HostConfig.CpuQuota - quota) <= quota / 4, "the clock may vary, but not so much")
     end,
     sh = { "cat /sys/fs/cgroup/cpu/cpu.cfs_period_us", "50000" } },

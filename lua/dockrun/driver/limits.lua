@@ -5,9 +5,9 @@
 ---   resources.memory = 64, memory_hard_limit = 128   <-> Memory = MemorySwap = 134217728, MemoryReservation = 67108864
 ---   resources.cpu = 500                              <-> CpuShares = 500
 ---
---- It asks nothing of the engine: docker.lua does. A replacement has the functions to_engine, update_body, from_engine and
---- can_update.
-local cgroup = require "dockrun.core.cgroup"
+--- It asks nothing of the engine: docker.lua does. A replacement has the functions to_engine, update_body, from_engine,
+--- can_update and quota_from_mhz.
+local runtime = require "dockrun.core.runtime"
 local fingerprint = require "dockrun.driver.fingerprint"
 local validators = require "dockrun.job.validators"
 local tables = require "dockrun.util.tables"
@@ -17,6 +17,39 @@ local M = {}
 local MB = 1024 * 1024
 
 local function positive(value) return value and value > 0 and value or nil end
+
+-- ---- MHz --------------------------------------------------------------------------------------
+
+-- What the kernel accepts (kernel/sched): MIN_SHARES, MAX_SHARES; min_cfs_quota_period, max_cfs_quota_period (us).
+local LEAST_SHARES, MOST_SHARES = 2, 262144
+local LEAST_QUOTA, LONGEST_PERIOD = 1000, 1000000
+
+local function invalid(message, ...) return nil, runtime.error("invalid", message:format(...)) end
+
+--- One MHz is one share, so that 1000 is about a core of 1 GHz:  500 -> 500,  1 -> 2
+---@param mhz integer
+---@return integer shares  within the kernel's bounds
+function M.shares_from_mhz(mhz) return math.max(LEAST_SHARES, math.min(mhz, MOST_SHARES)) end
+
+--- The quota of a hard limit, as Nomad's docker driver computes it (drivers/docker/driver.go, cpu_hard_limit): the task's
+--- part of one period, times the number of cores, because the quota counts the time of all cores.
+---   1000 of 4000 MHz, 100000 us, 2 cores -> 50000
+---@param mhz integer
+---@param host { mhz: integer, cores: integer }
+---@param period integer  microseconds
+---@return integer? quota  microseconds in each period
+---@return table? err      kind "invalid"
+function M.quota_from_mhz(mhz, host, period)
+  if period < LEAST_QUOTA or period > LONGEST_PERIOD then
+    return invalid("cpu_cfs_period must be within %d to %d, got %d", LEAST_QUOTA, LONGEST_PERIOD, period)
+  elseif mhz < 1 or mhz > host.mhz then
+    return invalid("cpu must be within 1 and the host's %d MHz, got %d", host.mhz, mhz)
+  end
+  local quota = mhz * period // host.mhz * host.cores
+  if quota >= LEAST_QUOTA then return quota end
+  return invalid("cpu of %d MHz is a quota of %d us per %d us, and the kernel accepts at least %d; ask for more cpu, or set a longer "
+    .. "cpu_cfs_period", mhz, quota, period, LEAST_QUOTA)
+end
 
 -- ---- job -> engine ----------------------------------------------------------------------------
 
@@ -50,7 +83,7 @@ function M.to_engine(task, host)
   local limits = {
     Memory = hard or memory, MemoryReservation = hard and memory,
     MemorySwap = hard or memory,  -- memory and swap together: no swap
-    CpuShares = cgroup.shares_from_mhz(task.resources.cpu), CpusetCpus = config.cpuset_cpus,
+    CpuShares = M.shares_from_mhz(task.resources.cpu), CpusetCpus = config.cpuset_cpus,
     PidsLimit = positive(config.pids_limit),
   }
   if config.cpu_hard_limit then
@@ -58,7 +91,7 @@ function M.to_engine(task, host)
       local mhz, cores = fingerprint.compute()
       host = { mhz = mhz, cores = cores }
     end
-    local quota, err = cgroup.quota_from_mhz(task.resources.cpu, host.mhz, config.cpu_cfs_period, host.cores)
+    local quota, err = M.quota_from_mhz(task.resources.cpu, host, config.cpu_cfs_period)
     if not quota then return nil, err end
     limits.CpuPeriod, limits.CpuQuota = config.cpu_cfs_period, quota
   end
@@ -92,8 +125,8 @@ end
 local function read_cpu(task, limits, planned)
   -- The engine raises small values: its value may be what a job asked for.
   local shares = positive(limits.CpuShares)
-  if shares and shares ~= cgroup.shares_from_mhz(task.resources.cpu) then
-    task.resources.cpu = shares == cgroup.shares_from_mhz(planned.resources.cpu) and planned.resources.cpu or shares
+  if shares and shares ~= M.shares_from_mhz(task.resources.cpu) then
+    task.resources.cpu = shares == M.shares_from_mhz(planned.resources.cpu) and planned.resources.cpu or shares
   end
   task.config.cpu_hard_limit = positive(limits.CpuQuota) ~= nil
   -- Without a hard limit the period has no effect, and is no difference.
