@@ -115,7 +115,7 @@ describe("a file that a job names", function()
   local function body(profile)
     return container_config.body({
       job = { name = "j" }, group = { name = "g" }, alloc = { id = "a110c", index = 0 }, ports = {}, env = {}, dirs = of,
-      task = { name = "web", config = { image = "x", network_mode = "bridge", security_opt = { profile } },
+      resolved = { name = "web", config = { image = "x", network_mode = "bridge", security_opt = { profile } },
         kill_timeout = 5, resources = { cpu = 100, memory = 32 } },
     }, set)
   end

@@ -200,7 +200,7 @@ describe("a path of a job", function()
     local body = assert(container_config.body({
       job = { name = "j" }, group = { name = "g", tasks = tasks or {} }, alloc = { id = "a110c", index = 0 }, ports = {}, env = {},
       dirs = allocdir.of(base .. "/state", "a110c", task),
-      task = { name = task, config = config, kill_timeout = 5, resources = { cpu = 100, memory = 32 } },
+      resolved = { name = task, config = config, kill_timeout = 5, resources = { cpu = 100, memory = 32 } },
     }, options.new()))
     local list = {}
     for _, one in ipairs(body.HostConfig.Mounts) do
@@ -268,7 +268,7 @@ describe("a path of a job", function()
     local body = assert(container_config.body({
       job = { name = "j" }, group = { name = "g", tasks = { { name = "web", config = web }, first } }, ports = {}, env = {},
       alloc = { id = "a110c", index = 0 }, dirs = allocdir.of(base .. "/state", "a110c", "other"),
-      task = { name = "other", config = other, lifecycle = first.lifecycle, kill_timeout = 5, resources = { cpu = 100, memory = 32 } },
+      resolved = { name = "other", config = other, lifecycle = first.lifecycle, kill_timeout = 5, resources = { cpu = 100, memory = 32 } },
     }, options.new()))
     assert.equal(3, #body.HostConfig.Mounts)
     local own = { image = "x", network_mode = "bridge", volumes = { "local:/a", "local/b:/a/b", "local/c:/c" },
@@ -297,7 +297,7 @@ describe("a path of a job", function()
     it("is refused at once if it " .. what, function()
       local body, err = container_config.body({
         job = { name = "j" }, group = { name = "g" }, alloc = { id = "a110c", index = 0 }, ports = {}, env = {}, dirs = of,
-        task = { name = "web", config = { image = "x", network_mode = "bridge", volumes = volumes() }, kill_timeout = 5,
+        resolved = { name = "web", config = { image = "x", network_mode = "bridge", volumes = volumes() }, kill_timeout = 5,
           resources = { cpu = 100, memory = 32 } },
       }, options.new())
       assert.is_nil(body)
@@ -310,7 +310,7 @@ describe("a path of a job", function()
     set["docker.volumes.selinuxlabel"] = "z"
     local body = assert(container_config.body({
       job = { name = "j" }, group = { name = "g" }, alloc = { id = "a110c", index = 0 }, ports = {}, env = {}, dirs = of,
-      task = { name = "web", config = { image = "x", network_mode = "bridge", volumes = { "local:/a", "local:/b:ro" } },
+      resolved = { name = "web", config = { image = "x", network_mode = "bridge", volumes = { "local:/a", "local:/b:ro" } },
         kill_timeout = 5, resources = { cpu = 100, memory = 32 } },
     }, set))
     assert.same({
@@ -321,7 +321,7 @@ describe("a path of a job", function()
   it("cannot be had where the engine is on another host, and it is relative", function()
     local body, err = container_config.body({
       job = { name = "j" }, group = { name = "g" }, alloc = { id = "a110c", index = 0 }, ports = {}, env = {},
-      task = { name = "web", config = { image = "x", network_mode = "bridge", volumes = { "local:/a" } },
+      resolved = { name = "web", config = { image = "x", network_mode = "bridge", volumes = { "local:/a" } },
         kill_timeout = 5, resources = { cpu = 100, memory = 32 } },
     }, options.new())
     assert.is_nil(body)

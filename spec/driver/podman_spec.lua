@@ -63,7 +63,7 @@ describe("Podman", function()
   for what, told in pairs { ["an empty status"] = { Status = "" }, ["none"] = { Status = "none" }, ["no status"] = {} } do
     it("says by " .. what .. " that an image has no health check", function()
       local engine = { container_inspect = function() return { State = state("running", { Health = told }) } end }
-      local one <close> = health.watch({ agent = { engine = engine }, container_id = "c", context = { task = {} } }, error)
+      local one <close> = health.watch({ services = { engine = engine }, container_id = "c", context = { resolved = {} } }, error)
       assert.is_false(one:has_sources())
     end)
   end
@@ -90,7 +90,7 @@ describe("Podman", function()
     local before, after = job_of(64), job_of(96)
     local group = before.groups[1]
     local record = {
-      job = "j", group = "g", task = "t", alloc = "a", index = 0, container_id = "c", state = "running", goes_on = true,
+      job = "j", group = "g", task = "t", alloc = "a", index = 0, container_id = "c", state = "running", adopt = true,
       definition = json.decode(labels.definition(group.tasks[1], env.meta(before, group, group.tasks[1]))),
       limits = { Memory = 64 * 1024 * 1024, MemoryReservation = 0 },
     }

@@ -23,7 +23,7 @@ describe("whatever the labels of a container hold", function()
   local function true_labels(state)
     local spec = job.groups[1].tasks[1]
     local labels = assert(container_config.body({
-      job = job, group = job.groups[1], task = spec, spec = spec, alloc = { id = ALLOC, index = 0 }, ip = "127.0.0.1", bind_ip = "",
+      job = job, group = job.groups[1], resolved = spec, spec = spec, alloc = { id = ALLOC, index = 0 }, ip = "127.0.0.1", bind_ip = "",
       ports = json.array { { label = "web", ip = "127.0.0.1", host_port = 20001, container_port = 20001,
         protocols = json.array { "tcp", "udp" } } },
       env = {}, state_id = state.id, intent = "1n7e47",

@@ -4,7 +4,7 @@ local function build(changes)
   local context = {
     job = { name = "cache", meta = { owner = "platform", level = "job" } },
     group = { name = "redis", meta = { level = "group", ["my-key.x"] = "k" } },
-    task = { name = "server", meta = { Level = "task" }, env = {}, resources = { cpu = 500, memory = 256 } },
+    resolved = { name = "server", meta = { Level = "task" }, env = {}, resources = { cpu = 500, memory = 256 } },
     alloc = { id = "5a1f", index = 2 },
     ip = "10.0.0.1",
     ports = {},
@@ -56,7 +56,7 @@ describe("a task's environment", function()
 
   it("lets the task's own values win", function()
     local task = { name = "t", env = { NOMAD_IP = "mine", LEVEL = "info" }, resources = { cpu = 100, memory = 300 } }
-    local built = build { task = task }
+    local built = build { resolved = task }
     assert.same({ "mine", "info" }, { built.NOMAD_IP, built.LEVEL })
   end)
 

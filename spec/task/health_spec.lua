@@ -155,10 +155,10 @@ describe("a task's health", function()
       task = "check = { type = 'lua', run = function() return true end },",
     }, said "healthy")
     assert.is_nil(by.unhealthy)
-    local probes = require "dockrun.task.checks"
+    local checks = require "dockrun.task.checks"
     local task = { context = { ports = { { label = "web", ip = "127.0.0.1", host_port = math.tointeger(port) } } } }
     local before = dockrun.now()
-    local ok, why = probes.look(task, { type = "http", path = "/", method = "GET", timeout = 0.2 })
+    local ok, why = checks.run(task, { type = "http", path = "/", method = "GET", timeout = 0.2 })
     assert.is_false(ok)
     assert.is_string(why)
     assert.is_true(dockrun.now() - before > 0.1)  -- a timer counts from when its loop last looked at the clock

@@ -29,11 +29,11 @@ describe("the kernel's count of kills", function()
     assert(os.execute(("mkdir -p %s/self %s/7"):format(proc, proc)))
     write(proc .. "/self/mountinfo", ("40 31 0:40 / %s rw - cgroup2 cgroup2 rw\n"):format(point or proc))
     write(proc .. "/7/cgroup", ("0::/%s\n"):format(ID))
-    local task = { container_id = ID, told = {}, emit = function() end, agent = { engine = {
+    local task = { container_id = ID, told = {}, emit = function() end, services = { engine = {
       endpoint = function() return "unix:///x" end,
       container_inspect = function() return { Id = ID, State = { Pid = 7 } } end,
     } } }
-    function task.late_hook(_, name, subject) task.told[#task.told + 1] = name .. " " .. subject.kills end
+    function task.notify_hook(_, name, subject) task.told[#task.told + 1] = name .. " " .. subject.kills end
     return task, { proc = proc }, ("%s/%s"):format(point or proc, ID)
   end
 
@@ -69,8 +69,8 @@ describe("the kernel's count of kills", function()
     write(group .. "/memory.events", "oom_kill 0\n")
     local before = open()
     for round = 1, 3 do
-      local inspect = task.agent.engine.container_inspect
-      function task.agent.engine.container_inspect()
+      local inspect = task.services.engine.container_inspect
+      function task.services.engine.container_inspect()
         dockrun.sleep(0.05)
         return inspect()
       end

@@ -179,7 +179,7 @@ describe("the state machine of a task", function()
     first.on_transition = function(task, from, to)
       note(task, from, to)
       if from .. ">" .. to == at then
-        first:let_go()
+        first:release()
         left:push(task)
         dockrun.queue():pop()  -- as a killed process: nothing of it happens any more
       end

@@ -63,7 +63,7 @@ local function conflict(agent, found, records)
   local known, err = agent.state:alloc(first.alloc)
   if err then return tostring(err) end
   if known and (known.job ~= first.job or known.group ~= first.group or known.index ~= first.index) then
-    return "the state has its allocation as another one"
+    return "the state has its allocation as another adoptable"
   end
   for _, other in ipairs(found.records) do
     if other.job == first.job and other.group == first.group and other.index == first.index then
@@ -100,14 +100,14 @@ function M.find(agent, job)
   if not found then return nil, err end
   local list, by_alloc = {}, {}
   for _, record in ipairs(found.unowned) do
-    local one = by_alloc[record.alloc]
-    if not one then
-      one = { job = record.job, records = {} }
-      by_alloc[record.alloc], list[#list + 1] = one, one
+    local adoptable = by_alloc[record.alloc]
+    if not adoptable then
+      adoptable = { job = record.job, records = {} }
+      by_alloc[record.alloc], list[#list + 1] = adoptable, adoptable
     end
-    table.insert(one.records, record)
+    table.insert(adoptable.records, record)
   end
-  for _, one in ipairs(list) do one.read, one.refused = judge(agent, found, one.records) end
+  for _, adoptable in ipairs(list) do adoptable.read, adoptable.refused = judge(agent, found, adoptable.records) end
   table.sort(list, function(a, b)
     local first, second = a.records[1], b.records[1]
     for _, key in ipairs { "job", "group", "index" } do
@@ -126,7 +126,7 @@ local function state_of(record)
   return record.state == "failed" and "failed" or "dead"
 end
 
-local function put_task(agent, one, record, spec)
+local function put_task(agent, adoptable, record, spec)
   local state, now = agent.state, time.now()
   state:put_task {
     alloc = record.alloc, task = record.task, state = state_of(record), container_id = record.container_id, image = record.image,
@@ -139,18 +139,18 @@ local function put_task(agent, one, record, spec)
     local ok, err = state:lease { ip = agent.bind_ip, port = port.host_port, alloc = record.alloc, task = record.task, label = port.label }
     if not ok then return nil, err end
   end
-  agent.emitter:emit({ job = one.job, group = record.group, name = record.task, alloc_id = record.alloc }, "reattached", {
+  agent.emitter:emit({ job = adoptable.job, group = record.group, name = record.task, alloc_id = record.alloc }, "reattached", {
     container_id = record.container_id, image_id = record.image_id, ports = record.ports, message = "adopted",
   })
   return true
 end
 
-local function put_job(agent, one)
+local function put_job(agent, adoptable)
   local state = agent.state
-  local known, err = state:job(one.job)
+  local known, err = state:job(adoptable.job)
   if err then return nil, err end
   if not known then
-    state:put_job { name = one.job, definition = { name = one.job, type = one.read.type, meta = {} }, status = "dead",
+    state:put_job { name = adoptable.job, definition = { name = adoptable.job, type = adoptable.read.type, meta = {} }, status = "dead",
       endpoint = agent.engine:endpoint() }
   end
   return true
@@ -158,23 +158,25 @@ end
 
 --- Takes an allocation over. All of it, or nothing.
 ---@param agent Agent
----@param one Adoptable  not refused; the caller holds its job, see claim.lua
+---@param adoptable Adoptable  not refused; the caller holds its job, see lock.lua
 ---@return true? ok
 ---@return table? err
-function M.take(agent, one)
-  local first, runs = one.records[1], false
+function M.take(agent, adoptable)
+  local first, runs = adoptable.records[1], false
   return agent.state:transaction(function()
-    local ok, err = put_job(agent, one)
+    local ok, err = put_job(agent, adoptable)
     if not ok then return nil, err end
-    agent.state:put_alloc { id = first.alloc, job = one.job, group = first.group, index = first.index, meta = { created = time.now() } }
+    agent.state:put_alloc {
+      id = first.alloc, job = adoptable.job, group = first.group, index = first.index, meta = { created = time.now() },
+    }
     local specs = {}
-    for _, spec in ipairs(one.read.groups[1].tasks) do specs[spec.name] = spec end
-    for _, record in ipairs(one.records) do
-      ok, err = put_task(agent, one, record, specs[record.task])
+    for _, spec in ipairs(adoptable.read.groups[1].tasks) do specs[spec.name] = spec end
+    for _, record in ipairs(adoptable.records) do
+      ok, err = put_task(agent, adoptable, record, specs[record.task])
       if not ok then return nil, err end
       runs = runs or record.state == "running"
     end
-    if runs then agent.state:set_job_status(one.job, "running") end
+    if runs then agent.state:set_job_status(adoptable.job, "running") end
   end)
 end
 

@@ -9,6 +9,7 @@ local load = require "dockrun.job.load"
 local plans = require "dockrun.agent.plan"
 local observed = require "dockrun.agent.observed"
 local teardown = require "dockrun.driver.teardown"
+local rollout = require "dockrun.agent.rollout"
 local runtime = require "dockrun.core.runtime"
 
 local M = {}
@@ -19,7 +20,7 @@ local function group_of(job, name)
   end
 end
 
-local function former_group(job, name)
+local function recorded_group(job, name)
   local group = group_of(job, name)
   if group then return group end
   group = { name = name, count = 0, meta = {}, hooks = {}, tasks = json.array {} }  -- meta is in the definitions
@@ -27,7 +28,7 @@ local function former_group(job, name)
   return group
 end
 
-local function former_task(record)
+local function recorded_task(record)
   local task = record.definition or { name = record.task, config = {}, resources = { cpu = 2, memory = 4, network = { ports = {} } } }
   local checks = json.array {}
   for _, check in ipairs(task.checks or {}) do
@@ -39,12 +40,12 @@ end
 
 -- The job that these allocations were started by, from what their containers carry. Functions have no text: checks in Lua
 -- are left out.
-local function former(job, records)
+local function recorded_job(job, records)
   local before, seen = { name = job.name, type = job.type, meta = {}, hooks = {}, groups = json.array {} }, {}
   for _, record in ipairs(records) do
-    local group, key = former_group(before, record.group), record.group .. " " .. record.task
+    local group, key = recorded_group(before, record.group), record.group .. " " .. record.task
     group.count = math.max(group.count, record.index + 1)
-    if not seen[key] then table.insert(group.tasks, former_task(record)) end
+    if not seen[key] then table.insert(group.tasks, recorded_task(record)) end
     seen[key] = true
   end
   return before, before.groups[1]
@@ -59,7 +60,7 @@ local function adopt(agent, planned, job, group)
   end
   local records, meta = {}, nil
   for _, record in ipairs(planned.records) do
-    if record.goes_on then
+    if record.adopt then
       records[record.task], meta = record, record.meta
     elseif record.container_id then
       teardown.stop(agent.engine, agent.emitter, record, {})
@@ -101,86 +102,6 @@ local function change_limits(agent, job, planned, group)
   return failure
 end
 
--- ---- rolling ----------------------------------------------------------------------------------
-
-local POLL = 0.1  -- seconds between two looks at whether an allocation is healthy
-
--- Healthy in a row for `least` seconds; nil, why where a task fails or `most` seconds are over.
-local function await_health(alloc, least, most)
-  local deadline, since = runtime.now() + most, nil
-  while true do
-    local healthy = true
-    for _, task in ipairs(alloc.tasks) do
-      if task.state == "failed" then return nil, ("task '%s' failed"):format(task.name) end
-      local last = task.context.spec.lifecycle and task.context.spec.lifecycle.hook == "poststop"
-      healthy = healthy and (last or task:is_healthy())
-    end
-    since = healthy and (since or runtime.now()) or nil
-    if since and runtime.now() - since >= least then return true end
-    if runtime.now() > deadline then return nil, ("not healthy within %g s"):format(most) end
-    runtime.sleep(POLL)
-  end
-end
-
-local function has_fixed_ports(group)
-  for _, task in ipairs(group.tasks) do
-    for _, port in ipairs(task.resources.network.ports) do
-      if port.static then return true end
-    end
-  end
-  return false
-end
-
--- One allocation gives way to its successor: where ports allow, only once that one is healthy.
-local function replace(agent, job, one, policy)
-  local group = group_of(job, one.planned.group)
-  local stays = one.alloc and policy and not has_fixed_ports(group)
-  if one.alloc then one.alloc.replaced = true end
-  if one.alloc and not stays then one.alloc:stop "it is replaced" end
-  local successor = agent:start(job, group, one.planned.index)
-  if not policy then return true end
-  local ok, why = await_health(successor, policy.min_healthy_time, policy.healthy_deadline)
-  if ok then
-    if stays then one.alloc:stop "it is replaced" end
-    return true
-  end
-  successor:stop(why)
-  if stays then one.alloc.replaced = false end
-  if stays then why = why .. "; what was there before runs on" end
-  local err = runtime.error("failed", ("the update of %s.%s[%d] failed: %s"):format(job.name, group.name, one.planned.index, why))
-  err.reverts = policy.auto_revert
-  return nil, err
-end
-
--- Group by group, `max_parallel` at a time; stops at the first that fails.
-local function roll(agent, job, list)
-  local at = 1
-  while list[at] do
-    local group = group_of(job, list[at].planned.group)
-    local policy = group.update or job.update
-    if policy and policy.max_parallel == 0 then policy = nil end  -- as Nomad: all at once
-    local width = policy and policy.max_parallel or math.huge
-    local batch, failure = {}, nil
-    while list[at] and list[at].planned.group == group.name and #batch < width do
-      batch[#batch + 1] = list[at]
-      at = at + 1
-    end
-    local replacing <close> = setmetatable({}, { __close = function(begun)
-      for _, one in ipairs(begun) do one:cancel() end
-      for _, one in ipairs(begun) do pcall(one.await, one) end
-    end })
-    for i, one in ipairs(batch) do
-      replacing[i] = runtime.spawn(internal.call, function()
-        local ok, err = replace(agent, job, one, policy)
-        failure = failure or not ok and err or nil
-      end)
-    end
-    for _, one in ipairs(replacing) do one:await() end
-    if failure then return nil, failure end
-  end
-  return true
-end
-
 -- ---- the whole --------------------------------------------------------------------------------
 
 local function carry_out(agent, job, plan)
@@ -191,7 +112,7 @@ local function carry_out(agent, job, plan)
       failure = change_limits(agent, job, planned, group) or failure
       adopt(agent, planned, job, group)
     elseif planned.action ~= "create" then
-      local old_job, old_group = former(job, planned.records)
+      local old_job, old_group = recorded_job(job, planned.records)
       local alloc = adopt(agent, planned, old_job, old_group)
       if planned.action == "replace" then
         replacing[#replacing + 1] = { planned = planned, alloc = alloc }
@@ -206,14 +127,14 @@ local function carry_out(agent, job, plan)
   for _, planned in ipairs(plan.allocs) do
     if planned.action == "create" then agent:start(job, group_of(job, planned.group), planned.index) end
   end
-  local ok, err = roll(agent, job, replacing)
+  local ok, err = rollout.run(agent, job, replacing)
   teardown.images(agent.images, agent.emitter, gone, agent.options)
   if not ok or failure then return nil, err or failure end
   return true
 end
 
 -- What is there of a job, with what a killed process had half done brought to its end; and how the state has the job.
-local function look(agent, name)
+local function find_adoptable(agent, name)
   local known, err = agent.state:job(name)
   if err then return nil, err end
   local other
@@ -233,7 +154,7 @@ local function look(agent, name)
   local ok
   ok, err = observed.finish(agent, found, name)
   if not ok then return nil, err end
-  return observed.standing(found), known
+  return observed.adoptable(found), known
 end
 
 -- Makes it what it should be, from what is there.
@@ -247,18 +168,18 @@ end
 
 -- The whole job as it was, by its text or by what was there of it.
 local function revert(agent, before, source)
-  local records, err = look(agent, before.name)
+  local records, err = find_adoptable(agent, before.name)
   if not records then return nil, err end
   return change(agent, before, source, records)
 end
 
-local function bring(agent, job, source, dockrun)
-  local records, known = look(agent, job.name)
+local function deploy(agent, job, source, dockrun)
+  local records, known = find_adoptable(agent, job.name)
   if not records then return nil, known end
   local ok, err = change(agent, job, source, records)
   if ok or not err.reverts then return ok, err end
   local text = known and known.source
-  local before = text and load.source(text, dockrun, true) or former(job, records)
+  local before = text and load.source(text, dockrun, true) or recorded_job(job, records)
   local reverted, why = revert(agent, before, text)
   err.message = ("%s; %s"):format(err.message, reverted and "the job is again what it was" or "it cannot be reverted: " .. tostring(why))
   return nil, err
@@ -267,20 +188,20 @@ end
 --- Brings a job to what it should be, whatever of it is there. Returns once everything of it that is there has been taken
 --- over, and what is to be replaced has been.
 ---@param agent Agent
----@param job table          normalised; the caller holds it, see claim.lua
+---@param job table          normalised; the caller holds it, see lock.lua
 ---@param source? JobSource  what it was read from
 ---@param dockrun? table     what hooks of a job file find as `dockrun`, for one that is read again
 ---@return true? ok
 ---@return table? err  an update that failed: what was there before runs on, or, with `auto_revert`, the job is what it was;
 ---  kind "stopped": it was to end meanwhile
 function M.run(agent, job, source, dockrun)
-  local bringing <close> = runtime.spawn(internal.call, bring, agent, job, source, dockrun)
-  agent.changes[job.name] = bringing
+  local deploying <close> = runtime.spawn(internal.call, deploy, agent, job, source, dockrun)
+  agent.changes[job.name] = deploying
   local _ <close> = setmetatable({}, { __close = function()
     agent.changes[job.name] = nil
     agent:note_end(job.name)
   end })
-  local answer = table.pack(pcall(bringing.await, bringing))
+  local answer = table.pack(pcall(deploying.await, deploying))
   if answer[1] then return table.unpack(answer, 2, answer.n) end
   local err = answer[2]
   if type(err) == "table" and err.kind == "stopped" then return nil, err end
@@ -306,7 +227,7 @@ local function adopt_all(agent, name, records)
   local known, err = agent.state:job(name)
   if err then return nil, err end
   for _, planned in ipairs(by_alloc(records)) do
-    local old_job, old_group = former(known.definition, planned.records)
+    local old_job, old_group = recorded_job(known.definition, planned.records)
     adopt(agent, planned, old_job, old_group)
   end
   return true
@@ -322,11 +243,11 @@ end
 
 --- Goes on with a job of which there is no text, by what the state and its containers tell.
 ---@param agent Agent
----@param name string  the caller holds the job, see claim.lua
+---@param name string  the caller holds the job, see lock.lua
 ---@return true? ok
 ---@return table? err
 function M.take_over(agent, name)
-  local records, err = look(agent, name)
+  local records, err = find_adoptable(agent, name)
   if not records then return nil, err end
   if #records > 0 then return adopt_all(agent, name, records) end
   return note_end(agent, name)
@@ -335,13 +256,13 @@ end
 --- Ends a job as it wants to be ended, what the agent runs of it and what it has not taken over yet, and waits until
 --- nothing of it is left.
 ---@param agent Agent
----@param name string  the caller holds the job, see claim.lua
+---@param name string  the caller holds the job, see lock.lua
 ---@param reason? string
 ---@return boolean? found  false where there is nothing of it
 ---@return table? err
 function M.stop(agent, name, reason)
   agent:stop_job(name, reason)
-  local records, err = look(agent, name)
+  local records, err = find_adoptable(agent, name)
   if not records then return nil, err end
   if #records == 0 then
     local known
@@ -360,12 +281,12 @@ end
 
 --- Ends what the agent runs, and what of a job it has not taken over yet, at once.
 ---@param agent Agent
----@param name string  the caller holds the job, see claim.lua
+---@param name string  the caller holds the job, see lock.lua
 ---@return true? ok
 ---@return table? err
 function M.kill(agent, name)
   agent:kill()
-  local records, err = look(agent, name)
+  local records, err = find_adoptable(agent, name)
   if not records then return nil, err end
   if #records == 0 then return true end
   local ok

@@ -29,7 +29,7 @@ local function read(self, source, recorded) return raise_unless(load.source(sour
 -- What `dockrun run -d` asks for.
 local function submit(self, source)
   local job = read(self, source)
-  raise_unless(jobs.bring(self.agent, job, source))
+  raise_unless(jobs.deploy(self.agent, job, source))
   return { failures = self.agent:await_running(job.name), warnings = self.agent:limitations_of(job.name) }
 end
 
@@ -81,7 +81,7 @@ function M.run(agent, dockrun)
   if not held and err.kind == "taken" then err.message = "an agent with this state and this engine runs already" end
   if not held then return nil, err end
   local _ <close> = runtime.spawn(gc.run, agent)
-  local _ <close> = setmetatable({}, { __close = function() agent:let_go() end })
+  local _ <close> = setmetatable({}, { __close = function() agent:release() end })
   while true do
     take_over(self)
     runtime.sleep(RETRY)

@@ -5,7 +5,7 @@ local try = require "dockrun.util.try"
 local allocdir = require "dockrun.driver.allocdir"
 local labels = require "dockrun.driver.labels"
 local network = require "dockrun.driver.network"
-local leases = require "dockrun.task.leases"
+local ports = require "dockrun.task.ports"
 local observed = require "dockrun.agent.observed"
 local runtime = require "dockrun.core.runtime"
 local time = require "dockrun.util.time"
@@ -40,16 +40,16 @@ local function add_containers(agent, found, list)
       add(record, "its task has ended", function() return observed.remove_ended(agent, record) end)
     end
   end
-  for _, one in ipairs(found.forgotten) do
-    if one.record then add(one.record, "no job owns it", function() return observed.remove_forgotten(agent, one) end) end
+  for _, forgotten in ipairs(found.forgotten) do
+    if forgotten.record then add(forgotten.record, "no job owns it", function() return observed.remove_forgotten(agent, forgotten) end) end
   end
 end
 
 -- Intents to remove what is not there any more, or never came to be.
 local function settle_forgotten(agent, found)
-  for _, one in ipairs(found.forgotten) do
-    if not one.record and not is_fresh(agent, time.seconds(one.intent.at)) then
-      local _, err = agent.state:done(one.intent.id)
+  for _, forgotten in ipairs(found.forgotten) do
+    if not forgotten.record and not is_fresh(agent, time.seconds(forgotten.intent.at)) then
+      local _, err = agent.state:done(forgotten.intent.id)
       if err then return nil, err end
     end
   end
@@ -61,15 +61,15 @@ end
 local function add_networks(agent, found, list, ignored)
   local networks, err = network.list(agent.engine, agent.state.id)
   if not networks then return nil, err end
-  for _, one in ipairs(networks) do
-    local alloc = found.allocs[one.alloc or ""]
+  for _, net in ipairs(networks) do
+    local alloc = found.allocs[net.alloc or ""]
     if not alloc then
-      ignored[#ignored + 1] = { kind = "network", name = one.name, reason = "its allocation is not in this state" }
-    elseif not alloc.live and age_of(one.created) >= agent.options["gc.creation_grace"] then
+      ignored[#ignored + 1] = { kind = "network", name = net.name, reason = "its allocation is not in this state" }
+    elseif not alloc.live and age_of(net.created) >= agent.options["gc.creation_grace"] then
       list[#list + 1] = {
-        kind = "network", name = one.name, reason = "no job owns it",
+        kind = "network", name = net.name, reason = "no job owns it",
         remove = function()
-          local ok, why = agent.engine:network_remove(one.id)
+          local ok, why = agent.engine:network_remove(net.id)
           if not ok and why.status == 403 then return true end  -- another tool's container is in it
           return removed(ok, why)
         end,
@@ -84,8 +84,8 @@ local function add_directories(agent, found, list)
   for _, record in ipairs(found.records) do
     held[record.alloc] = held[record.alloc] or record.container_id ~= nil and not record.goes
   end
-  for _, one in ipairs(found.forgotten) do
-    if one.record and not one.record.goes then held[one.record.alloc] = true end
+  for _, forgotten in ipairs(found.forgotten) do
+    if forgotten.record and not forgotten.record.goes then held[forgotten.record.alloc] = true end
   end
   -- After the state was lost, containers that it does not know may use theirs. They are called <task>-<alloc id>.
   local function has_name(id)
@@ -111,8 +111,8 @@ local function add_images(agent, found, list)
   if not images then return nil, err end
   local going = {}
   for _, record in ipairs(found.records) do going[record.container_id or ""] = record.goes end
-  for _, one in ipairs(found.forgotten) do
-    if one.record then going[one.record.container_id] = one.record.goes end
+  for _, forgotten in ipairs(found.forgotten) do
+    if forgotten.record then going[forgotten.record.container_id] = forgotten.record.goes end
   end
   for _, image in ipairs(images) do
     local used, _
@@ -196,17 +196,17 @@ end
 --- Removes what was found, and takes back the leases of processes that have ended.
 ---@param agent Agent
 ---@param list Garbage[]
----@param told? fun(one: Garbage, err?: table)  of each, once it is gone or could not go
+---@param report? fun(garbage: Garbage, err?: table)  of each, once it is gone or could not go
 ---@return true? ok
 ---@return table? err  the first
-function M.collect(agent, list, told)
+function M.collect(agent, list, report)
   local first
-  for _, one in ipairs(list) do
-    local ok, err = one.remove()
+  for _, garbage in ipairs(list) do
+    local ok, err = garbage.remove()
     first = first or not ok and err or nil
-    if told then told(one, not ok and err or nil) end
+    if report then report(garbage, not ok and err or nil) end
   end
-  local _, err = leases.reclaim(agent)
+  local _, err = ports.reclaim(agent)
   first = first or err
   if first then return nil, first end
   return true

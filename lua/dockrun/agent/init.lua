@@ -117,10 +117,10 @@ end
 ---@param text string
 function Agent:limitation(task, text)
   local message = ("task '%s.%s.%s': the engine warns: %s"):format(task.job, task.group, task.name, text)
-  local told = self.limitations[task.job] or {}
-  self.limitations[task.job] = told
-  if told[message] then return end
-  told[message], told[#told + 1] = true, message
+  local known = self.limitations[task.job] or {}
+  self.limitations[task.job] = known
+  if known[message] then return end
+  known[message], known[#known + 1] = true, message
   self:tell(message)
 end
 
@@ -154,9 +154,23 @@ function Agent:record(job, source)
   }
 end
 
+-- What tasks may use of their agent.
+---@return TaskEnv
+local function task_env(self)
+  local services = {
+    warn = function(err) self:warn(err) end,
+    limitation = function(task, text) self:limitation(task, text) end,
+    stop_async = function(job, reason) self:stop_async(job, reason) end,
+    alloc_ended = function(alloc) self:alloc_ended(alloc) end,
+  }
+  for _, key in ipairs { "engine", "options", "state", "emitter", "hooks", "images", "watch", "ports", "bind_ip", "attributes",
+    "node", "random", "is_alive", "on_transition", "on_log", "on_progress" } do services[key] = self[key] end
+  return services
+end
+
 local function new_task(self, alloc, job, group, spec, records)
-  local task = lifecycle.new(self, alloc, {
-    job = job, group = group, task = spec, spec = spec, alloc = { id = alloc.id, index = alloc.index }, ip = self.ip,
+  local task = lifecycle.new(alloc.services, alloc, {
+    job = job, group = group, resolved = spec, spec = spec, alloc = { id = alloc.id, index = alloc.index }, ip = self.ip,
     bind_ip = self.publish_ip, ports = {}, env = {}, meta = env.meta(job, group, spec), state_id = self.state.id,
   })
   local hook = spec.lifecycle and not spec.lifecycle.sidecar and spec.lifecycle.hook
@@ -187,13 +201,13 @@ end
 ---@param group table
 ---@param index integer  from 0
 ---@param opts? { id?: string, records?: table<string, Observation>, meta?: table }  an allocation that is there already, and
----  what recovery.lua found of its tasks, by name: they go on from there
+---  what observed.lua found of its tasks, by name: they go on from there
 ---@return Alloc
 function Agent:start(job, group, index, opts)
   if self.leaving then error(runtime.error("cancelled", "nothing begins any more: this owner lets go of its tasks"), 0) end
   opts = opts or {}
   local meta = opts.meta or {}
-  local alloc = allocs.new(self, {
+  local alloc = allocs.new(task_env(self), {
     id = opts.id or uuid(), job = job.name, group = group.name, index = index, created = meta.created or time.now(),
   })
   alloc.stopping = meta.stopping
@@ -244,6 +258,8 @@ end
 ---@return { attr: table, node: table, ip: string, options: table<string, any> }
 function Agent:host() return { attr = self.attributes, node = self.node, ip = self.ip, options = self.options } end
 
+for name, method in pairs(require "dockrun.agent.waits") do Agent[name] = method end
+
 -- What scripts and host programs ask for; see jobs.lua. `start` and the others below are for what carries that out.
 Agent.run, Agent.plan, Agent.stop, Agent.status = jobs.run, jobs.plan, jobs.stop, jobs.status
 
@@ -254,29 +270,6 @@ function Agent:alloc(id)
   for _, alloc in ipairs(self.allocs) do
     if alloc.id == id then return alloc end
   end
-end
-
-local function tasks_of(self, job)
-  local list = {}
-  for _, task in ipairs(self.tasks) do
-    if task.job == job then list[#list + 1] = task end
-  end
-  return list
-end
-
----@param job string
----@return boolean
-function Agent:job_has_ended(job)
-  for _, task in ipairs(tasks_of(self, job)) do
-    if not task:ended() then return false end
-  end
-  return true
-end
-
---- Waits until every task of a job that is here now has ended.
----@param job string
-function Agent:await_job(job)
-  for _, task in ipairs(tasks_of(self, job)) do task.coroutine:await() end
 end
 
 --- Forgets the tasks of a job that has ended.
@@ -292,25 +285,6 @@ function Agent:forget(job)
   self.tasks, self.allocs = tasks, kept
 end
 
--- Until every task has ended, those too that were started meanwhile.
-local function await_all(self)
-  local i = 1
-  while self.tasks[i] do
-    self.tasks[i].coroutine:await()
-    i = i + 1
-  end
-end
-
---- Waits until every task has ended.
----@return boolean ok  no task failed
-function Agent:wait()
-  await_all(self)
-  for _, task in ipairs(self.tasks) do
-    if task.state == "failed" then return false end
-  end
-  return true
-end
-
 --- Stops the allocations of a job (or all) as it wants, and waits for the end of their tasks.
 ---@param job? string
 ---@param reason? string
@@ -321,31 +295,31 @@ function Agent:stop_job(job, reason)
       change:join()
     end
   end
-  local those, tasks = {}, {}
+  local stopped, tasks = {}, {}
   for _, alloc in ipairs(self.allocs) do
     if not job or alloc.tasks[1] and alloc.tasks[1].job == job then
-      those[#those + 1] = alloc
+      stopped[#stopped + 1] = alloc
       table.move(alloc.tasks, 1, #alloc.tasks, #tasks + 1, tasks)
     end
   end
   local ok, err = self.state:transaction(function()
-    for _, alloc in ipairs(those) do alloc:mark_stopping(reason) end
+    for _, alloc in ipairs(stopped) do alloc:mark_stopping(reason) end
   end)
   if not ok then self:warn(err) end
-  allocs.each(those, "stop", reason)
+  allocs.each(stopped, "stop", reason)
   for _, task in ipairs(tasks) do task.coroutine:await() end
 end
 
 --- Stops a job without waiting for it: for a hook of a task that is to end with it.
 ---@param job string
 ---@param reason? string
-function Agent:stop_aside(job, reason)
+function Agent:stop_async(job, reason)
   local stop
   stop = runtime.spawn_free(function()
     local _ <close> = setmetatable({}, { __close = function() self.stops[stop] = nil end })
     local ok, err = pcall(self.stop_job, self, job, reason)
-    local let_go = type(err) == "table" and err.kind == "cancelled"  -- of the tasks, meanwhile
-    if not ok and not let_go then error(err, 0) end
+    local was_released = type(err) == "table" and err.kind == "cancelled"  -- of the tasks, meanwhile
+    if not ok and not was_released then error(err, 0) end
   end)
   self.stops[stop] = true
 end
@@ -353,69 +327,11 @@ end
 --- Ends every task at once.
 function Agent:kill()
   allocs.each(self.tasks, "kill")
-  await_all(self)
-end
-
-local function is_last(task)
-  local order = task.context.spec.lifecycle
-  return order and order.hook == "poststop"
-end
-
--- Whether a task runs, has run and waits to begin anew, or has ended. The turn of a poststop task comes later; an allocation
--- that is ending goes on to its end.
-local function has_settled(task)
-  if task:ended() then return true end
-  if task.stopping or task.alloc.ending then return false end
-  return is_last(task) or task.watching or task.started and task.state == "waiting"
-end
-
--- All at one moment: who goes then leaves no call of the engine's half done.
-local function await_each(tasks, is_so)
-  local all
-  repeat
-    all = true
-    for _, task in ipairs(tasks) do all = all and is_so(task) end
-    if not all then runtime.sleep(0.02) end
-  until all
-end
-
-local function is_healthy(task) return task:ended() or is_last(task) and not task.alloc.ending or task:is_healthy() end
-
-local function failures_of(tasks)
-  local failures = {}
-  for _, task in ipairs(tasks) do
-    if task.state == "failed" then
-      failures[#failures + 1] = ("%s[%d].%s: %s"):format(task.group, task.alloc.index, task.name, task.error or "it failed")
-    end
-  end
-  return failures
-end
-
---- Why tasks of a job failed: a sentence of each that did.
----@param job string
----@return string[] failures
-function Agent:failures(job) return failures_of(tasks_of(self, job)) end
-
---- Waits until every task of a job runs, or has ended.
----@param job string
----@return string[] failures
-function Agent:await_running(job)
-  local tasks = tasks_of(self, job)
-  await_each(tasks, has_settled)
-  return failures_of(tasks)
-end
-
---- Waits until every task of a job is healthy, or has ended.
----@param job string
----@return string[] failures
-function Agent:await_healthy(job)
-  local tasks = tasks_of(self, job)
-  await_each(tasks, is_healthy)
-  return failures_of(tasks)
+  self:wait()
 end
 
 --- Leaves all containers to themselves: nothing of any task happens here any more, and nothing new begins.
-function Agent:let_go()
+function Agent:release()
   self.leaving = true
   for _, change in pairs(self.changes) do change:cancel "detached" end
   for _, task in ipairs(self.tasks) do task:detach() end

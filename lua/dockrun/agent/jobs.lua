@@ -33,11 +33,11 @@ end
 -- for a moment: that is no end.
 local function hold(agent, name, ready, first, on_held)
   local held = { changing = 0, fiber = runtime.current() }
-  local claimed <close>, err = lock.hold(agent, name, function(request)
+  local job_lock <close>, err = lock.hold(agent, name, function(request)
     local _, why = changing(held, apply.stop, agent, name, lock.reason(request))
     if why then error(why, 0) end
   end)
-  if not claimed then
+  if not job_lock then
     ready:push { nil, err }
     return
   end
@@ -77,7 +77,7 @@ end
 ---@param on_held? fun()     as of `hold`
 ---@return true? ok
 ---@return table? err  as of `hold` and of apply.run; kind "taken": it is being changed just now
-function M.bring(agent, job, source, on_held)
+function M.deploy(agent, job, source, on_held)
   local ok, err = plans.check(job, agent:host())
   if not ok then return nil, err end
   local held = agent.held[job.name]
@@ -112,7 +112,7 @@ function waits.exited(agent, name)
   return agent:failures(name)
 end
 
---- Waits for a job that was brought.
+--- Waits for a job that was deployed.
 ---@param agent Agent
 ---@param name string
 ---@param what "running"|"healthy"|"exited"|"none"  until every task runs, or has ended; is healthy, or has ended; has ended
@@ -138,7 +138,7 @@ function M.leave(agent)
     while held.changing > 0 do runtime.sleep(0.02) end
     fibers[#fibers + 1] = held.fiber
   end
-  agent:let_go()
+  agent:release()
   for _, fiber in ipairs(fibers) do fiber:cancel() end
   for _, fiber in ipairs(fibers) do fiber:join() end
 end
@@ -168,7 +168,7 @@ function M.plan(agent, job, opts)
   found, err = observed.find(agent, job.name)
   if not found then return nil, err end
   local changes = json.array {}
-  local plan = plans.make(job, observed.standing(found), function() return driver.can_update(agent.engine) end)
+  local plan = plans.make(job, observed.adoptable(found), function() return driver.can_update(agent.engine) end)
   ok, err = plans.check_room(plan, agent.state, agent.options["limits.allocs"])
   if not ok then return nil, err end
   for _, alloc in ipairs(plan.allocs) do
@@ -181,8 +181,8 @@ end
 local function ending(agent, name, finish, reason)
   local held = agent.held[name]
   if not held then
-    local claimed <close>, err = lock.hold(agent, name, function() end)
-    if not claimed then return nil, err end
+    local job_lock <close>, err = lock.hold(agent, name, function() end)
+    if not job_lock then return nil, err end
     return finish(agent, name, reason)
   end
   local found, err = changing(held, finish, agent, name, reason)
@@ -234,18 +234,18 @@ function M.kill(agent, name) return ending(agent, name, apply.kill) end
 ---@field timeout? number  seconds to wait, once the job is what it should be
 
 -- Returns once the job is held here. What goes wrong later is a warning.
-local function bring_aside(agent, job, source)
-  local told = queue.new()
+local function deploy_async(agent, job, source)
+  local outcome = queue.new()
   runtime.spawn_free(function()
     local held
-    local ok, err = M.bring(agent, job, source, function()
+    local ok, err = M.deploy(agent, job, source, function()
       held = true
-      told:push { true }
+      outcome:push { true }
     end)
     if not ok and held then agent:warn(err) end
-    if not held then told:push { nil, err } end
+    if not held then outcome:push { nil, err } end
   end)
-  local answer = told:pop()
+  local answer = outcome:pop()
   return answer[1], answer[2]
 end
 
@@ -255,15 +255,15 @@ end
 ---@param opts? RunOptions
 ---@return { jobs: table[] }? status  of the job, as `dockrun status --json` prints it; nil where it could not be made what it
 ---  should be
----@return table? err  kind "taken": another process watches the job; "failed", "timeout": see `await`; those of `bring`
+---@return table? err  kind "taken": another process watches the job; "failed", "timeout": see `await`; those of `deploy`
 function M.run(agent, job, opts)
   opts = opts or {}
   local wait = opts.wait or "running"
   if not waits[wait] then error(("wait is running, healthy, exited or none, not '%s'"):format(wait), 2) end
   local read_job, source = read(job, opts.vars)
   if not read_job then return nil, source end
-  local bring = wait == "none" and bring_aside or M.bring
-  local ok, err = bring(agent, read_job, source)
+  local deploy = wait == "none" and deploy_async or M.deploy
+  local ok, err = deploy(agent, read_job, source)
   if not ok then return nil, err end
   ok, err = M.await(agent, read_job.name, wait, opts.timeout)
   local now, problem = M.status(agent, read_job.name)

@@ -79,15 +79,15 @@ local function foreign(path, peer)
     path, peer.pid, peer.uid))
 end
 
----@class Claim
-local Claim = {}
-Claim.__index = Claim
+---@class JobLock
+local JobLock = {}
+JobLock.__index = JobLock
 
 --- Takes hold of a job.
 ---@param agent Agent
 ---@param job string
 ---@param on_request fun(request: table): table?  what another process asks, and the answer; may wait
----@return Claim? claim  until it is closed
+---@return JobLock? claim  until it is closed
 ---@return table? err    kind "taken": another process watches the job; "system"; "invalid"; those of the state
 function M.hold(agent, job, on_request)
   local state_dir = agent.options.state_dir
@@ -119,18 +119,18 @@ function M.hold(agent, job, on_request)
   local server = runtime.spawn_free(function()
     while true do runtime.spawn(serve, clients:pop()) end
   end)
-  return setmetatable({ pipe = pipe, path = path, server = server }, Claim)
+  return setmetatable({ pipe = pipe, path = path, server = server }, JobLock)
 end
 
 --- Lets go of it. Idempotent.
-function Claim:close()
+function JobLock:close()
   if not self.pipe then return end
   self.pipe:close()  -- and libuv unlinks the socket
   self.server:cancel()
   self.pipe = nil
 end
 
-Claim.__close = Claim.close
+JobLock.__close = JobLock.close
 
 --- The name under which the agent is held: no job is called so.
 M.agent = ""

@@ -174,19 +174,19 @@ function M.is_over(found)
 end
 
 --- Of what was found of a job, that which a run begins with: allocations that have not ended, those that have while
---- others of the same run have not, and their containers. Each has `goes_on` if its task is taken over as it is, and `meta`
+--- others of the same run have not, and their containers. Each has `adopt` if its task is taken over as it is, and `meta`
 --- of its allocation.
 ---@param found Found
 ---@return Observation[]
-function M.standing(found)
+function M.adoptable(found)
   local list, places = {}, live_places(found)
   local cut_off = next(places) ~= nil
   for _, record in ipairs(found.records) do
     local alloc = found.allocs[record.alloc]
     record.meta = alloc.meta or {}
     local ended_in_it = cut_off and not record.meta.stopping and not places[place_of(record)]
-    record.goes_on = alloc.live or ended_in_it
-    if record.container_id or record.goes_on then list[#list + 1] = record end
+    record.adopt = alloc.live or ended_in_it
+    if record.container_id or record.adopt then list[#list + 1] = record end
   end
   return list
 end
@@ -222,14 +222,14 @@ end
 
 --- Removes what the state does not have as a task any more.
 ---@param agent Agent
----@param one Forgotten
+---@param forgotten Forgotten
 ---@return true? ok
 ---@return table? err
-function M.remove_forgotten(agent, one)
+function M.remove_forgotten(agent, forgotten)
   local ok, err = true, nil
-  if one.record then ok, err = driver.remove(agent.engine, one.record.container_id) end
+  if forgotten.record then ok, err = driver.remove(agent.engine, forgotten.record.container_id) end
   local _
-  if ok then _, err = agent.state:done(one.intent.id) end
+  if ok then _, err = agent.state:done(forgotten.intent.id) end
   return not err or nil, err
 end
 
@@ -242,9 +242,9 @@ local function remove_containers(agent, found)
       if not ok then return nil, err end
     end
   end
-  for _, one in ipairs(found.forgotten) do
-    if one.record or one.intent.data.container_id then
-      local ok, err = M.remove_forgotten(agent, one)
+  for _, forgotten in ipairs(found.forgotten) do
+    if forgotten.record or forgotten.intent.data.container_id then
+      local ok, err = M.remove_forgotten(agent, forgotten)
       if not ok then return nil, err end
     end
   end

@@ -24,7 +24,7 @@ local function filled(job, group, task, host, path)
     ports[i] = { label = port.label, host_port = port.static or 0, container_port = port.to or port.static or 0 }
   end
   local context = {
-    job = job, group = group, task = task, alloc = { id = ("0"):rep(8), index = 0 }, ip = host.ip or "0.0.0.0", ports = ports,
+    job = job, group = group, resolved = task, alloc = { id = ("0"):rep(8), index = 0 }, ip = host.ip or "0.0.0.0", ports = ports,
   }
   return interpolate.task(task, {
     env = env.build(context), attr = host.attr, node = host.node, meta = env.meta(job, group, task), path = path,
@@ -33,18 +33,18 @@ end
 
 -- What is wrong with a task on a host, each place once: what cannot be filled in is not judged besides.
 local function check_task(job, group, task, host, found)
-  local path, told = ("job.%s.group.%s.task.%s"):format(job.name, group.name, task.name), {}
-  local function tell(at, why)
-    if not told[at] then found:add(at, why) end
-    told[at] = true
+  local path, reported = ("job.%s.group.%s.task.%s"):format(job.name, group.name, task.name), {}
+  local function report(at, why)
+    if not reported[at] then found:add(at, why) end
+    reported[at] = true
   end
-  local function tell_all(err)
-    for _, problem in ipairs(err and err.list or {}) do tell(problem.path, problem.message) end
+  local function report_all(err)
+    for _, problem in ipairs(err and err.list or {}) do report(problem.path, problem.message) end
   end
   local whole, err, rest = filled(job, group, task, host, path)
-  tell_all(err)
-  recheck.task(whole or rest, path, tell)
-  tell_all(select(2, policy.check(whole or rest, host.options, { path = path })))
+  report_all(err)
+  recheck.task(whole or rest, path, report)
+  report_all(select(2, policy.check(whole or rest, host.options, { path = path })))
 end
 
 --- Whether a host takes a job: its constraints, the names in its strings, the agent's limits. Everything that is wrong is
@@ -67,7 +67,7 @@ end
 -- ---- what differs -----------------------------------------------------------------------------
 
 -- Fields that no container has: whoever watches the task takes them from the job as it is now.
-local of_the_watcher = {
+local not_in_container = {
   restart = true, checks = true, constraints = true, depends_on = true, leader = true, lifecycle = true, shutdown_delay = true,
   hooks = true,
 }
@@ -98,7 +98,7 @@ local function compare(old, new, path, fields)
     for key in pairs(new) do keys[key] = true end
     for _, key in ipairs(tables.keys(keys)) do
       local at = type(key) == "number" and ("%s[%d]"):format(path, key) or path == "" and key or path .. "." .. key
-      if path ~= "" or not of_the_watcher[key] then compare(old[key], new[key], at, fields) end
+      if path ~= "" or not not_in_container[key] then compare(old[key], new[key], at, fields) end
     end
   elseif old ~= new and not (is_empty(old) and is_empty(new)) then
     fields[#fields + 1] = { path = path, old = old, new = new, forces = forces(path, new) }
@@ -113,7 +113,7 @@ end
 function M.fields(record, task, meta)
   local fields = {}
   if not record.definition then return { { path = "definition", forces = "replace" } } end
-  if not record.goes_on then
+  if not record.adopt then
     fields[1] = { path = "state", old = record.state, new = "running", forces = "replace" }
   end
   local wanted = json.decode(labels.definition(task, meta))
@@ -146,16 +146,16 @@ end
 ---@field allocs PlanAlloc[]
 
 -- A task that is done once it has done its work: that it is not there says nothing.
-local function comes_and_goes(task) return task.lifecycle and not task.lifecycle.sidecar end
+local function is_ephemeral(task) return task.lifecycle and not task.lifecycle.sidecar end
 
 local function plan_task(job, group, index, task, record, can_update)
   local change = { group = group.name, index = index, task = task.name, fields = json.array {}, action = "none" }
   if not record then
-    change.action = comes_and_goes(task) and "none" or "create"
+    change.action = is_ephemeral(task) and "none" or "create"
     return change
   end
   change.alloc, change.container_id = record.alloc, record.container_id
-  if record.state ~= "running" and comes_and_goes(task) then return change end
+  if record.state ~= "running" and is_ephemeral(task) then return change end
   change.fields = json.array(M.fields(record, task, env.meta(job, group, task)))
   for _, field in ipairs(change.fields) do
     if change.action ~= "replace" then change.action = field.forces end

@@ -71,11 +71,11 @@ function M.jobs(agent, job)
   if not jobs then return nil, err end
   last, err = last_events(state, job)
   if not last then return nil, err end
-  local wanted = {}
-  for _, one in ipairs(jobs) do
-    if not job or one.name == job then wanted[#wanted + 1] = one end
+  local selected = {}
+  for _, known in ipairs(jobs) do
+    if not job or known.name == job then selected[#selected + 1] = known end
   end
-  return by_job(found.records, wanted, last)
+  return by_job(found.records, selected, last)
 end
 
 return M

@@ -21,7 +21,7 @@ local function log_follower(agent, plain)
     color = color % #palette + 1
     local name = task.context.group.count > 1 and ("%s[%d]"):format(task.name, task.context.alloc.index) or task.name
     local prefix = output.paint(name .. " | ", palette[color])
-    local opts = { follow = true, tty = task.context.task.config.tty, tail = is_reattached and "0" or nil }
+    local opts = { follow = true, tty = task.context.resolved.config.tty, tail = is_reattached and "0" or nil }
     logs.each(agent.engine, task.container_id, opts, function(bytes)
       local ok = standard.write(1, output.lines(1, task, prefix, plain and output.plain(bytes) or bytes))
       while ok and task:is_live() and standard.wait(1, 1) == false do end
@@ -34,7 +34,7 @@ local function progress_bar(task, current, total)
   local width = 30
   local done = total > 0 and math.floor(width * current / total) or 0
   standard.write(2, ("\r\27[K%s [%s%s] %5.1f of %.1f MB%s"):format(
-    output.safe(task.context.task.config.image), ("#"):rep(done), ("-"):rep(width - done), current / 1e6, total / 1e6,
+    output.safe(task.context.resolved.config.image), ("#"):rep(done), ("-"):rep(width - done), current / 1e6, total / 1e6,
     current >= total and "\n" or ""))
 end
 
@@ -74,7 +74,7 @@ end
 
 -- Deploys the job, then waits for its end.
 local function foreground(agent, job, source)
-  local deployed, failure = jobs.bring(agent, job, source)
+  local deployed, failure = jobs.deploy(agent, job, source)
   local stopped = failure and failure.kind == "stopped"
   if failure and not stopped then
     if #agent.tasks == 0 then return nil, failure end
@@ -86,7 +86,7 @@ end
 
 -- Deploys the job, and leaves it as soon as it runs.
 local function detached(agent, job, source)
-  local ok, err = jobs.bring(agent, job, source)
+  local ok, err = jobs.deploy(agent, job, source)
   jobs.await(agent, job.name, "running")
   jobs.leave(agent)
   if not ok then return nil, err end
@@ -102,7 +102,7 @@ local function interruptible(agent, name, keep_on_hangup, run, ...)
   runtime.ignore_hangup()
   if keep_on_hangup and code.signal == "SIGHUP" then
     output.say("info", ("%s: left the tasks running; an agent or the next `dockrun run` takes them over"):format(code))
-    agent:let_go()
+    agent:release()
     return 0
   end
   local done, stopped, why = pcall(function()

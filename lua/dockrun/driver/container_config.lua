@@ -21,7 +21,9 @@ local M = {}
 ---@class TaskContext
 ---@field job table      the normalised job
 ---@field group table
----@field task table
+---@field spec table     the task as written
+---@field draft? table   the task as its hooks changed it; nil if they cannot
+---@field resolved table  the task with its `${…}` interpolated
 ---@field alloc { id: string, index: integer }
 ---@field ip string      the node's address (NOMAD_IP)
 ---@field state_id? string  the state that knows the container
@@ -117,7 +119,7 @@ local function invalid(name, why) return nil, runtime.error("invalid", ("config.
 
 -- Puts a task's config into the body.
 local function add_config(body, context, options)
-  local config = context.task.config
+  local config = context.resolved.config
   for _, row in ipairs(rows) do
     local value, field = config[row.name], row.engine or fields[row.name]
     if value and field and not elsewhere[row.name] then
@@ -127,7 +129,7 @@ local function add_config(body, context, options)
       if shape then put(body, field, shape) end
     end
   end
-  local resources, err = limits.to_engine(context.task)
+  local resources, err = limits.to_engine(context.resolved)
   if not resources then return invalid("cpu_hard_limit", err) end
   for name, value in pairs(resources) do body.HostConfig[name] = value end
   add_defaults(body.HostConfig, config, options)
@@ -152,7 +154,7 @@ end
 ---@return table? body
 ---@return table? err  kind "invalid": names the option of `config` that cannot be had
 function M.body(context, options)
-  local task = context.task
+  local task = context.resolved
   local body = {
     Image = context.image and context.image.reference.full or task.config.image,
     Cmd = command_of(task),
@@ -175,7 +177,7 @@ end
 function M.stop_signal(context, body)
   if body and body.StopSignal then return body.StopSignal end
   local of_image = context.image and context.image.stop_signal
-  for _, signal in ipairs { context.stop_signal or "", context.task.kill_signal or "", of_image or "" } do
+  for _, signal in ipairs { context.stop_signal or "", context.resolved.kill_signal or "", of_image or "" } do
     if signal ~= "" then return signal end
   end
   return "SIGTERM"

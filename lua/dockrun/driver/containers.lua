@@ -82,7 +82,10 @@ end
 
 local states = { created = "pending", running = "running", paused = "running", restarting = "running", stopping = "running",
   configured = "pending", initialized = "pending" }
-local without_container = { running = "running", healthy = "running", unhealthy = "running", stopping = "running",
+
+--- The public status of a task that is in a state of task/lifecycle.lua; any other state is "pending".
+---@type table<string, "running"|"dead"|"failed">
+M.status = { running = "running", healthy = "running", unhealthy = "running", stopping = "running",
   exited = "running", dead = "dead", failed = "failed" }
 
 --- A task, from its row alone or together with its container.
@@ -92,7 +95,7 @@ local without_container = { running = "running", healthy = "running", unhealthy 
 function M.observe(row, found)
   local seen = {
     job = row.job, group = row.group, task = row.task, alloc = row.alloc, index = row.index, restarts = row.restarts or 0,
-    state = without_container[row.state] or "pending", image = row.image, ports = json.array(row.ports or {}),
+    state = M.status[row.state] or "pending", image = row.image, ports = json.array(row.ports or {}),
     exit_code = row.exit_code, started_at = row.started_at, finished_at = row.finished_at, tty = false, created = "",
     definition = row.definition, kill_timeout = (row.definition or {}).kill_timeout or 5, row = row,
   }

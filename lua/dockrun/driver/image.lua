@@ -237,7 +237,7 @@ end
 ---@return { id: string, reference: Reference, pulled: boolean, stop_signal?: string }? image
 ---@return table? err  as of ensure and load
 function Puller:obtain(context, opts)
-  local config = context.task.config
+  local config = context.resolved.config
   if not config.load then
     opts.force, opts.timeout = config.force_pull, config.image_pull_timeout
     opts.auth, opts.auth_soft_fail = config.auth, config.auth_soft_fail

@@ -64,7 +64,7 @@ end
 ---@param context TaskContext
 ---@return table<string, string>
 function M.of(context)
-  local task, labels, key = context.task, tables.merge(context.task.config.labels), M.key
+  local task, labels, key = context.resolved, tables.merge(context.resolved.config.labels), M.key
   labels[key.job] = context.job.name
   labels[key.group] = context.group.name
   labels[key.task] = task.name

@@ -65,7 +65,7 @@ local function add_own(wanted, host, context, label)
 end
 
 local function add_volumes(wanted, host, context, options, label, sources)
-  local config = context.task.config
+  local config = context.resolved.config
   for i, text in ipairs(config.volumes or {}) do
     local volume, why = job_storage.parse(text)
     local source = volume and { path = volume.source }
@@ -91,7 +91,7 @@ local options_of = {
 }
 
 local function add_mounts(wanted, host, context, options, sources)
-  for i, mount in ipairs(context.task.config.mount or {}) do
+  for i, mount in ipairs(context.resolved.config.mount or {}) do
     local source = { path = mount.source }
     if mount.type == "bind" then
       local err
@@ -140,16 +140,16 @@ end
 ---@return table? err  kind "invalid"
 function M.apply(host, context, options)
   local label = options["docker.volumes.selinuxlabel"]
-  if #mounts_of(context.task) > MOST then return too_many() end
+  if #mounts_of(context.resolved) > MOST then return too_many() end
   local sources <close>, problem = open(context)
   if problem then return nil, problem end
   host.Binds, host.Mounts = json.array {}, json.array {}
   local wanted = { taken = {} }
-  if sources then sources:make_shared(context.task, context.group, mounts_of) end
+  if sources then sources:make_shared(context.resolved, context.group, mounts_of) end
   add_own(wanted, host, context, label)
   local ok, err = add_volumes(wanted, host, context, options, label, sources)
   if ok then ok, err = add_mounts(wanted, host, context, options, sources) end
-  if ok and sources then ok, err = sources:make_mountpoints(mounts_of(context.task)) end
+  if ok and sources then ok, err = sources:make_mountpoints(mounts_of(context.resolved)) end
   if ok then ok, err = put_all(wanted, sources) end
   context.moved = sources and sources.moved
   return ok, err

@@ -10,7 +10,7 @@ M.unpublished = { host = true, none = true }
 
 -- Every mapping binds tcp and udp (docs/job.md).
 local function publish(body, context)
-  if M.unpublished[context.task.config.network_mode] then return end
+  if M.unpublished[context.resolved.config.network_mode] then return end
   for _, port in ipairs(context.ports) do
     for _, protocol in ipairs(port.protocols) do
       local key = ("%d/%s"):format(port.container_port, protocol)
@@ -37,7 +37,7 @@ end
 ---@param body table
 ---@param context TaskContext
 function M.apply(body, context)
-  add_endpoint(body, context.task.config)
+  add_endpoint(body, context.resolved.config)
   publish(body, context)
 end
 

@@ -13,7 +13,11 @@ end
 -- When a task begins, by its lifecycle; a main task has none.
 local stages = { prestart = 1, main = 2, poststart = 3, poststop = 4 }
 
-local function stage(task) return task.lifecycle and task.lifecycle.hook or "main" end
+--- When a task runs in its group.
+---@param task table  normalised
+---@return "prestart"|"main"|"poststart"|"poststop" stage
+function M.stage(task) return task.lifecycle and task.lifecycle.hook or "main" end
+local stage = M.stage
 
 local function dependencies(reading, task, by_name, names)
   for name, condition in pairs(task.depends_on or {}) do

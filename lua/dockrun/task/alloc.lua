@@ -5,12 +5,36 @@
 ---
 --- (https://developer.hashicorp.com/nomad/docs/job-specification/lifecycle), and `depends_on` between any two.
 local allocdir = require "dockrun.driver.allocdir"
+local dependencies = require "dockrun.job.dependencies"
 local queue = require "dockrun.core.queue"
 local runtime = require "dockrun.core.runtime"
 
 local M = {}
 
+---@class TaskEnv  what a task and its allocation get from their agent; they know nothing else of it
+---@field engine table                 a connection to the engine, see core/docker
+---@field options table<string, any>   see options.lua
+---@field state Store
+---@field emitter { emit: fun(self, task: table, name: string, fields?: table): table }
+---@field hooks Hooks
+---@field images ImagePuller
+---@field watch table                  the engine's events, see driver/events.lua
+---@field ports table                  the host's ports that this process holds, see dockrun.core.ports
+---@field bind_ip string               the address that ports are bound on
+---@field attributes table<string, string>  of the node, for `${attr.…}`
+---@field node table<string, string>   for `${node.…}`
+---@field random fun(): number         from [0, 1)
+---@field is_alive fun(owner: Owner): boolean
+---@field on_transition? fun(task: Task, from: string, to: string, cause: string)
+---@field on_log? fun(task: Task, is_reattached?: boolean)  follows a task's output, in a fiber of its own
+---@field on_progress? fun(task: Task, current: integer, total: integer)  of a pull, in bytes
+---@field warn fun(err: table)         prints an error that stops no task
+---@field limitation fun(task: table, text: string)  prints a limit that the engine did not apply
+---@field stop_async fun(job: string, reason?: string)  stops a job and does not wait for it
+---@field alloc_ended fun(alloc: Alloc)  to be called once every task of an allocation has ended
+
 ---@class Alloc
+---@field services TaskEnv
 ---@field id string
 ---@field index integer
 ---@field tasks Task[]
@@ -22,12 +46,12 @@ local M = {}
 local Alloc = {}
 Alloc.__index = Alloc
 
----@param agent Agent
+---@param services TaskEnv
 ---@param which { id: string, job: string, group: string, index: integer, created: number }
 ---@return Alloc
-function M.new(agent, which)
+function M.new(services, which)
   return setmetatable({
-    agent = agent, id = which.id, index = which.index, job = which.job, group = which.group, created = which.created,
+    services = services, id = which.id, index = which.index, job = which.job, group = which.group, created = which.created,
     tasks = {}, waiting = {}, began = false,
   }, Alloc)
 end
@@ -36,13 +60,13 @@ end
 ---@return true? ok
 ---@return table? err
 function Alloc:save()
-  return self.agent.state:put_alloc {
+  return self.services.state:put_alloc {
     id = self.id, job = self.job, group = self.group, index = self.index,
     meta = { created = self.created, stopping = self.stopping },
   }
 end
 
-local function stage(task) return task.context.spec.lifecycle and task.context.spec.lifecycle.hook or "main" end
+local function stage(task) return dependencies.stage(task.context.spec) end
 local function is_sidecar(task) return task.context.spec.lifecycle ~= nil and task.context.spec.lifecycle.sidecar end
 local function is_main(task) return stage(task) == "main" end
 local function is_finite(task) return stage(task) ~= "poststop" and not is_sidecar(task) end
@@ -105,7 +129,7 @@ end
 ---@param task Task
 ---@return true? ok
 ---@return table? err  kind "order": its turn can never come
-function Alloc:turn(task)
+function Alloc:wait_for_dependencies(task)
   while true do
     local verdict, why = may_begin(self, task)
     if verdict then return true end
@@ -119,7 +143,7 @@ end
 -- ---- who ends with whom -----------------------------------------------------------------------
 
 -- Those who end together, in this order; each lot is waited for. Poststop tasks are not asked: their turn comes now.
-local lots = {
+local shutdown_order = {
   function(task) return task.context.spec.leader end,
   is_finite,
   function(task) return stage(task) ~= "poststop" end,
@@ -131,10 +155,10 @@ local lots = {
 function M.each(tasks, method, ...)
   local pending = {}
   for i, task in ipairs(tasks) do pending[i] = runtime.spawn_free(task[method], task, ...) end
-  for _, one in ipairs(pending) do one:join() end
+  for _, fiber in ipairs(pending) do fiber:join() end
 end
 
-local function end_lot(self, wanted, reason)
+local function stop_tasks(self, wanted, reason)
   local tasks = {}
   for _, task in ipairs(self.tasks) do
     if wanted(task) and not task:ended() then tasks[#tasks + 1] = task end
@@ -149,7 +173,7 @@ function Alloc:mark_stopping(reason)
   if self.stopping then return end
   self.stopping = reason or "stopped"
   local ok, err = self:save()
-  if not ok then self.agent:warn(err) end
+  if not ok then self.services.warn(err) end
 end
 
 --- Stops its tasks as the job wants, the leader first, sidecars last. Returns once they have ended; poststop tasks run
@@ -157,15 +181,15 @@ end
 ---@param reason? string
 function Alloc:stop(reason)
   self:mark_stopping(reason)
-  for _, wanted in ipairs(lots) do end_lot(self, wanted, reason) end
+  for _, wanted in ipairs(shutdown_order) do stop_tasks(self, wanted, reason) end
 end
 
--- Begins to end the lots from this one on, without waiting for it. Once each.
+-- Begins to end the shutdown_order from this one on, without waiting for it. Once each.
 local function end_others(self, reason, first)
   if self.ending and self.ending <= first then return end
   self.ending = first
   runtime.spawn_free(function()
-    for i = first, #lots do end_lot(self, lots[i], reason) end
+    for i = first, #shutdown_order do stop_tasks(self, shutdown_order[i], reason) end
   end)
 end
 
@@ -218,8 +242,8 @@ function Alloc:task_ended()
     root, kept = root or task.context.dirs and task.context.dirs.root, kept or task.container_id
   end
   local ok, err = true, nil
-  if not kept then ok, err = allocdir.remove(root or allocdir.of(self.agent.options.state_dir, self.id, "").root) end
-  self.agent:alloc_ended(self)
+  if not kept then ok, err = allocdir.remove(root or allocdir.of(self.services.options.state_dir, self.id, "").root) end
+  self.services.alloc_ended(self)
   return ok, err
 end
 

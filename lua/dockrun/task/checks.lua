@@ -21,9 +21,9 @@ local function address(task, check)
   return port.ip, port.host_port
 end
 
-local look = {}
+local runners = {}
 
-function look.tcp(task, check)
+function runners.tcp(task, check)
   local ip, port = address(task, check)
   local socket, done = uv.new_tcp(), queue.new()
   local _ <close> = setmetatable({}, { __close = function() socket:close() end })
@@ -33,7 +33,7 @@ function look.tcp(task, check)
   return false, ("%s:%d: %s"):format(ip, port, why)
 end
 
-function look.http(task, check)
+function runners.http(task, check)
   local ip, port = address(task, check)
   local url = ("http://%s:%d/%s"):format(ip:find ":" and "[" .. ip .. "]" or ip, port, (check.path:gsub("^/", "")))
   local answer, err = http.request { url = url, method = check.method, timeout = check.timeout }
@@ -68,17 +68,17 @@ local function run_command(engine, id, check)
   return false, ("'%s' ended with %d%s"):format(check.command, code, said)
 end
 
-function look.exec(task, check)
-  local command <close> = runtime.spawn(run_command, task.agent.engine, task.container_id, check)
+function runners.exec(task, check)
+  local command <close> = runtime.spawn(run_command, task.services.engine, task.container_id, check)
   local ok, why = command:await(check.timeout)
   if command:status() ~= "done" then return false, ("'%s' took more than %g s"):format(check.command, check.timeout) end
   return ok, why
 end
-look.script = look.exec
+runners.script = runners.exec
 
 -- The job's own function, under the limits of a hook.
-function look.lua(task, check)
-  local limits = setmetatable({ timeout = check.timeout }, { __index = task.agent.hooks.limits })
+function runners.lua(task, check)
+  local limits = setmetatable({ timeout = check.timeout }, { __index = task.services.hooks.limits })
   local ok, answer, why = call.call(limits, check.run, task:view())
   if not ok then return false, "the function " .. answer end
   if answer == nil and why == nil then return true end  -- it found nothing to complain of
@@ -90,6 +90,6 @@ end
 ---@param check table  a row of job/schema/lifecycle.lua, normalised
 ---@return boolean? ok   nil: it could not be told
 ---@return string? why not
-function M.look(task, check) return look[check.type](task, check) end
+function M.run(task, check) return runners[check.type](task, check) end
 
 return M

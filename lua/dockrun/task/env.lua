@@ -7,7 +7,7 @@ local M = {}
 ---@class EnvContext
 ---@field job { name: string, meta?: table<string, string> }
 ---@field group { name: string, meta?: table<string, string> }
----@field task { name: string, meta?: table, env?: table<string, string>, resources: { cpu: integer, memory: integer } }
+---@field resolved { name: string, meta?: table, env?: table<string, string>, resources: { cpu: integer, memory: integer } }
 ---@field alloc { id: string, index: integer }
 ---@field ip string       the node's address
 ---@field ports { label: string, host_port: integer, container_port: integer }[]
@@ -17,14 +17,14 @@ local function address(ip, port) return (ip:find(":", 1, true) and "[%s]:%d" or 
 
 -- The port that a task is told. A numeric label is the container's port already, and what it leads to on the host is the
 -- news; any other label is told the port to bind.
-local function told(port) return port.label:find "^%d+$" and port.host_port or port.container_port end
+local function port_for_task(port) return port.label:find "^%d+$" and port.host_port or port.container_port end
 
 local function add_ports(env, context)
   -- Upper-cased names first: as written wins, where a label is another's in upper case.
   for _, name_of in ipairs { upper, function(label) return label end } do
     for _, port in ipairs(context.ports) do
       local name = name_of(port.label)
-      env["NOMAD_PORT_" .. name] = tostring(told(port))
+      env["NOMAD_PORT_" .. name] = tostring(port_for_task(port))
       env["NOMAD_HOST_PORT_" .. name] = tostring(port.host_port)
       local ip = port.ip or context.ip
       env["NOMAD_IP_" .. name] = ip
@@ -46,7 +46,7 @@ end
 ---@param context EnvContext
 ---@return table<string, string> env
 function M.build(context)
-  local job, group, task, alloc = context.job, context.group, context.task, context.alloc
+  local job, group, task, alloc = context.job, context.group, context.resolved, context.alloc
   local env = {
     NOMAD_IP = context.ip,
     NOMAD_MEMORY_LIMIT = tostring(task.resources.memory), -- MB

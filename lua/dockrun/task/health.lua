@@ -2,7 +2,7 @@
 --- which run here. It is healthy once all of them pass, and unhealthy as soon as one of them fails for good.
 local docker = require "dockrun.driver.docker"
 local try = require "dockrun.util.try"
-local probes = require "dockrun.task.checks"
+local checks = require "dockrun.task.checks"
 local runtime = require "dockrun.core.runtime"
 
 local M = {}
@@ -47,7 +47,7 @@ local function run(self, check, name)
   local passes, failures, bad = 0, 0, 0
   local started, again = runtime.now(), check.check_restart or { limit = 0, grace = 0 }
   while true do
-    local ok, why = try(probes.look, self.task, check)
+    local ok, why = try(checks.run, self.task, check)
     if ok ~= nil then  -- what could not be told counts for nothing
       passes, failures = ok and passes + 1 or 0, ok and 0 or failures + 1
       bad = (not ok and runtime.now() - started >= again.grace) and bad + 1 or 0
@@ -65,8 +65,8 @@ end
 local ENGINE = "HEALTHCHECK"
 
 -- The result of the image's own check, if it has one.
-local function look_at_engine(self)
-  local state = docker.health(self.task.agent.engine, self.task.container_id)
+local function read_engine_health(self)
+  local state = docker.health(self.task.services.engine, self.task.container_id)
   if not state then return end
   if not self.sources[ENGINE] then add_source(self, ENGINE) end
   if state ~= "starting" then set(self, ENGINE, state) end
@@ -77,13 +77,13 @@ end
 ---@param report fun(state: "healthy"|"unhealthy", why?: string)  called at each change
 ---@return Health
 function M.watch(task, report)
-  local self = setmetatable({ task = task, report = report, sources = {}, names = {}, reasons = {}, looking = {} }, Health)
-  for i, check in ipairs(task.context.task.checks or {}) do
+  local self = setmetatable({ task = task, report = report, sources = {}, names = {}, reasons = {}, checking = {} }, Health)
+  for i, check in ipairs(task.context.resolved.checks or {}) do
     local name = check.name or ("%s check %d"):format(check.type, i)
     add_source(self, name)
-    self.looking[i] = runtime.spawn(run, self, check, name)
+    self.checking[i] = runtime.spawn(run, self, check, name)
   end
-  look_at_engine(self)
+  read_engine_health(self)
   return self
 end
 
@@ -99,12 +99,12 @@ function Health:seen(event)
     if not self.sources[ENGINE] then add_source(self, ENGINE) end
     set(self, ENGINE, state)
   elseif event.action == "resync" and self.sources[ENGINE] then
-    look_at_engine(self)
+    read_engine_health(self)
   end
 end
 
 function Health:__close()
-  for _, one in ipairs(self.looking) do one:cancel() end
+  for _, fiber in ipairs(self.checking) do fiber:cancel() end
 end
 
 return M

@@ -12,22 +12,22 @@ local M = {}
 --- What hooks see of the task.
 function M:view()
   local context = self.context
-  local task = context.task or context.spec
+  local task = context.resolved or context.spec
   return hooks.read_only {
     job = self.job, group = self.group, name = self.name, config = task.config, resources = task.resources,
     alloc = { id = context.alloc.id, index = context.alloc.index }, env = context.env,
     meta = env.meta(context.job, context.group, task),
     ports = context.ports, ip = context.ip, state = self:status(), phase = self.state, container_id = self.container_id,
     image = context.image and context.image.reference.full, result = self.result, restarts = self.restarts.total,
-    endpoint = self.agent.engine:endpoint(),
-    stop = function(reason) self.agent:stop_aside(self.job, reason) end,
+    endpoint = self.services.engine:endpoint(),
+    stop = function(reason) self.services.stop_async(self.job, reason) end,
   }
 end
 
 --- Runs fn in a coroutine of its own, which a stop cancels: it breaks off this, and nothing that comes after it.
 ---@param fn function
 ---@return any ...  of fn's
-function M:breakable(fn, ...)
+function M:cancellable(fn, ...)
   if self.stopping then error(self.stopping, 0) end
   local outer = self.part
   local part <close> = runtime.spawn(internal.call, fn, ...)
@@ -39,7 +39,7 @@ function M:breakable(fn, ...)
 end
 
 --- Breaks off what a stop may break off.
-function M:break_off()
+function M:cancel_current()
   if self.part then self.part:cancel(self.stopping) end
 end
 
@@ -55,30 +55,30 @@ end
 ---@return any err
 function M:run_hook(name, thing)
   local function report(err) self:emit("hook_failed", { message = tostring(err) }) end
-  return self.agent.hooks:run(name, own_hooks(self.context), self:view(), thing, report)
+  return self.services.hooks:run(name, own_hooks(self.context), self:view(), thing, report)
 end
 
 --- A copy of its text for its first hooks to change; nil where it has none.
-function M:changeable()
-  local own, all = own_hooks(self.context), self.agent.hooks
+function M:draft()
+  local own, all = own_hooks(self.context), self.services.hooks
   if all:has("received", own) or all:has("setup", own) then return tables.copy(self.context.spec) end
 end
 
 --- The image that it will use; nil if its hooks, or names that are filled in later, have a say in it.
 ---@return string?
 function M:planned_image()
-  local own, all = own_hooks(self.context), self.agent.hooks
+  local own, all = own_hooks(self.context), self.services.hooks
   for _, name in ipairs { "received", "setup", "pull" } do
     if all:has(name, own) then return nil end
   end
-  return image.planned(self.context.task.config.image)
+  return image.planned(self.context.resolved.config.image)
 end
 
 --- Runs a transition's hooks. Raises where one fails or says no, which takes the task off its way.
 ---@param name string
 ---@param thing? any
 function M:hook(name, thing)
-  local ok, err = self:breakable(self.run_hook, self, name, thing)
+  local ok, err = self:cancellable(self.run_hook, self, name, thing)
   if ok then return end
   self:emit("hook_failed", { message = tostring(err) })
   error(err, 0)
@@ -95,12 +95,12 @@ end
 ---@param thing? any
 ---@return boolean ok
 ---@return table? err
-function M:late_hook(name, thing)
+function M:notify_hook(name, thing)
   local before = type(thing) == "table" and tables.copy(thing)
   local part <close> = runtime.spawn(internal.call, self.run_hook, self, name, thing)
-  self.late[part] = true
+  self.notifying[part] = true
   local done, ok, err = pcall(part.await, part)
-  self.late[part] = nil
+  self.notifying[part] = nil
   if before and not (done and ok) then restore(thing, before) end
   if not done and not self.killed then error(ok, 0) end  -- who waits was cancelled, not the hook
   if not done then return nil, ok end

@@ -1,25 +1,12 @@
---- The life of one task, as a state machine. Who may cause a transition stands at its arrow:
---- o order of its group, t the task's own work, e the engine, p the restart policy, h health, u the user (or its group,
---- its leader, an update), r recovery.
+--- The life of one task, as the state machine of transitions.lua: runs it from its first hook to its clean-up. Knows nothing
+--- of other tasks but through its allocation, and nothing of its agent but TaskEnv (alloc.lua). A replacement of this file has
+--- `transitions`, `new`, and the methods of a Task that agent/ and alloc.lua call.
 ---
----                     o         t           t            t            t           h
----          received ────► setup ──► pulling ──► creating ──► starting ──► running ◄──► healthy
----            │ │            ▲         ▲  │           │        │   │        │    ▲  h      ▲ h
----            │ │ r          └─────────┼──┼───────────┼────────┘ t │        └──► unhealthy◄┘
----            │ └─► running,   a port  │  │ p         │ p    lost  │ p      h
----            │     exited,            │  ▼           ▼            ▼        running, healthy, unhealthy ──u,h─► stopping
----            │     waiting            └─────────── waiting ◄───────┐               │ e                            │ e
----            │                        p               │            │ p             ▼                              │
----            │                                        │            └──────────── exited ◄─────────────────────────┘
----            ▼ o,t,u,r                                ▼ t,u                        │ p,u
----          cleanup ◄──── setup, pulling, creating, starting (t,u) ◄────────────────┘
----            │ t
----            ▼
----          dead, or failed
----
---- A stop takes a task off its way at once where it waits (for its turn, a pull, a hook, a delay). Where the engine is
---- making or starting a container, that is seen to its end first, so that nothing is left that nobody knows of.
+--- A stop cancels at once what a task waits for: its dependencies, a pull, a hook, a delay. If the engine is creating or starting
+--- a container, the task first waits for the answer, so that no unrecorded container is left.
 local retry = require "dockrun.driver.retry"
+local container = require "dockrun.task.container"
+local containers = require "dockrun.driver.containers"
 local driver = require "dockrun.driver.docker"
 local handles = require "dockrun.driver.handle"
 local network = require "dockrun.driver.network"
@@ -30,69 +17,19 @@ local record = require "dockrun.task.snapshot"
 local reread = require "dockrun.job.reread"
 local restarts = require "dockrun.task.restarts"
 local runtime = require "dockrun.core.runtime"
-local steps = require "dockrun.task.setup"
+local setup = require "dockrun.task.setup"
 local time = require "dockrun.util.time"
+local transitions = require "dockrun.task.transitions"
 
 local M = {}
 
---- Every transition there is: from, to, who may cause it.
----@type { [1]: string, [2]: string, by: string }[]
-M.transitions = {
-  { "received", "setup", by = "order" },
-  { "received", "running", by = "recovery" },
-  { "received", "exited", by = "recovery" },
-  { "received", "waiting", by = "recovery" },
-  { "received", "cleanup", by = "order task user recovery" },
-  { "setup", "pulling", by = "task" },
-  { "setup", "cleanup", by = "task user" },
-  { "pulling", "creating", by = "task" },
-  { "pulling", "waiting", by = "policy" },
-  { "pulling", "cleanup", by = "task user" },
-  { "creating", "starting", by = "task" },
-  { "creating", "waiting", by = "policy" },
-  { "creating", "cleanup", by = "task user" },
-  { "starting", "running", by = "task" },
-  { "starting", "setup", by = "task" },
-  { "starting", "waiting", by = "policy" },
-  { "starting", "cleanup", by = "task user" },
-  { "running", "healthy", by = "health" },
-  { "running", "unhealthy", by = "health" },
-  { "healthy", "unhealthy", by = "health" },
-  { "unhealthy", "healthy", by = "health" },
-  { "running", "stopping", by = "health user" },
-  { "healthy", "stopping", by = "health user" },
-  { "unhealthy", "stopping", by = "health user" },
-  { "running", "exited", by = "engine" },
-  { "healthy", "exited", by = "engine" },
-  { "unhealthy", "exited", by = "engine" },
-  { "stopping", "exited", by = "engine" },
-  { "exited", "waiting", by = "policy" },
-  { "exited", "cleanup", by = "policy user" },
-  { "waiting", "pulling", by = "policy" },
-  { "waiting", "cleanup", by = "task user" },
-  { "cleanup", "dead", by = "task" },
-  { "cleanup", "failed", by = "task" },
-}
-
-local allowed = {}
-for _, row in ipairs(M.transitions) do
-  allowed[row[1]] = allowed[row[1]] or {}
-  local causes = {}
-  for cause in row.by:gmatch "%a+" do causes[cause] = true end
-  allowed[row[1]][row[2]] = causes
-end
-
--- What a state is to people and programs (contract §9).
-local public = {
-  running = "running", healthy = "running", unhealthy = "running", stopping = "running", exited = "running",
-  dead = "dead", failed = "failed",
-}
+M.transitions = transitions.list
 
 -- A port can be lost between our probe and the engine's bind this often before an attempt fails.
 local START_ATTEMPTS = 5
 
 ---@class Task
----@field agent table        engine, options, hooks, emitter, watch, images, ports: what the tasks of an agent share
+---@field services TaskEnv   what its agent gives it
 ---@field alloc Alloc
 ---@field context TaskContext
 ---@field job string         names, for events
@@ -108,7 +45,7 @@ local START_ATTEMPTS = 5
 ---@field intent? string     a container may be there that came of it, see driver/docker.lua
 ---@field answered? boolean   the engine answered the last request to create
 ---@field part? table       the coroutine of what it is at, where a stop may break that off
----@field late table         the coroutines of hooks that only a kill breaks off
+---@field notifying table         the coroutines of hooks that only a kill breaks off
 ---@field stopping? table    the error that a stop raises, from the moment it was asked for
 ---@field killed boolean     it is to end at once
 ---@field detached boolean   leave the container alone from now on
@@ -130,25 +67,25 @@ local function is_finite(context)
   return context.job.type == "batch"
 end
 
----@param agent table
+---@param services TaskEnv
 ---@param alloc Alloc
 ---@param context TaskContext
 ---@return Task
-function M.new(agent, alloc, context)
+function M.new(services, alloc, context)
   return setmetatable({
-    agent = agent, alloc = alloc, context = context, state = "received", started = false, succeeded = false,
-    detached = false, killed = false, late = {}, held_ports = {},
+    services = services, alloc = alloc, context = context, state = "received", started = false, succeeded = false,
+    detached = false, killed = false, notifying = {}, held_ports = {},
     job = context.job.name, group = context.group.name, name = context.spec.name, alloc_id = alloc.id, ends = {},
     restarts = restarts.new(context.spec.restart, {
-      on_success = not is_finite(context), now = runtime.now, random = agent.random,
+      on_success = not is_finite(context), now = runtime.now, random = services.random,
     }),
   }, Task)
 end
 
-function Task:emit(name, fields) return self.agent.emitter:emit(self, name, fields) end
+function Task:emit(name, fields) return self.services.emitter:emit(self, name, fields) end
 
 --- The state as the contract names it: pending, running, dead or failed.
-function Task:status() return public[self.state] or "pending" end
+function Task:status() return containers.status[self.state] or "pending" end
 
 function Task:ended() return self.state == "dead" or self.state == "failed" end
 
@@ -164,15 +101,14 @@ end
 --- Comes to another state.
 ---@param state string
 ---@param cause string  of M.transitions
-function Task:become(state, cause)
+function Task:transition(state, cause)
   local from = self.state
-  local causes = allowed[from] and allowed[from][state]
-  if not causes or not causes[cause] then
-    error(("a task cannot go from %s to %s by %s"):format(from, state, cause))
+  if not transitions.allows(from, state, cause) then
+    error(("a task cannot change from %s to %s by %s"):format(from, state, cause))
   end
   self.state = state
   self:save(state == "creating")
-  if self.agent.on_transition then self.agent.on_transition(self, from, state, cause) end
+  if self.services.on_transition then self.services.on_transition(self, from, state, cause) end
   self.alloc:changed(self)
 end
 
@@ -180,12 +116,12 @@ end
 --- nothing is begun of which no other process could know.
 ---@param needed? boolean
 function Task:save(needed)
-  local state = self.agent.state
+  local state = self.services.state
   -- As it is when its turn to write has come, which may be later.
   local ok, err = state:transaction(function() return state:put_task(record.of(self)) end)
   if ok then return end
   if needed then error(err, 0) end
-  self.agent:warn(err)
+  self.services.warn(err)
 end
 
 -- ---- one run of the container -----------------------------------------------------------------
@@ -193,19 +129,19 @@ end
 local function launch(self)
   for attempt = 1, START_ATTEMPTS do
     if self.stopping then error(self.stopping, 0) end
-    self.intent = self.intent or steps.new_intent()
-    self:become("creating", "task")
-    steps.create(self)
+    self.intent = self.intent or container.new_intent()
+    self:transition("creating", "task")
+    container.create(self)
     if self.stopping then error(self.stopping, 0) end
-    self:become("starting", "task")
-    local ok, lost, err = steps.start(self)
+    self:transition("starting", "task")
+    local ok, lost, err = container.start(self)
     if ok then return end
-    local gone, why = steps.discard(self)
+    local gone, why = container.discard(self)
     if not gone then error(why, 0) end
     if not lost or attempt == START_ATTEMPTS then error(err, 0) end
-    self:become("setup", "task")
-    steps.replace_ports(self, lost)
-    self:become("pulling", "task")
+    self:transition("setup", "task")
+    setup.replace_ports(self, lost)
+    self:transition("pulling", "task")
   end
 end
 
@@ -219,9 +155,9 @@ end
 -- What the checks say. Those of a task that is ending already change nothing.
 local function on_health(self, state, why)
   if not self:is_live() or self.state == state then return end
-  self:become(state, "health")
+  self:transition(state, "health")
   self:emit(state, { container_id = self.container_id, message = why })
-  self:late_hook(state, { id = self.container_id, reason = why })
+  self:notify_hook(state, { id = self.container_id, reason = why })
 end
 
 --- From running to exited.
@@ -233,44 +169,44 @@ function Task:watch_end(kernel)
   if self.stopping then runtime.spawn(self.halt, self, "user") end  -- it came while the engine was starting it
   if self.detached then error(runtime.error("cancelled", "detached"), 0) end
   self.watching = true
-  local result = driver.wait(self.agent.engine, self.container_id, self.events, function(event)
+  local result = driver.wait(self.services.engine, self.container_id, self.events, function(event)
     if event.action == "oom" then kernel:seen() end
     ended:seen(event)
   end)
   self.watching = false
   result.oom = result.oom or kernel:count() > 0
   self.result, self.finished_at = result, time.format()
-  self:become("exited", "engine")
+  self:transition("exited", "engine")
   self:emit("exited", {
     container_id = self.container_id, exit_code = result.exit_code, signal = result.signal, oom = result.oom,
     message = describe(result),
   })
   for _, waiting in ipairs(self.ends) do waiting:push(true) end
   self.ends = {}
-  self:late_hook("exited", result)
+  self:notify_hook("exited", result)
 end
 
 --- From its image to the end of its container.
 function Task:run_once()
   self.result = nil
   if self.container_id then
-    local gone, why = steps.discard(self)
+    local gone, why = container.discard(self)
     if not gone then error(why, 0) end
   end
-  steps.regain_ports(self)
-  self:breakable(steps.pull, self)
+  setup.regain_ports(self)
+  self:cancellable(container.pull, self)
   launch(self)
   self.started, self.started_at = true, time.format()
-  self:become("running", "task")
+  self:transition("running", "task")
   local handle = handles.format(self.context.image.id, self.container_id)
   self:emit("started", {
     container_id = self.container_id, image_id = self.context.image.id, ports = self.context.ports, message = handle,
   })
   local kernel <close> = oom.watch(self)  -- at once: a short task may run out of memory while its hook runs
-  if self.agent.on_log then self.logs = runtime.spawn(self.agent.on_log, self) end
-  local ok, err = pcall(self.breakable, self, function()
-    local address = network.advertised(self.agent.engine, self.container_id, self.context.task.config)
-    self:late_hook("started", { id = self.container_id, handle = handle, address = address })
+  if self.services.on_log then self.logs = runtime.spawn(self.services.on_log, self) end
+  local ok, err = pcall(self.cancellable, self, function()
+    local address = network.advertised(self.services.engine, self.container_id, self.context.resolved.config)
+    self:notify_hook("started", { id = self.container_id, handle = handle, address = address })
   end)
   if not ok and not self.stopping then error(err, 0) end
   self:watch_end(kernel)
@@ -299,7 +235,7 @@ local function decide(self, err)
     unrecoverable = err ~= nil and not may_pass(err), awaited = self.alloc.stopping ~= nil,
   }
   self.restart_wanted = nil
-  local ok, veto = self:breakable(self.run_hook, self, "restart", decision)
+  local ok, veto = self:cancellable(self.run_hook, self, "restart", decision)
   if not ok then
     self:emit("hook_failed", { message = tostring(veto) })
     decision.restart, decision.failed, decision.reason = false, true, tostring(veto)
@@ -309,9 +245,9 @@ end
 
 --- Waits until the next attempt's time has come.
 function Task:await_attempt()
-  self:breakable(runtime.sleep, math.max(self.wake_at - runtime.now(), 0))
+  self:cancellable(runtime.sleep, math.max(self.wake_at - runtime.now(), 0))
   self.wake_at = nil
-  self:become("pulling", "policy")
+  self:transition("pulling", "policy")
 end
 
 -- Waits for the next attempt, or says that there is none.
@@ -331,7 +267,7 @@ local function next_attempt(self, err)
   end
   self.restarts.total = self.restarts.total + 1
   self.wake_at = runtime.now() + decision.delay
-  self:become("waiting", "policy")
+  self:transition("waiting", "policy")
   local message = err and ("%s: %s"):format(decision.reason, err) or decision.reason
   self:emit("restarting", { message = message, delay = decision.delay, container_id = self.container_id })
   self:await_attempt()
@@ -341,13 +277,13 @@ end
 -- Its own turn, and what it keeps for its whole life.
 local function begin(self)
   self:emit "received"
-  local draft = self:changeable()
+  local draft = self:draft()
   self:hook("received", draft)
-  local ok, err = self:breakable(self.alloc.turn, self.alloc, self)
+  local ok, err = self:cancellable(self.alloc.wait_for_dependencies, self.alloc, self)
   if not ok then error(err, 0) end
-  self:become("setup", "order")
-  steps.setup(self, draft)
-  self:become("pulling", "task")
+  self:transition("setup", "order")
+  setup.setup(self, draft)
+  self:transition("pulling", "task")
 end
 
 local function live(self)
@@ -375,18 +311,18 @@ local function finish(self, err)
   if err and not self.stopping then
     self.error = err
     self:emit("failed", { message = tostring(err), container_id = self.container_id, traceback = err.traceback })
-    self:late_hook("failed", err)
+    self:notify_hook("failed", err)
   end
   -- A stop that came while it ran and lost its way since: an engine that failed between the two.
   if self:is_live() then self:halt "user" end
-  if self.state == "stopping" then self:become("exited", "engine") end
-  self:become("cleanup", cause_of_end(self, err))
-  self:late_hook("cleanup", { container_id = self.container_id })
-  steps.cleanup(self)
-  self:become((self.succeeded or self.stopping) and "dead" or "failed", "task")
+  if self.state == "stopping" then self:transition("exited", "engine") end
+  self:transition("cleanup", cause_of_end(self, err))
+  self:notify_hook("cleanup", { container_id = self.container_id })
+  container.cleanup(self)
+  self:transition((self.succeeded or self.stopping) and "dead" or "failed", "task")
   local ok, why = self.alloc:task_ended()
   if not ok then self:emit("failed", { message = "clean-up: " .. tostring(why) }) end
-  if self.stopping then self:late_hook("stopped", self.result) end
+  if self.stopping then self:notify_hook("stopped", self.result) end
 end
 
 --- The whole life. Returns when nothing of the task is left (or it was detached).
@@ -402,9 +338,9 @@ end
 -- ---- another text ----------------------------------------------------------------------------
 
 -- What its first hooks make of another text. Where they fail, what they do not change counts.
-local function wanted_anew(self)
-  local context, wanted = self.context, self:changeable()
-  if not wanted or not self:late_hook("received", wanted) or not self:late_hook("setup", wanted) then return nil end
+local function redraft(self)
+  local context, wanted = self.context, self:draft()
+  if not wanted or not self:notify_hook("received", wanted) or not self:notify_hook("setup", wanted) then return nil end
   local task, err = reread.task(wanted, context.spec, context.job, context.group)
   if not task then self:emit("hook_failed", { message = tostring(err) }) end
   return task
@@ -416,11 +352,11 @@ end
 ---@param spec table
 function Task:redefine(job, group, spec)
   local context = self.context
-  context.job, context.group, context.spec, context.task = job, group, spec, spec
-  self.definition, self.changed = nil, nil
-  context.wanted = wanted_anew(self)
-  self.restarts.policy = (context.wanted or spec).restart
-  if self.state ~= "received" then steps.fill_in(self) end
+  context.job, context.group, context.spec, context.resolved = job, group, spec, spec
+  self.stored, self.stored_draft = nil, nil
+  context.draft = redraft(self)
+  self.restarts.policy = (context.draft or spec).restart
+  if self.state ~= "received" then setup.fill_in(self) end
   self:save()
 end
 

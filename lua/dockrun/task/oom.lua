@@ -19,18 +19,18 @@ local CGROUP2 = 0x63677270  -- CGROUP2_SUPER_MAGIC, statfs(2)
 local OomWatch = {}
 OomWatch.__index = OomWatch
 
-local function told(self, kills)
+local function report_kills(self, kills)
   if kills <= self.kills then return end
   self.kills = kills
   self.task:emit("oom", { container_id = self.task.container_id, oom = true, message = "the kernel killed a process of it: out of memory" })
-  self.task:late_hook("oom", { id = self.task.container_id, kills = kills })
+  self.task:notify_hook("oom", { id = self.task.container_id, kills = kills })
 end
 
 -- Reads the count. False if there is none, or none any more.
-local function look(self)
+local function read_count(self)
   local text = self.file and uv.fs_read(self.file, SIZE, 0)
   local kills = text and text:match "oom_kill (%d+)"
-  if kills then told(self, math.tointeger(kills)) end
+  if kills then report_kills(self, math.tointeger(kills)) end
   return kills ~= nil
 end
 
@@ -41,7 +41,7 @@ local function forget(self)
 end
 
 local function follow(self, root)
-  local group = container_cgroup.of(self.task.agent.engine, self.task.container_id, root)
+  local group = container_cgroup.of(self.task.services.engine, self.task.container_id, root)
   local path = group and not self.closed and container_cgroup.memory_events(group)
   self.file = path and uv.fs_open(path, "r", 0)
   if not self.file then return end
@@ -50,7 +50,7 @@ local function follow(self, root)
   local system = uv.fs_statfs(path:match "^(.*)/")
   self.poll = system and system.type == CGROUP2 and uv.new_poll(self.file) or nil
   if self.poll then self.poll:start("p", function() changed:push(true) end) end
-  while look(self) do changed:pop(INTERVAL) end
+  while read_count(self) do changed:pop(INTERVAL) end
   forget(self)
 end
 
@@ -60,18 +60,18 @@ end
 ---@return OomWatch
 function M.watch(task, root)
   local self = setmetatable({ task = task, kills = 0 }, OomWatch)
-  if task.agent.engine:endpoint():find "^unix:" then self.following = runtime.spawn(follow, self, root) end
+  if task.services.engine:endpoint():find "^unix:" then self.following = runtime.spawn(follow, self, root) end
   return self
 end
 
 --- The engine told of one.
 function OomWatch:seen()
-  if self.kills == 0 then told(self, 1) end
+  if self.kills == 0 then report_kills(self, 1) end
 end
 
 ---@return integer kills
 function OomWatch:count()
-  look(self)
+  read_count(self)
   return self.kills
 end
 

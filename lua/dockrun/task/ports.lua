@@ -1,4 +1,7 @@
--- A task's ports: from what the job asks for to what is bound.
+--- A task's ports: takes a host port for each that the job asks for. A port is held twice: by a bound socket (core/host),
+--- which shows it to other programs, and by a lease in the state, which other dockrun processes see and which outlives this
+--- one.
+local containers = require "dockrun.driver.containers"
 local json = require "dockrun.core.json"
 
 local M = {}
@@ -71,6 +74,49 @@ function M.allocate(allocator, bind_ip, ip, asked, owner, lease)
     }
   end
   return mappings
+end
+
+-- ---- leases -----------------------------------------------------------------------------------
+
+-- Whether the container of the lease's task runs, and so has the port. An engine that cannot be asked may have one, and one of
+-- another engine cannot be seen from here.
+local function holder(services)
+  local listed
+  return function(lease)
+    local row, err = services.state:task(lease.alloc, lease.task)
+    if not row then return err ~= nil end
+    local elsewhere, unknown = services.state:runs_elsewhere(row.job, services.engine:endpoint())
+    if elsewhere or unknown then return true end
+    if listed == nil then listed = containers.list(services.engine, nil, true) or false end
+    if not listed then return true end
+    for _, container in ipairs(listed) do
+      if containers.is_recorded(row, container, services.state.id) then return true end
+    end
+    return false
+  end
+end
+
+--- Takes back what processes that have ended hold, but for the ports of containers that run on.
+---@param services TaskEnv
+---@return Lease[]? released
+---@return table? err
+function M.reclaim(services) return services.state:reclaim_leases(holder(services), services.is_alive) end
+
+--- What `ports.allocate` asks for every port that the kernel would let it have.
+---@param services TaskEnv
+---@param task Task
+---@return fun(port: integer, label: string): true?, table?
+function M.lease_port(services, task)
+  local reclaimed = false
+  return function(port, label)
+    local wanted = { ip = services.bind_ip, port = port, alloc = task.alloc_id, task = task.name, label = label }
+    local ok, err = services.state:lease(wanted)
+    if ok or err.kind ~= "taken" or reclaimed then return ok, err end
+    reclaimed = true  -- once: what has not gone by then is held
+    local _, why = M.reclaim(services)
+    if why then return nil, why end
+    return services.state:lease(wanted)
+  end
 end
 
 return M

@@ -18,7 +18,7 @@ local resume = {}
 local function inspect(self)
   local pause = 0.2
   while not self.killed do
-    local found, err = self.agent.engine:container_inspect(self.container_id)
+    local found, err = self.services.engine:container_inspect(self.container_id)
     if found or err.status == 404 then return found end
     runtime.sleep(pause)
     pause = math.min(pause * 2, 5)
@@ -29,17 +29,17 @@ end
 -- Its container runs, or has ended since, or has vanished: what is so will be seen by who watches it.
 function resume.running(self)
   local found = inspect(self)
-  self.events = self.agent.watch:add(self.container_id)
+  self.events = self.services.watch:add(self.container_id)
   self.events:push { action = "resync" }
   setup.restore(self, found)
   self.started, self.started_at = true, self.recovered.started_at
-  self:become("running", "recovery")
+  self:transition("running", "recovery")
   local image_id = found and self.context.image.id
   self:emit("reattached", {
     container_id = self.container_id, image_id = image_id or nil, ports = self.context.ports,
     message = found and handles.format(image_id, self.container_id) or "its container is gone",
   })
-  if self.agent.on_log and found then self.logs = runtime.spawn(self.agent.on_log, self, true) end
+  if self.services.on_log and found then self.logs = runtime.spawn(self.services.on_log, self, true) end
   local kernel <close> = oom.watch(self)
   self:watch_end(kernel)
 end
@@ -47,13 +47,13 @@ end
 -- Its end was seen, but nothing was decided yet.
 function resume.exited(self)
   setup.restore(self)
-  self:become("exited", "recovery")
+  self:transition("exited", "recovery")
 end
 
 function resume.waiting(self)
   setup.restore(self)
   self.wake_at = snapshot.from_wall(self.recovered.row.detail.wake_at or 0)
-  self:become("waiting", "recovery")
+  self:transition("waiting", "recovery")
   self:await_attempt()
   self:run_once()
 end
@@ -79,8 +79,8 @@ function M:recover(found)
   if self.entry == "running" then self.container_id = self.container_id or row.container_id end  -- gone: which is seen then
   local detail = row.detail
   self.intent = detail.intent
-  self.context.wanted = detail.wanted and reread.restore(detail.wanted, self.context.spec)
-  if self.context.wanted then self.restarts.policy = self.context.wanted.restart end
+  self.context.draft = detail.wanted and reread.restore(detail.wanted, self.context.spec)
+  if self.context.draft then self.restarts.policy = self.context.draft.restart end
   self.restarts:restore(row, snapshot.from_wall(row.restart_since))
   self.started, self.succeeded = detail.started, detail.succeeded
   self.restart_wanted, self.result, self.finished_at = detail.restart_wanted, snapshot.result(row), row.finished_at

@@ -22,18 +22,18 @@ function M.from_wall(seconds) return runtime.now() + seconds - time.now() end
 ---@return table record  see store/records.lua, TaskRecord
 function M.of(task)
   local context, result, restarts = task.context, task.result or {}, task.restarts
-  task.definition = task.definition or json.decode(labels.definition(context.spec, context.meta))
-  if context.wanted then task.changed = task.changed or json.decode(labels.definition(context.wanted, context.meta)) end
+  task.stored = task.stored or json.decode(labels.definition(context.spec, context.meta))
+  if context.draft then task.stored_draft = task.stored_draft or json.decode(labels.definition(context.draft, context.meta)) end
   return {
     alloc = task.alloc_id, task = task.name, state = task.state, container_id = task.container_id,
     image = context.image and context.image.reference.full or task:planned_image(), image_id = context.image and context.image.id,
     ports = json.array(context.ports), exit_code = result.exit_code, signal = result.signal, oom = result.oom,
     restarts = restarts.total, restart_count = restarts.count, restart_since = M.to_wall(restarts.since),
     started_at = task.started_at, finished_at = task.result and task.finished_at,
-    definition = task.definition,
+    definition = task.stored,
     detail = {
       intent = task.intent, started = task.started, succeeded = task.succeeded, result_error = result.error,
-      wanted = task.changed, stopping = task.stopping and tostring(task.stopping), restart_wanted = task.restart_wanted,
+      wanted = task.stored_draft, stopping = task.stopping and tostring(task.stopping), restart_wanted = task.restart_wanted,
       wake_at = task.wake_at and M.to_wall(task.wake_at), error = task.error and tostring(task.error),
     },
   }

@@ -1,8 +1,8 @@
 --- How a task is asked to end: methods of a task, see lifecycle.lua.
 local container_config = require "dockrun.driver.container_config"
+local container = require "dockrun.task.container"
 local queue = require "dockrun.core.queue"
 local runtime = require "dockrun.core.runtime"
-local setup = require "dockrun.task.setup"
 
 ---@class Task
 local M = {}
@@ -22,22 +22,22 @@ end
 ---@param reason? string
 function M:halt(cause, reason)
   if not self:is_live() then return end
-  self:become("stopping", cause)
-  local spec = self.context.task
+  self:transition("stopping", cause)
+  local spec = self.context.resolved
   self:emit("killing", { container_id = self.container_id, message = reason })
   if spec.shutdown_delay > 0 and not self.killed then self:await_exit(spec.shutdown_delay) end
   if self.state ~= "stopping" then return end
   local how = { signal = container_config.stop_signal(self.context), timeout = spec.kill_timeout }
-  if not self.killed then self:late_hook("kill", how) end
+  if not self.killed then self:notify_hook("kill", how) end
   if self.state ~= "stopping" then return end
-  local ok, err = setup.end_container(self, how)
+  local ok, err = container.end_container(self, how)
   if not ok then
     self:emit("failed", { message = "cannot stop it: " .. tostring(err), container_id = self.container_id })
-    ok = how.signal ~= setup.at_once.signal and setup.end_container(self, setup.at_once)
+    ok = how.signal ~= container.at_once.signal and container.end_container(self, container.at_once)
     if not ok then return end
   end
   self:emit("killed", { container_id = self.container_id })
-  self:late_hook("killed", { id = self.container_id })
+  self:notify_hook("killed", { id = self.container_id })
 end
 
 --- Ends the container and lets the restart policy decide what follows: for a task that its checks gave up.
@@ -54,17 +54,17 @@ end
 function M:stop(reason)
   if self.stopping or self:ended() or self.state == "cleanup" then return end
   self.stopping = runtime.error("cancelled", reason or "stopped")
-  self:break_off()
+  self:cancel_current()
   self:halt("user", reason)
 end
 
 --- Ends it at once: no delay, no grace, no hook that runs on.
 function M:kill()
   self.killed = true
-  for part in pairs(self.late) do part:cancel "killed" end
+  for part in pairs(self.notifying) do part:cancel "killed" end
   if self:ended() then return end
-  if self.stopping then self:break_off() else self:stop "killed" end
-  if self.state == "stopping" then setup.end_container(self, setup.at_once) end
+  if self.stopping then self:cancel_current() else self:stop "killed" end
+  if self.state == "stopping" then container.end_container(self, container.at_once) end
 end
 
 --- Leaves a container that runs to itself: nothing of the task happens any more.
