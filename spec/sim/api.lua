@@ -1,5 +1,5 @@
--- What can be asked of the simulated engine: a function for each endpoint, (engine, path parameter…, options, done). It
--- returns an answer, nil and an error, or M.later where it calls `done` in its time.
+-- The operations of the simulated engine: one function each, (engine, path parameter…, options, done). It returns an
+-- answer; or nil and an error; or M.later if it calls `done` later.
 local engines = require "spec.sim.engine"
 local json = require "dockrun.core.json"
 local programs = require "spec.sim.programs"
@@ -15,7 +15,7 @@ M.calls = calls
 local function refuse(status, message) return nil, runtime.error("engine", message, { status = status }) end
 local function no_such(name) return refuse(404, "No such container: " .. name) end
 
--- What goes over the wire is nobody's own table any more.
+-- A copy: a table that went over the wire is shared with no one.
 local function copy(value) return json.decode(json.encode(value)) end
 
 -- ---- containers ---------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ local function is_listed(container, options)
   return false
 end
 
--- As people read it: "Up 3 seconds (healthy)", "Exited (0) 2 seconds ago".
+-- The status as people read it: "Up 3 seconds (healthy)", "Exited (0) 2 seconds ago".
 local function status_text(container)
   local state = container.State
   if state.Running then
@@ -190,7 +190,7 @@ end
 
 -- ---- commands in containers ---------------------------------------------------------------------
 
--- `true` and `false` are what they say; anything else is the program's own check.
+-- The commands `true` and `false` succeed and fail; any other command is the program's own check.
 local function exit_code_of(engine, container, command)
   if command[1] == "true" then return 0 end
   if command[1] == "false" then return 1 end
@@ -213,7 +213,7 @@ function calls.exec_inspect(engine, id)
   return { ID = id, Running = exec.code == nil, ExitCode = exec.code }
 end
 
---- Runs it; its stream is the client's business.
+--- Runs the command; the client handles its stream.
 function M.exec(engine, id)
   local exec = engine.execs[id]
   if not exec then return refuse(404, "No such exec instance: " .. id) end
@@ -247,7 +247,7 @@ function calls.image_remove(engine, ref)
   return json.array { { Untagged = ref }, { Deleted = image.Id } }
 end
 
---- What the registry says of a reference, before anything is pulled.
+--- Asks the registry about a reference; nothing is pulled yet.
 function M.look_up(engine, ref)
   if engine.registry_down then
     return refuse(500, ("Get http://registry.sim/v2/: dial tcp: connect: connection refused"))

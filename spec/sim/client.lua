@@ -1,4 +1,4 @@
--- A process's connection to the simulated engine: dockrun.core.docker, with a network in between that is slow and fails.
+-- A process's connection to the simulated engine: dockrun.core.docker over a network that is slow and fails.
 local api = require "spec.sim.api"
 local json = require "dockrun.core.json"
 local runtime = require "dockrun.core.runtime"
@@ -18,7 +18,7 @@ local function unreachable(what) return nil, runtime.error("unreachable", "canno
 local Client = {}
 Client.__index = Client
 
--- A connection that lasts until `close` is called; `on_reset` is told where it breaks.
+-- A connection that lasts until `close` is called; `on_reset` is called if it breaks.
 local function connect(self, on_reset)
   local engine = self.engine
   local connection = { reset = on_reset, process = self.process }
@@ -30,7 +30,7 @@ local function connect(self, on_reset)
   end
 end
 
--- Sends a request. `serve(answer)` does it at the engine, and calls `answer` with what it comes to.
+-- Sends a request. `serve(answer)` runs it on the engine, and calls `answer` with its result.
 local function exchange(self, timeout, serve)
   local sched, engine, faults = self.sched, self.engine, self.faults
   local answer, waiting, close
@@ -48,7 +48,7 @@ local function exchange(self, timeout, serve)
     local err = table.pack(...)
     sched:after(faults:latency(), function() done(table.unpack(err, 1, err.n)) end)
   end
-  -- Whether the caller still lives or waits does not matter to a request that has left.
+  -- A request that was sent runs even if its caller died or stopped waiting.
   connection.request = sched:after(faults:latency() + delay * faults.random(2) / 2, function()
     connection.request = nil
     if engine.down then return done(unreachable "connection refused") end
@@ -94,7 +94,7 @@ end
 
 -- ---- streams ------------------------------------------------------------------------------------
 
--- Opens one: `begin(stream, connection)` at the engine gives true, or nil and an error.
+-- Opens a stream: `begin(stream, connection)` at the engine gives true, or nil and an error.
 local function open(self, timeout, begin)
   local stream
   local connection, close = connect(self, function() if stream then stream:break_off() end end)
@@ -102,7 +102,7 @@ local function open(self, timeout, begin)
   local opened = false
   local _ <close> = setmetatable({}, { __close = function()
     if opened then return end
-    stream:break_off()  -- the engine sees that nobody listens
+    stream:break_off()  -- the engine sees that the client has gone
     close()
   end })
   local ok, err = exchange(self, timeout, function(answer) answer(begin(stream, connection)) end)
@@ -111,14 +111,14 @@ local function open(self, timeout, begin)
   return stream
 end
 
--- "health_status: healthy" is asked for by its first half.
+-- A filter names "health_status: healthy" by its first half.
 local function wants(options)
   local wanted = {}
   for _, action in ipairs(options.filters.event) do wanted[action] = true end
   return function(event) return wanted[event.Action:match "^[%w_]+"] end
 end
 
--- Events come in order, but for those that the network keeps back.
+-- Events come in order, except those that the network delays.
 local function open_events(self, options)
   local sched, faults, engine, wanted = self.sched, self.faults, self.engine, wants(options)
   return open(self, options.timeout or TIMEOUT, function(stream)
@@ -144,7 +144,7 @@ local function open_events(self, options)
   end)
 end
 
-local STEPS, STEP = 3, 0.2  -- of a pull, and the seconds that each takes
+local STEPS, STEP = 3, 0.2  -- of a pull, and the seconds for each
 
 local function open_pull(self, options)
   local sched, faults, engine = self.sched, self.faults, self.engine
@@ -154,7 +154,7 @@ local function open_pull(self, options)
     if not image then return nil, err end
     local trouble = faults:happens "stalled pull" and "stalled" or faults:happens "broken pull" and "broken"
     local function step(number)
-      if stream.broken or stream.closed then return end  -- nobody wants it any more
+      if stream.broken or stream.closed then return end  -- the client does not need it any more
       if number == 2 and trouble == "stalled" then return end
       if number == 2 and trouble == "broken" then
         return stream:finish { error = "unexpected EOF", errorDetail = { message = "unexpected EOF" } }
@@ -181,11 +181,11 @@ end
 
 -- ---- the connection -----------------------------------------------------------------------------
 
---- What `dockrun.core.docker` is for a process.
+--- The module `dockrun.core.docker` of a process.
 ---@param sched Scheduler
 ---@param engine SimEngine
 ---@param faults Faults
----@param process table  `tick` and `point` are told of every step at which it may be killed
+---@param process table  `tick` and `point` are called at every step at which it may be killed
 ---@return table docker
 function M.new(sched, engine, faults, process)
   local client = setmetatable({ sched = sched, engine = engine, faults = faults, process = process }, Client)

@@ -1,12 +1,12 @@
--- A simulated Docker engine (20.10, API 1.41), as far as dockrun's policy asks it: containers, their ends, images, events.
--- It outlives the processes that call it. What they can ask stands in api.lua; spec/sim/likeness_spec.lua holds both
--- against a real engine.
+-- A simulated Docker engine (20.10, API 1.41), as far as dockrun's policy uses it: containers, their ends, images, events.
+-- It outlives the processes that call it. Its operations are in api.lua; spec/sim/likeness_spec.lua compares both with a
+-- real engine.
 local clock = require "spec.sim.runtime"
 local programs = require "spec.sim.programs"
 
 local M = {}
 
-local KEPT_EVENTS = 256  -- that the engine remembers for `since`
+local KEPT_EVENTS = 256  -- that the engine keeps for `since`
 
 ---@class SimEngine
 ---@field sched Scheduler
@@ -15,9 +15,9 @@ local KEPT_EVENTS = 256  -- that the engine remembers for `since`
 ---@field images table<string, table>      by reference: { Id, checked }; checked: it has a HEALTHCHECK
 ---@field registry table<string, table>    references that can be pulled: the same
 ---@field registry_down boolean
----@field down boolean                     nobody listens
----@field foreign table<integer, boolean>  host ports that some other program has
----@field connections table[]              whatever is to be told when the engine goes away: { reset = function }
+---@field down boolean                     it accepts no connection
+---@field foreign table<integer, boolean>  host ports of other programs
+---@field connections table[]              to reset when the engine goes down: { reset = function }
 ---@field changes integer                  grows with every change of the containers
 local Engine = {}
 Engine.__index = Engine
@@ -35,14 +35,14 @@ end
 
 local function wall(seconds) return clock.EPOCH + math.floor(seconds), math.floor(seconds % 1 * 1e9) end
 
---- Now, as inspect tells it.
+--- The time now, in the format of inspect.
 ---@return string
 function Engine:now()
   local seconds, nanoseconds = wall(self.sched.time)
   return ("%s.%09dZ"):format(os.date("!%Y-%m-%dT%H:%M:%S", seconds), nanoseconds)
 end
 
---- Now, as events and their `since` have it.
+--- The time now, in the format of events and their `since`.
 ---@return string
 function Engine:stamp() return ("%d.%09d"):format(wall(self.sched.time)) end
 
@@ -66,7 +66,7 @@ end
 
 -- ---- containers ---------------------------------------------------------------------------------
 
---- A container by its id, the beginning of it, or its name.
+--- Finds a container by its id, the beginning of its id, or its name.
 ---@param name string
 ---@return table?
 function Engine:find(name)
@@ -91,7 +91,7 @@ function M.ports_of(container)
   return container.ports
 end
 
---- Who has a host port: a container, "foreign", or nil.
+--- The holder of a host port: a container, "foreign", or nil.
 ---@param port integer
 ---@return table|"foreign"|nil
 function Engine:holder(port)
@@ -105,7 +105,7 @@ function Engine:holder(port)
   end
 end
 
---- Puts a new container there.
+--- Creates a container.
 ---@param name? string
 ---@param body table  of POST /containers/create
 ---@return table container
@@ -131,7 +131,7 @@ function Engine:create(name, body)
   return container
 end
 
--- Runs `action` after so many seconds, if the container is still in the same run then.
+-- Runs `action` after some seconds, if the container is then still in the same run.
 local function in_this_run(self, container, seconds, action)
   local run = container.run
   self.sched:after(seconds, function()
@@ -144,7 +144,7 @@ local function look(self, container, state)
   if state ~= "starting" then self:tell(container, "health_status: " .. state) end
 end
 
--- The image's HEALTHCHECK, which finds out a moment after it is so.
+-- The image's HEALTHCHECK: it notices a change a moment later.
 local function watch_health(self, container, program)
   look(self, container, "starting")
   local well = (program.well or 0) + 0.5
@@ -156,7 +156,7 @@ local function watch_health(self, container, program)
   end
 end
 
---- Its program begins.
+--- Starts the container's program.
 ---@param container table
 function Engine:begin(container)
   local state, program = container.State, container.program
@@ -179,7 +179,7 @@ function Engine:begin(container)
   end
 end
 
---- Its program ends.
+--- Ends the container's program.
 ---@param container table
 ---@param code integer
 ---@param oom? boolean
@@ -199,7 +199,7 @@ function Engine:exit(container, code, oom)
   for _, ended in ipairs(waiting) do ended() end
 end
 
---- Calls `ended` once it does not run any more.
+--- Calls `ended` once the container has stopped.
 ---@param container table
 ---@param ended fun()
 function M.when_ended(container, ended)
@@ -208,7 +208,7 @@ function M.when_ended(container, ended)
   table.insert(container.waiting, ended)
 end
 
---- Sends its program a signal.
+--- Sends the container's program a signal.
 ---@param container table
 ---@param signal string
 function Engine:signal(container, signal)
@@ -217,7 +217,7 @@ function Engine:signal(container, signal)
   if code then in_this_run(self, container, 0.01, function() self:exit(container, code) end) end
 end
 
---- Takes it away.
+--- Removes the container.
 ---@param container table
 function Engine:forget(container)
   if not self.containers[container.Id] then return end
@@ -234,7 +234,7 @@ end
 
 -- ---- the engine itself --------------------------------------------------------------------------
 
---- Breaks every connection, or those that `which` picks.
+--- Breaks every connection, or those for which `which` returns true.
 ---@param which? fun(connection: table): boolean
 function Engine:reset_connections(which)
   local hit, left = {}, {}
@@ -243,17 +243,17 @@ function Engine:reset_connections(which)
   for _, connection in ipairs(hit) do connection.reset() end
 end
 
---- It dies.
+--- Ends the engine.
 function Engine:crash()
   self.down, self.feeds = true, {}
   self:reset_connections()
 end
 
---- It is back: what had happened is forgotten. Without live-restore it has ended the containers, as a stop does.
+--- Starts the engine again: it has lost its events. Without live-restore its containers have ended, as after a stop.
 ---@param with_containers boolean
 function Engine:recover(with_containers)
   for _, container in ipairs({ table.unpack(self.order) }) do
-    if container.removing then self:forget(container) end  -- it finishes what it was at
+    if container.removing then self:forget(container) end  -- it finishes the removal that had begun
     if not with_containers and container.State.Running then
       self:exit(container, select(2, programs.signal(container.program, container.Config.StopSignal)) or 137)
     end

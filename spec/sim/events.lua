@@ -1,4 +1,4 @@
--- What processes tell of their tasks (contract: an event line), looked at as it comes.
+-- Checks each event line that a process writes about its tasks.
 local M = {}
 
 local names = {}
@@ -10,8 +10,8 @@ for name in ("received setup pulling pulled created started healthy unhealthy oo
 ---@param event table
 function M.told(world, process, event)
   world:note("%s %s.%s.%s: %s %s", process, event.job, event.group, event.task, event.event, event.message or "")
-  if not names[event.event] then world:violate("an event that has no such name: %s", event.event) end
-  -- An error of the program's own shows by the place where it was raised.
+  if not names[event.event] then world:violate("unknown event: %s", event.event) end
+  -- A message with a place in the source is an internal error.
   if event.message and event.message:find "lua/dockrun/[%w_/]+%.lua:%d+:" then
     world:violate("an internal error: %s: %s", event.event, event.message)
   end

@@ -1,27 +1,27 @@
--- What goes wrong between a process and the engine, by a world's seed.
+-- The faults between a process and the engine, by a world's seed.
 local M = {}
 
--- Of calls, in the order in which they are tried; of events; of pulls.
+-- Faults of calls, in the order in which they are tried; of events; of pulls.
 local CALLS = { "lost before", "lost after", "error before", "error after", "silent", "slow" }
 local KINDS = { "drop", "twice", "late", "stalled pull", "broken pull", table.unpack(CALLS) }
 
 ---@class Faults
 ---@field random fun(n?: integer): number
 ---@field rates table<string, number>  chances, from 0 to 1
----@field quiet boolean                nothing goes wrong (any more)
----@field count integer                of what went wrong
+---@field quiet boolean                no fault from now on
+---@field count integer                faults until now
 local Faults = {}
 Faults.__index = Faults
 Faults.SLOWEST = 8  -- seconds that a slow call takes to reach the engine, at most
 
---- Each world has some kinds of faults, and not others: a world with all of them hides what each alone does.
+--- Each world has some kinds of faults only: a world with all of them hides the effect of each.
 ---@param random fun(n?: integer): number
----@param severity number  0: nothing goes wrong
+---@param severity number  0: no faults
 ---@return Faults
 function M.new(random, severity)
   local rates = {}
   for _, kind in ipairs(KINDS) do rates[kind] = random(3) == 1 and random() * severity or 0 end
-  rates.silent = rates.silent / 4  -- each costs a whole time-out
+  rates.silent = rates.silent / 4  -- each takes a whole time-out
   return setmetatable({ random = random, rates = rates, quiet = severity == 0, count = 0 }, Faults)
 end
 
@@ -44,7 +44,7 @@ function Faults:of_call()
   end
 end
 
---- What becomes of an event.
+--- The fault of one event.
 ---@return integer times  that it arrives
 ---@return number? late   seconds by which others overtake it
 function Faults:of_event()

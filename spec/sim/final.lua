@@ -1,4 +1,4 @@
--- What must hold once a simulated world has come to rest, and once everything in it was stopped.
+-- The checks of a simulated world at rest, and after everything in it was stopped.
 local allocdir = require "dockrun.driver.allocdir"
 local json = require "dockrun.core.json"
 local store = require "dockrun.store"
@@ -10,7 +10,7 @@ local M = {}
 local resting = { running = true, healthy = true, unhealthy = true, dead = true, failed = true, waiting = true, received = true }
 local lives = { running = true, healthy = true, unhealthy = true }
 
--- What keeps a task from being at rest; nil where it is.
+-- Why a task is not at rest; nil if it is.
 local function of_task(world, task)
   if not resting[task.state] then return "is " .. task.state end
   if lives[task.state] then
@@ -23,7 +23,7 @@ local function of_task(world, task)
     for _, other in ipairs(task.alloc.tasks) do
       if other ~= task and not other:ended() then return nil end
     end
-    return "waits for a turn that nobody gives"
+    return "waits for dependencies that will never be ready"
   end
 end
 
@@ -37,7 +37,7 @@ end
 
 local function open(world) return assert(store.open(world.options.state_dir, { readonly = true })) end
 
--- Whether a living process has tasks of a job.
+-- Whether a live process has tasks of a job.
 local function is_watched(world, job)
   for _, process in ipairs(world:alive()) do
     for _, task in ipairs(process.agent and process.agent.tasks or {}) do
@@ -47,16 +47,16 @@ local function is_watched(world, job)
   return false
 end
 
--- With an agent, every job that should run is watched by somebody.
+-- If there is an agent, a process watches every job that should run.
 local function of_jobs(world)
   if not world.keeps_agent then return end
   local state <close> = open(world)
   for _, job in ipairs(assert(state:jobs())) do
-    if job.status == "running" and not is_watched(world, job.name) then return ("nobody watches %s"):format(job.name) end
+    if job.status == "running" and not is_watched(world, job.name) then return ("no process watches %s"):format(job.name) end
   end
 end
 
--- What the state says of the containers that run and are watched.
+-- Whether the state agrees with the containers that run and are watched.
 local function of_state(world)
   local state <close> = open(world)
   local rows, leased = {}, {}
@@ -70,14 +70,14 @@ local function of_state(world)
       if not lives[row.state] then return ("%s runs, and the state says that it is %s"):format(container.Name, row.state) end
       for _, port in ipairs(json.decode(labels["dockrun.ports"])) do
         if leased[port.host_port] ~= labels["dockrun.alloc"] .. " " .. labels["dockrun.task"] then
-          return ("%s has port %d, and %s the lease"):format(container.Name, port.host_port, leased[port.host_port] or "nobody")
+          return ("%s has port %d, and %s the lease"):format(container.Name, port.host_port, leased[port.host_port] or "no task")
         end
       end
     end
   end
 end
 
---- What keeps a world from being at rest; nil where it is.
+--- Why a world is not at rest; nil if it is.
 ---@param world World
 ---@return string? why
 function M.unrest(world)
@@ -116,13 +116,13 @@ local function check_engine(world, before)
   if #engine.connections > 0 then world:violate("%d connections are left", #engine.connections) end
 end
 
---- Nothing may be left.
+--- Checks that nothing is left.
 ---@param world World
----@param before table  what the engine had in the beginning: { containers = …, images = … }
+---@param before table  the engine's own at the beginning: { containers = …, images = … }
 function M.check(world, before)
   check_engine(world, before)
-  for port in pairs(world.port_claims) do world:violate("port %d is left claimed", port) end
-  for path in pairs(world.sockets) do world:violate("somebody still listens on %s", path) end
+  for port in pairs(world.port_claims) do world:violate("port %d is left held", port) end
+  for path in pairs(world.sockets) do world:violate("a process still listens on %s", path) end
   check_state(world)
   for _, id in ipairs(allocdir.list(world.options.state_dir)) do world:violate("the directory of allocation %s is left", id) end
 end

@@ -1,5 +1,5 @@
 -- The host of a simulated process: files (real ones, in the world's own directory), sockets, other processes, ports,
--- cgroups, and what containers answer on their ports.
+-- cgroups, and the answers of containers on their ports.
 local cgroup = require "dockrun.core.cgroup"
 local pipes = require "spec.sim.pipe"
 local ports = require "spec.sim.ports"
@@ -11,9 +11,9 @@ local uv = require "luv"
 
 local M = {}
 
--- ---- what runs in containers, seen from here ----------------------------------------------------
+-- ---- the containers' programs, as the host sees them ----------------------------------------------
 
--- Whether something answers on a host port, and well.
+-- Whether a program answers on a host port, and answers well.
 local function answers(world, port)
   local holder = world.engine:holder(port)
   if not holder then return nil end
@@ -56,7 +56,7 @@ local function cgroups(world)
   }, { __index = cgroup })
 end
 
--- The open count of what was killed in a container's cgroup; nil if the path is of no cgroup, or it is gone.
+-- An open file that counts the kills in a container's cgroup; nil if the path is of no cgroup, or the cgroup is gone.
 local function open_count(world, path)
   local pid, id = path:match "^/cgroup/(%d+)/(%x+)/memory%.oom_control$"
   for _, container in ipairs(pid and world.engine.order or {}) do
@@ -79,7 +79,7 @@ local function virtual_file(text)
   }
 end
 
--- The files of /proc that say which process lives: proc(5).
+-- The files of /proc that show which processes live: proc(5).
 local function proc_file(world, path)
   if path == "/proc/sys/kernel/random/boot_id" then return virtual_file "b007\n" end
   local pid = tonumber(path:match "^/proc/(%d+)/stat$")
@@ -125,7 +125,7 @@ end
 
 -- ---- libuv --------------------------------------------------------------------------------------
 
--- Who is at the other end of a simulated pipe: this very user, as all processes of the host are.
+-- The peer of a simulated pipe: always this user, as all processes of the host are.
 local peer = {
   of = function(pipe)
     local other = pipe.peer and pipe.peer.process
@@ -159,7 +159,7 @@ local function libuv(world, process)
       if ok then world.made_at[path] = world.sched.time end
       return ok, why, code
     end,
-    -- With the times of this world.
+    -- The real stat, with this world's times.
     fs_stat = function(path)
       local stat, why, code = uv.fs_stat(path)
       if stat then stat.mtime = { sec = runtimes.EPOCH + math.floor(world.made_at[path] or 0), nsec = 0 } end
@@ -179,7 +179,7 @@ local function libuv(world, process)
 end
 
 ---@class SimHost
----@field uv table      what the modules of these names are for the process
+---@field uv table      each field: the module of this name for the process
 ---@field io table
 ---@field os table
 ---@field http table
@@ -188,7 +188,7 @@ end
 ---@field peer table
 ---@field standard table
 
--- dockrun.core.standard: what a process says is the world's.
+-- dockrun.core.standard: a process's output goes to the world.
 local function standard_streams(world, process)
   return {
     write = function(fd, bytes)

@@ -1,5 +1,5 @@
--- What must hold in a simulated world: at every step, at every transition of a task, when a process ends, when all has
--- come to rest, and at the end.
+-- The invariants of a simulated world, checked at every step, at every transition of a task, when a process ends, when the
+-- world is at rest, and at the end.
 local engines = require "spec.sim.engine"
 local final = require "spec.sim.final"
 
@@ -7,7 +7,7 @@ local M = {}
 
 ---@class Invariants
 ---@field world World
----@field seen table<table, table>  by task of the policy: where its restart policy stands, counted anew
+---@field seen table<table, table>  by task of the policy: the state of its restart policy, counted independently
 local Invariants = {}
 Invariants.__index = Invariants
 
@@ -23,8 +23,8 @@ local function key_of(labels, ...)
   return table.concat(parts, " ")
 end
 
--- How many allocations of a place may have a container of this task that runs: two while one gives way to the other. Nobody
--- waits for the tasks that tidy up: those of several that went one after the other may run at once.
+-- How many allocations of one place may run a container of this task at once: two during a replacement. A poststop task of
+-- an ended allocation is not awaited, so several of them may run at once.
 local function most_at_once(world, labels)
   local job = world.jobs[labels["dockrun.job"]]
   if job.last[key_of(labels, "group", "task")] then return math.huge end
@@ -58,27 +58,27 @@ function Invariants:after_step()
   check_containers(self)
 end
 
---- A task of the runtime ended by an error.
----@param task SimTask
-function Invariants:on_failure(task)
-  if task.bug then self.world:violate("an internal error in %s: %s", task.process, task.bug) end
-  if task.process and not task.bug then self.unseen = { task, tostring(task.results[1]), self.unseen } end
+--- A fiber ended by an error.
+---@param fiber SimFiber
+function Invariants:on_failure(fiber)
+  if fiber.bug then self.world:violate("an internal error in %s: %s", fiber.process, fiber.bug) end
+  if fiber.process and not fiber.bug then self.unseen = { fiber, tostring(fiber.results[1]), self.unseen } end
 end
 
 -- ---- at every transition ------------------------------------------------------------------------
 
--- Whether the restart policy allows what was decided. That was between when the task came to where it was and now: hooks ran
--- before and after it.
+-- Whether the restart policy allows the decision. Its time is between the task's last transition and now: hooks ran before
+-- and after it.
 local function check_restart(self, task, to)
   local policy, now, count, since = task.restarts.policy, self.world.sched.time, self.seen[task], task.restarts.since
   local came, over = count.came or now, count.since + policy.interval
   if since ~= count.since then
     if since < math.max(came, over) or since > now or count.stopping then
-      self.world:violate("%s begins an interval at %.3f s, and the last one ends at %.3f s", task.name, since, over)
+      self.world:violate("%s begins an interval at %.3f s, but the last interval ends at %.3f s", task.name, since, over)
     end
     count.attempts, count.since = 0, since
   elseif came > over and not task.alloc.stopping then
-    self.world:violate("%s counts on in an interval that ended at %.3f s", task.name, over)
+    self.world:violate("%s still counts attempts in an interval that ended at %.3f s", task.name, over)
   end
   count.attempts = count.attempts + 1
   if to ~= "waiting" then return end
@@ -95,22 +95,22 @@ local function check_restart(self, task, to)
   end
 end
 
--- Whether a task that ends as failed has a reason to, and one that ends as done was asked to or has done its work.
+-- Whether a failed task has a reason, and a task that ended as done was asked to stop or has finished.
 local function check_end(self, task, to)
   if task.error and task.error.kind == "internal" then self.world:violate("%s: %s", task.name, task.error) end
   local policy, result = task.restarts.policy, task.result
   if to == "failed" then
     local spent = policy.attempts == 0 or self.seen[task].attempts > policy.attempts
-    local hooks = task.context.spec.hooks.restart or task.context.job.hooks.restart  -- which may say no
+    local hooks = task.context.spec.hooks.restart or task.context.job.hooks.restart  -- a hook that may veto
     if not task.error and not (result and spent) and not hooks and not task.recovered then
       self.world:violate("%s failed without a reason: %s", task.name, result and result.exit_code or "no result")
     end
   elseif not task.stopping and not (result and result.exit_code == 0) and not task.recovered then
-    self.world:violate("%s is dead, not failed, by nobody's wish: %s", task.name, result and result.exit_code or "no result")
+    self.world:violate("%s is dead, not failed, and no one asked it to stop: %s", task.name, result and result.exit_code or "no result")
   end
 end
 
--- In which a task has no ports yet, or gives them back.
+-- The states in which a task has no ports yet, or returns them.
 local portless = { received = true, setup = true, cleanup = true }
 
 local function common_port(one, other)
@@ -121,13 +121,13 @@ local function common_port(one, other)
   end
 end
 
--- Nobody else may have the ports of a task that is to have a container, or be at its allocation.
+-- No other task may have the ports of a task that is to have a container; no other process may have its allocation.
 local function check_alone(self, process, task)
   for _, other in ipairs(self.world:alive()) do
     for _, one in ipairs(other.agent and other.agent.tasks or {}) do
       if one ~= task and not one:ended() and not one.detached then
         if other ~= process and one.alloc_id == task.alloc_id then
-          self.world:violate("%s and %s are both at allocation %s", process, other, task.alloc_id)
+          self.world:violate("%s and %s both have allocation %s", process, other, task.alloc_id)
         end
         local port = not portless[one.state] and common_port(one, task)
         if port then self.world:violate("%s and %s both have port %d", task.name, one.name, port) end
@@ -154,7 +154,7 @@ function Invariants:on_transition(process, task, from, to, cause)
     local late = now - count.wake_at
     if late < -1e-6 or late > 1 then self.world:violate("%s begins %.3f s after its delay was over", task.name, late) end
   end
-  count.wake_at = to == "waiting" and math.max(task.wake_at, now) or nil  -- it may be over when another takes it up
+  count.wake_at = to == "waiting" and math.max(task.wake_at, now) or nil  -- the delay may be over when another process adopts the task
   count.came, count.stopping = now, task.alloc.stopping
   if to == "creating" then check_alone(self, process, task) end
   if from == "cleanup" then check_end(self, task, to) end
@@ -162,7 +162,7 @@ end
 
 -- ---- when a process ends ------------------------------------------------------------------------
 
--- Whether somebody else is, or was meanwhile, at the job of a process.
+-- Whether another process has, or had meanwhile, the job of this process.
 local function has_company(world, process)
   if world.keeps_agent then return true end
   for _, other in ipairs(world.processes) do
@@ -188,12 +188,12 @@ function Invariants:main_ended(process)
   end
 end
 
--- Tasks of the runtime that failed and that nobody has asked: `dockrun: a fiber failed` on stderr.
+-- Fibers that failed and whose error no fiber has read: `dockrun: a fiber failed` on stderr.
 local function check_unseen(self)
   local one = self.unseen
   while one do
-    local task, text = one[1], one[2]
-    if not task.observed and not task.process.killed then self.world:violate("a task of %s failed unseen: %s", task.process, text) end
+    local fiber, text = one[1], one[2]
+    if not fiber.observed and not fiber.process.killed then self.world:violate("a fiber of %s failed unseen: %s", fiber.process, text) end
     one = one[3]
   end
   self.unseen = nil
@@ -201,12 +201,12 @@ end
 
 -- ---- at rest, and at the end --------------------------------------------------------------------
 
---- What keeps the world from being at rest.
+--- Why the world is not at rest.
 ---@return string? why
 function Invariants:unrest() return final.unrest(self.world) end
 
 --- Once every job was stopped and every process has ended.
----@param before table  what the engine had in the beginning: { containers = …, images = … }
+---@param before table  the engine's own at the beginning: { containers = …, images = … }
 function Invariants:finish(before)
   check_unseen(self)
   final.check(self.world, before)

@@ -1,16 +1,15 @@
--- Jobs for the simulation, by its seed: what they run, how it ends, how it is restarted, in which order, on which ports,
--- with which hooks.
+-- Jobs for the simulation, by its seed: their programs and exits, restart policies, order, ports and hooks.
 local programs = require "spec.sim.programs"
 local runtime = require "dockrun.core.runtime"
 
 local M = {}
 
---- Images: on the host from the beginning, or in the registry; the last one is nowhere.
+--- Images: on the host from the beginning, or in the registry; the last does not exist.
 M.here, M.checked_here = "here:1", "here:checked"
 M.registry = { "app:1", "app:latest", "app:checked" }
 M.nowhere = "nowhere:1"
 
--- Static ports that jobs ask for are few, so that they meet.
+-- Few static ports, so that jobs compete for them.
 local STATIC = 30000
 
 ---@class Dice  seeded choices
@@ -30,7 +29,7 @@ function Dice:between(least, most) return least * (most / least) ^ self.random()
 -- Rounded, so that it is the same in JSON and in text.
 local function seconds(value) return math.floor(value * 100 + 0.5) / 100 end
 
--- ---- what runs ----------------------------------------------------------------------------------
+-- ---- programs -----------------------------------------------------------------------------------
 
 -- Without the script itself: only a real engine needs it.
 local function command_of(made) return programs.command(made, "…") end
@@ -92,7 +91,7 @@ local NAMES = {
   "exited", "restart", "kill", "killed", "stopped", "cleanup", "failed",
 }
 
--- What a hook does: (world) -> what it returns.
+-- Hook functions: (world) -> the hook's results.
 local deeds = {
   nothing = function() end,
   veto = function() return false, "a veto of the simulation" end,
@@ -131,7 +130,7 @@ local function task(dice, world, finite, number)
   return made
 end
 
--- Who comes when, in a group of several tasks.
+-- The order of the tasks in a group.
 local function order(dice, tasks, names)
   if dice:chance(0.3) then tasks[names[1]].leader = true end
   for i = 2, #names do
@@ -167,7 +166,7 @@ local function group(dice, world, batch, number)
   return made
 end
 
---- A job, as a job file gives it before it is normalised.
+--- Makes a job, as a job file returns it before it is normalised.
 ---@param random fun(n?: integer): number
 ---@param world World
 ---@param name string
@@ -188,7 +187,7 @@ local function copy(value)
   return made
 end
 
---- Another text of a job: other limits, another environment, another number of it.
+--- Changes a job: other limits, another environment, another count or restart policy.
 ---@param random fun(n?: integer): number
 ---@param raw table
 ---@return table raw
@@ -212,7 +211,7 @@ function M.change(random, raw)
   return raw, what
 end
 
---- The tasks that run once the others have ended: an update does not wait for them.
+--- The poststop tasks: an update does not wait for them.
 ---@param raw table
 ---@return table<string, boolean>  by "group task"
 function M.last(raw)
@@ -224,7 +223,7 @@ function M.last(raw)
   return last
 end
 
---- Whether an update of a job lets old and new run at once for a while.
+--- Whether old and new allocations run at once during an update of a job.
 ---@param raw table
 ---@return boolean
 function M.rolls(raw)

@@ -1,4 +1,4 @@
--- The simulated engine against a real one: each example does the same to both, and must see the same answers.
+-- Compares the simulated engine with a real one: each example does the same on both, and expects the same answers.
 local clients = require "spec.sim.client"
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
@@ -10,7 +10,7 @@ local uv = require "luv"
 
 local IMAGE, CHECKED, PULLED = "likeness:1", "likeness:checked", "likeness-pulled:1"
 
--- What differs between two engines, and between two runs, is not compared.
+-- Fields that differ between two engines, or between two runs, are not compared.
 local function plain(value, names)
   if type(value) == "table" then
     local copy = {}
@@ -22,7 +22,7 @@ local function plain(value, names)
   return (value:gsub("127%.0%.0%.1:%d+/", "<registry>/"):gsub("sha256:%x+", "<image>"):gsub("%f[%w]%x%x%x%x%x%x%x%x%x%x%x%x%x*", "<id>"))
 end
 
--- What is done to an engine, whichever it is.
+-- The actions of an example on either engine.
 local Bench = {}
 Bench.__index = Bench
 
@@ -38,7 +38,7 @@ function Bench:create(program, more)
   return assert(self.engine:container_create { name = self:name(), body = body }).Id
 end
 
---- Notes what a call came to: an answer, or an error's kind, status and message.
+--- Notes the result of a call: an answer, or an error's kind, status and message.
 function Bench:note(value, err)
   if value == nil then value = { kind = err.kind, status = err.status, message = err.message } end
   self.seen[#self.seen + 1] = value
@@ -147,7 +147,7 @@ case("the stop signal of the container", function(b)
   b:note(b.engine:container_remove(id))
 end)
 
-case("removal of what runs", function(b)
+case("removal of a running container", function(b)
   local stream <close> = b:watch()
   local id = b:create { ignore = 1 }
   b:note(b.engine:container_start(id))
@@ -214,7 +214,7 @@ case("a port that another program has", function(b)
   b:note(b.engine:container_remove(id, { force = true }))
 end)
 
-case("other limits for what runs", function(b)
+case("new limits for a running container", function(b)
   local id = b:create({ }, { HostConfig = { Memory = 64 << 20, MemorySwap = 64 << 20, CpuShares = 100 } })
   b:note(b.engine:container_start(id))
   local function limits()
@@ -308,7 +308,7 @@ case("an image in use", function(b)
   b:note(b.engine:image_inspect(ref))
 end)
 
--- How a pull ends: an error at once, or what its last line says.
+-- The end of a pull: an error at once, or its last line.
 local function pull(b, name, tag)
   local stream, err = b.engine:image_pull { fromImage = name, tag = tag }
   if not stream then return b:note(nil, err) end
@@ -390,7 +390,7 @@ describe("the simulated engine", function()
     registry:stop()
   end)
 
-  -- A port of this host that nothing listens on; with `keep`, something does, until the function is called.
+  -- A port of this host on which no program listens; with `keep`, one does until the function is called.
   local function port_of_host(keep)
     local socket = uv.new_tcp()
     assert(socket:bind("0.0.0.0", 0))
@@ -435,7 +435,7 @@ describe("the simulated engine", function()
     local sim = sim_engines.new(sched)
     sim.images[IMAGE], sim.images[CHECKED] = { Id = "sha256:" .. ("1"):rep(64) }, { Id = "sha256:" .. ("2"):rep(64), checked = true }
     sim.registry["127.0.0.1:5000/" .. PULLED] = { Id = "sha256:" .. ("3"):rep(64) }
-    local process = { tasks = {}, tick = function() end, point = function() end }
+    local process = { fibers = {}, tick = function() end, point = function() end }
     local client = clients.new(sched, sim, faults.new(math.random, 0), process).connect { endpoint = "unix:///sim.sock" }
     local b = bench {
       engine = client, sleep = function(seconds) sched:wait(seconds) end, spawn = function(...) return sched:spawn(process, ...) end,
@@ -456,9 +456,9 @@ describe("the simulated engine", function()
         __close = function() end,
       })
     end
-    local task = sched:spawn(process, run, b)
-    assert.equal("done", sched:run(function() return task:ended() end, 600))
-    if task.state == "failed" then error(task.bug or task.results[1], 0) end
+    local fiber = sched:spawn(process, run, b)
+    assert.equal("done", sched:run(function() return fiber:ended() end, 600))
+    if fiber.state == "failed" then error(fiber.bug or fiber.results[1], 0) end
     return plain(b.seen, b.names)
   end
 

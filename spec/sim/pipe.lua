@@ -1,5 +1,5 @@
--- Unix sockets of the simulated host, as far as luv's pipes are used. A listening one is a file, which stays when its
--- process is killed; a callback runs as a task of its process, as the runtime has it.
+-- Unix sockets of the simulated host, as far as luv's pipes are used. A listening socket is a file, which stays when its
+-- process is killed. A callback runs as a fiber of its process, as in the real runtime.
 local uv = require "luv"
 
 local M = {}
@@ -16,7 +16,7 @@ function M.new(world, process)
   return self
 end
 
--- What happens to a pipe happens in order.
+-- The events of a pipe happen in order.
 local function later(self, callback, ...)
   local values, sched = table.pack(...), self.world.sched
   self.last = math.max(sched.time + self.world.faults:latency(), (self.last or 0) + 1e-6)
@@ -64,7 +64,7 @@ function Pipe:accept(client)
   return 0
 end
 
--- Something comes from the other side: data, or nil at the end.
+-- The other side sends data, or nil at the end.
 local function receive(self, data)
   if self.accepted then return receive(self.accepted, data) end
   if self.reader then later(self, self.reader, nil, data) else table.insert(self.early, data or false) end
@@ -85,7 +85,7 @@ function Pipe:write(data, callback)
   return true
 end
 
---- What the kernel does when its process is gone: the other side sees the end, the file stays.
+--- Does the kernel's part after its process has ended: the other side sees the end, the file stays.
 function Pipe:vanish()
   if self.closed then return end
   self.closed = true

@@ -1,4 +1,4 @@
--- dockrun.core.ports over the simulated kernel: what core/host/ports.c does, with its claims against other processes.
+-- dockrun.core.ports over the simulated kernel: as core/host/ports.c, with holds against other processes.
 local runtime = require "dockrun.core.runtime"
 
 local M = {}
@@ -10,7 +10,7 @@ local function taken(ip, port, holder)
   return nil, runtime.error("taken", ("port %d on %s is held by %s"):format(port, ip, holder), { ip = ip, port = port, holder = holder })
 end
 
--- Takes it, unless the kernel or another process objects: nil, who.
+-- Takes a port; nil and the holder if it is in use.
 local function take(self, port, owner, probe)
   local claim = self.world.port_claims[port]
   if claim and claim ~= self.process then return nil, tostring(claim) end

@@ -12,25 +12,25 @@ local M = {}
 ---@field world World
 ---@field name string        for people: "run cache", "gc"
 ---@field pid integer
----@field start integer      as /proc tells it
----@field dead boolean       it runs no more; nothing of it was closed where it was killed
----@field tasks table<integer, SimTask>  live ones, by number
----@field points integer     at which it could have been killed until now
----@field kill_at? integer   the point at which it is
+---@field start integer      as in /proc
+---@field dead boolean       it has ended; if it was killed, nothing of it was closed
+---@field fibers table<integer, SimFiber>  live ones, by number
+---@field points integer     number of points until now at which it could have been killed
+---@field kill_at? integer   the point at which it is killed
 ---@field command string     of dockrun, with its `args`
----@field job string          which it is about, "" for none
+---@field job string          its job, "" without one
 ---@field began number        and `ended_at`
 ---@field killed? boolean
----@field code? integer      what it returned
----@field agent? table       of the policy, where it made one
+---@field code? integer      its exit code
+---@field agent? table       of the policy, if it made one
 local Process = {}
 Process.__index = Process
 
 -- ---- the environment that the policy's files share ----------------------------------------------
 
-local current ---@type fun(): SimProcess  whose code runs
+local current ---@type fun(): SimProcess  the process whose code runs
 
--- `pairs` in an order that is the same in every run of a seed: numbers, then strings, then the rest as it comes.
+-- `pairs` in an order that is the same in every run of a seed: numbers, then strings, then the rest in any order.
 local function sorted_pairs(value)
   local meta = getmetatable(value)
   if meta == "read-only" or type(meta) == "table" and meta.__pairs then return pairs(value) end
@@ -75,7 +75,7 @@ local environment = setmetatable({
   pairs = sorted_pairs, io = of_host "io", os = of_host "os", print = function() end,
 }, { __index = _G })
 
-local chunks = {}  -- by module, compiled once: each call of one gives locals of their own
+local chunks = {}  -- by module, compiled once: each call of a chunk makes its own locals
 
 local function chunk_of(name)
   if not chunks[name] then
@@ -87,7 +87,7 @@ end
 
 -- ---- modules ------------------------------------------------------------------------------------
 
--- What only computes, and keeps nothing: loaded once for all.
+-- Modules that only compute and keep no state: loaded once for all processes.
 local shared = {}
 
 ---@param name string
@@ -108,7 +108,7 @@ function Process:require(name)
   return loaded
 end
 
--- What takes the place of the core, and of what reads a job's file.
+-- Modules that replace the core's, and the reader of job files.
 local function simulated(self)
   local world = self.world
   local runtime = runtimes.new(world.sched, self)
@@ -130,7 +130,7 @@ local function simulated(self)
   }
 end
 
--- Lets the world see what the tasks of the agent do.
+-- Lets the world check the transitions of the agent's tasks.
 local function watch_agents(self)
   local agents = self:require "dockrun.agent"
   local new = agents.new
@@ -146,7 +146,7 @@ end
 
 -- ---- life and death -----------------------------------------------------------------------------
 
---- Starts a process that does main(process), which may return an exit code.
+--- Starts a process that runs main(process), which may return an exit code.
 ---@param world World
 ---@param name string
 ---@param main fun(process: SimProcess): integer?, table?
@@ -156,7 +156,7 @@ function M.start(world, name, main, kill_at)
   current = function() return world.sched.current.process end
   world.pids = world.pids + 1
   local self = setmetatable({
-    world = world, name = name, pid = world.pids, start = math.floor(world.sched.time * 100) + 1, dead = false, tasks = {}, points = 0,
+    world = world, name = name, pid = world.pids, start = math.floor(world.sched.time * 100) + 1, dead = false, fibers = {}, points = 0,
     kill_at = kill_at, databases = {}, pipes = {},
   }, Process)
   self.host, self.began = hosts.new(world, self), world.sched.time
@@ -173,16 +173,16 @@ function M.start(world, name, main, kill_at)
   return self
 end
 
--- As core/runtime/runtime.c ends a program: once its script has ended, what is left of it is cancelled and awaited.
+-- Ends a program as core/runtime/runtime.c does: once its script has ended, its other fibers are cancelled and awaited.
 function Process:see_out()
   pcall(self.main.await, self.main)
   if self.dead then return end
   self.world:main_ended(self)
   local numbers = {}
-  for number in pairs(self.tasks) do numbers[#numbers + 1] = number end
+  for number in pairs(self.fibers) do numbers[#numbers + 1] = number end
   table.sort(numbers)
-  for _, number in ipairs(numbers) do self.tasks[number]:cancel() end
-  while next(self.tasks) and not self.given_up do
+  for _, number in ipairs(numbers) do self.fibers[number]:cancel() end
+  while next(self.fibers) and not self.given_up do
     self.world.sched:wait(0.01)
     if self.dead then return end
   end
@@ -190,7 +190,7 @@ function Process:see_out()
   self.world:note("%s ends with %s", self, self.code)
 end
 
--- What the kernel does when a process ends, however it ends.
+-- Does the kernel's part when a process ends, in any way.
 local function vanish(self)
   if self.dead then return end
   self.dead, self.ended_at = true, self.world.sched.time
@@ -199,7 +199,7 @@ local function vanish(self)
   local world = self.world
   world.engine:reset_connections(function(connection)
     if connection.process ~= self then return false end
-    -- What had not left yet is lost, now and then.
+    -- Data that was not sent yet is sometimes lost.
     if connection.request and world.random(2) == 1 then connection.request.action = nil end
     return true
   end)
@@ -208,13 +208,13 @@ local function vanish(self)
   end
 end
 
--- Ends it in order: what it holds is closed.
+-- Ends the process in order: everything that it holds is closed.
 function Process:leave()
   for _, pipe in ipairs(self.pipes) do pipe:close() end
   vanish(self)
 end
 
---- SIGKILL.
+--- Kills the process, as SIGKILL does.
 function Process:kill()
   if self.dead then return end
   self.world:note("%s is killed", self)
@@ -222,7 +222,7 @@ function Process:kill()
   vanish(self)
 end
 
---- Asks it to end, as Ctrl-C does.
+--- Asks the process to end, as Ctrl-C does.
 ---@param signal? string
 function Process:interrupt(signal)
   if self.dead then return end
@@ -234,13 +234,13 @@ function Process:interrupt(signal)
   end
 end
 
---- A point at which it can be killed, seen from outside.
+--- A point at which the process can be killed from outside.
 function Process:tick()
   self.points = self.points + 1
   if self.points == self.kill_at then self:kill() end
 end
 
---- The same, within its own code, which then goes no further.
+--- A point within the process's own code, which ends there if the process is killed.
 function Process:point()
   self:tick()
   while self.dead do coroutine.yield() end

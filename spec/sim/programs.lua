@@ -1,14 +1,14 @@
--- What runs in the containers of the simulation: a shell script that a real engine can run too, told by its arguments.
+-- The program in the simulation's containers: a shell script that a real engine can run too, controlled by its arguments.
 local M = {}
 
 ---@class Program
----@field run? number      seconds until it ends by itself; for ever where left out
+---@field run? number      seconds until it exits by itself; without it, it runs for ever
 ---@field exit? integer    its exit code then
----@field term? integer    its exit code when a signal asks it to end: 128 + the signal where left out
----@field ignore? integer  1: no signal but SIGKILL ends it
----@field oom? integer     1: the kernel ends it when its time is over, for want of memory (simulated engine)
----@field well? number     seconds from which on its checks pass: from the beginning where left out (simulated engine)
----@field sick? number     seconds from which on they fail again (simulated engine)
+---@field term? integer    its exit code after a signal; by default 128 + the signal
+---@field ignore? integer  1: only SIGKILL ends it
+---@field oom? integer     1: after `run` seconds the kernel kills it for lack of memory (simulated engine)
+---@field well? number     seconds after which its checks pass; by default at once (simulated engine)
+---@field sick? number     seconds after which they fail again (simulated engine)
 
 local KEYS = { "run", "exit", "term", "ignore", "oom", "well", "sick" }
 
@@ -20,9 +20,9 @@ done
 if [ "$run" ]; then sleep "$run" & wait $!; exit "${exit:-0}"; fi
 while :; do sleep 3600 & wait $!; done]]
 
---- The command of a container, as the engine and a job's `config` want it.
+--- The command of a container, as the engine and a job's `config` take it.
 ---@param program Program
----@param script? string  in the place of the one that a real engine can run
+---@param script? string  instead of the one that a real engine can run
 ---@return string[]
 function M.command(program, script)
   local command = { "sh", "-c", script or SCRIPT, "sim" }
@@ -32,7 +32,7 @@ function M.command(program, script)
   return command
 end
 
---- The program of a command; nil where it is none of ours.
+--- The program of a command; nil if the command is not of this file.
 ---@param command? string[]
 ---@return Program?
 function M.parse(command)
@@ -47,11 +47,11 @@ end
 
 local SIGNALS = { INT = 2, QUIT = 3, KILL = 9, TERM = 15 }
 
---- What a signal does to a program.
+--- The effect of a signal on a program.
 ---@param program Program
 ---@param signal string  "SIGTERM", "TERM" or "15"
 ---@return integer number
----@return integer? exit_code  nil where it goes on
+---@return integer? exit_code  nil if the program keeps running
 function M.signal(program, signal)
   local number = math.tointeger(tonumber(signal)) or SIGNALS[signal:gsub("^SIG", "")]
   if number == 9 then return 9, 137 end

@@ -1,8 +1,8 @@
--- Runs simulated worlds, each by its seed, and says which broke a promise:
+-- Runs simulated worlds, each by its seed, and prints those that broke an invariant:
 --
 --   build/release/dockrun spec/sim/run.lua [--seeds N] [--from S] [--seed S [--trace]]
 --
--- The transitions of the state machine that no world has gone are a failure too, but for a single seed.
+-- Unless there is one seed only, it is also a failure if no world took some transition of the state machine.
 local dockrun = require "dockrun"
 local lifecycle = require "dockrun.task.lifecycle"
 local story = require "spec.sim.story"
@@ -12,13 +12,13 @@ local worlds = require "spec.sim.world"
 local DEFAULT = 2000
 
 local parser = require "argparse"("spec/sim/run.lua", "Runs dockrun in simulated worlds.")
-parser:option("--seeds", "How many worlds."):convert(math.tointeger):default(tostring(DEFAULT))
+parser:option("--seeds", "The number of worlds."):convert(math.tointeger):default(tostring(DEFAULT))
 parser:option("--from", "The first seed."):convert(math.tointeger):default "1"
-parser:option("--seed", "This world alone."):convert(math.tointeger)
-parser:flag("--trace", "Tell what happens.")
+parser:option("--seed", "Run only this world."):convert(math.tointeger)
+parser:flag("--trace", "Print what happens.")
 local options = parser:parse(arg)
 
--- A third of the worlds has no faults: what they promise is more.
+-- A third of the worlds have no faults: they are held to more.
 local function severity(seed) return seed % 3 == 0 and 0 or 0.15 end
 
 local function run(seed, trace)
@@ -34,7 +34,7 @@ local arrows, failed, steps, processes = {}, {}, 0, 0
 
 local function elapsed() return (uv.hrtime() - start) / 1e9 end
 
--- A signal is heard between two worlds: within one it would be somebody's error.
+-- A signal counts between two worlds: within a world it would look like an error.
 local signal
 for _, name in ipairs { "sigint", "sigterm" } do
   local watcher = uv.new_signal()
@@ -53,7 +53,7 @@ for seed = first, last do
   local violations = ok and world.violations or { world }
   if #violations > 0 then
     failed[#failed + 1] = seed
-    print(("seed %d:\n  %s\n  again: build/release/dockrun spec/sim/run.lua --seed %d --trace"):format(
+    print(("seed %d:\n  %s\n  repeat: build/release/dockrun spec/sim/run.lua --seed %d --trace"):format(
       seed, table.concat(violations, "\n  "), seed))
   end
   for arrow, count in pairs(ok and world.arrows or {}) do arrows[arrow] = (arrows[arrow] or 0) + count end

@@ -1,9 +1,9 @@
--- dockrun.core.runtime and dockrun.core.queue as a process of a simulated world has them.
+-- dockrun.core.runtime and dockrun.core.queue for a process of a simulated world.
 local real = require "dockrun.core.runtime"
 
 local M = {}
 
--- When the world begins, in seconds since 1970.
+-- The world's beginning, in seconds since 1970.
 M.EPOCH = 1700000000
 
 ---@param sched Scheduler
@@ -14,9 +14,9 @@ function M.new(sched, process)
     version = real.version, error = real.error, ignore_hangup = function() end,
     spawn = function(fn, ...) return sched:spawn(process, fn, ...) end,
     spawn_free = function(fn, ...)
-      local task = sched:spawn(process, fn, ...)
-      task.budget = nil
-      return task
+      local fiber = sched:spawn(process, fn, ...)
+      fiber.budget = nil
+      return fiber
     end,
     sleep = function(seconds) sched:wait(seconds) end,
     current = function() return sched.current end,

@@ -1,26 +1,26 @@
--- Virtual time and a seeded choice of who runs next. Everything in a simulated world is a task of a process (the world's
--- own have none); a process that is killed never runs again, and closes nothing.
+-- Virtual time and a seeded choice of the next fiber. All code of a simulated world runs in fibers, each of a process (the
+-- world's own fibers have none). A process that is killed never runs again, and closes nothing.
 --
--- Tasks are what core/runtime/fiber.c has: a cancel raises once, at the place where the task waits, or at its next wait.
+-- Fibers behave as in core/runtime/fiber.c: a cancel raises once, where the fiber waits, or at its next wait.
 local runtime = require "dockrun.core.runtime"
 
 local M = {}
 
----@class SimTask
+---@class SimFiber
 ---@field state "new"|"running"|"waiting"|"done"|"failed"
----@field observed boolean  somebody has seen, or caused, how it ended
----@field budget? table      shared with the tasks that it spawned: `spent` is why none of them may go on
-local Task = {}
-Task.__index = Task
-Task.__name = "task"
+---@field observed boolean  another fiber has read its outcome, or cancelled it
+---@field budget? table      shared with the fibers that it spawned: `spent` is why they must end
+local Fiber = {}
+Fiber.__index = Fiber
+Fiber.__name = "fiber"
 
 ---@class Scheduler
 ---@field time number      seconds since the world began
 ---@field random fun(n?: integer): number
 ---@field steps integer
----@field current? SimTask
+---@field current? SimFiber
 ---@field after_step? fun()
----@field on_failure? fun(task: SimTask)  a task ended by an error
+---@field on_failure? fun(fiber: SimFiber)  a fiber ended by an error
 local Scheduler = {}
 Scheduler.__index = Scheduler
 
@@ -36,15 +36,15 @@ local function runs(process) return not process or not process.dead end
 
 ---@param time number
 ---@param action fun()
----@param process? table  with which it goes
----@return table timer  without its `action` it does nothing
+---@param process? table  it is dropped with the process
+---@return table timer  without its `action` it has no effect
 function Scheduler:at(time, action, process)
   self.numbers = self.numbers + 1
   local heap, timer = self.timers, { at = time, number = self.numbers, action = action, process = process }
   local i = #heap + 1
   while i > 1 do
     local parent = heap[i // 2]
-    if parent.at <= time then break end  -- one that was set earlier comes first
+    if parent.at <= time then break end  -- of equal times the earlier timer comes first
     heap[i] = parent
     i = i // 2
   end
@@ -78,18 +78,18 @@ local function pop_timer(heap)
   return first
 end
 
--- Takes out what does nothing any more.
+-- Removes cancelled timers.
 local function compact(self)
   local left = {}
   for _, timer in ipairs(self.timers) do
     if timer.action then left[#left + 1] = timer end
   end
-  -- In order, which makes it a heap.
+  -- A sorted list is a heap.
   table.sort(left, function(a, b) return a.at < b.at or a.at == b.at and a.number < b.number end)
   self.timers, self.stale = left, 0
 end
 
---- Nothing will happen at it.
+--- Cancels a timer.
 ---@param timer table
 function Scheduler:cancel_timer(timer)
   if not timer.action then return end
@@ -98,17 +98,17 @@ function Scheduler:cancel_timer(timer)
   if self.stale > 100 and self.stale > #self.timers // 2 then compact(self) end
 end
 
--- ---- tasks --------------------------------------------------------------------------------------
+-- ---- fibers -------------------------------------------------------------------------------------
 
-local function make_ready(self, task)
-  if task.queued then return end
-  task.queued = true
-  self.ready[#self.ready + 1] = task
+local function make_ready(self, fiber)
+  if fiber.queued then return end
+  fiber.queued = true
+  self.ready[#self.ready + 1] = fiber
 end
 
 local function cancelled() return runtime.error("cancelled", "cancelled") end
 
--- An error that says where it was raised is one of the program's: its way there is what helps.
+-- A message with a place in the source is an internal error: keep its traceback.
 local function with_traceback(err)
   local is_bug = type(err) == "string" and err:find "%.lua:%d+:"
   return is_bug and { bug = debug.traceback(coroutine.running(), err, 2), text = err } or err
@@ -116,54 +116,54 @@ end
 
 ---@param process? table
 ---@param fn fun(...): any
----@return SimTask
+---@return SimFiber
 function Scheduler:spawn(process, fn, ...)
   self.numbers = self.numbers + 1
-  local task = setmetatable({ sched = self, process = process, state = "new", joins = {}, number = self.numbers, observed = false }, Task)
-  task.budget = process and self.current and self.current.budget
+  local fiber = setmetatable({ sched = self, process = process, state = "new", joins = {}, number = self.numbers, observed = false }, Fiber)
+  fiber.budget = process and self.current and self.current.budget
   local arguments = table.pack(...)
-  -- Protected at its bottom, so that an error closes its variables while it can still wait.
-  task.co = coroutine.create(function() return xpcall(fn, with_traceback, table.unpack(arguments, 1, arguments.n)) end)
-  if process then process.tasks[task.number] = task end
-  make_ready(self, task)
-  return task
+  -- Protected at the bottom, so that after an error its variables are closed while it can still wait.
+  fiber.co = coroutine.create(function() return xpcall(fn, with_traceback, table.unpack(arguments, 1, arguments.n)) end)
+  if process then process.fibers[fiber.number] = fiber end
+  make_ready(self, fiber)
+  return fiber
 end
 
-local function finish(self, task, ok, ...)
+local function finish(self, fiber, ok, ...)
   if not ok and type((...)) == "table" and (...).bug then
-    task.bug = (...).bug
-    task.results = table.pack((...).text)
+    fiber.bug = (...).bug
+    fiber.results = table.pack((...).text)
   else
-    task.results = table.pack(...)
+    fiber.results = table.pack(...)
   end
-  task.state = ok and "done" or "failed"
-  if task.process then task.process.tasks[task.number] = nil end
-  for _, wait in ipairs(task.joins) do
-    task.observed = true
+  fiber.state = ok and "done" or "failed"
+  if fiber.process then fiber.process.fibers[fiber.number] = nil end
+  for _, wait in ipairs(fiber.joins) do
+    fiber.observed = true
     self:wake(wait, "woken")
   end
-  task.joins = nil
-  if not ok and self.on_failure then self.on_failure(task) end
+  fiber.joins = nil
+  if not ok and self.on_failure then self.on_failure(fiber) end
 end
 
-local function resumed(self, task, alive, ...)
-  if coroutine.status(task.co) ~= "dead" then
-    task.state = "waiting"
+local function resumed(self, fiber, alive, ...)
+  if coroutine.status(fiber.co) ~= "dead" then
+    fiber.state = "waiting"
   elseif alive then
-    finish(self, task, ...)
+    finish(self, fiber, ...)
   else
-    finish(self, task, false, ...)
+    finish(self, fiber, false, ...)
   end
 end
 
-local function resume(self, task)
+local function resume(self, fiber)
   local previous = self.current
-  self.current = task
-  if task.state == "new" and task.cancel_pending then
-    finish(self, task, false, task.reason or cancelled())
+  self.current = fiber
+  if fiber.state == "new" and fiber.cancel_pending then
+    finish(self, fiber, false, fiber.reason or cancelled())
   else
-    task.state = "running"
-    resumed(self, task, coroutine.resume(task.co))
+    fiber.state = "running"
+    resumed(self, fiber, coroutine.resume(fiber.co))
   end
   self.current = previous
 end
@@ -174,35 +174,35 @@ function Scheduler:wake(wait, outcome)
   if wait.outcome then return end
   wait.outcome = outcome
   if wait.timer then self:cancel_timer(wait.timer) end
-  make_ready(self, wait.task)
+  make_ready(self, wait.fiber)
 end
 
---- Waits in the current task: "woken" or "timeout"; raises where it is cancelled.
+--- Waits in the current fiber: "woken" or "timeout"; raises if it is cancelled.
 ---@param timeout? number
 ---@param arm? fun(wait: table)
 ---@return "woken"|"timeout"
 function Scheduler:wait(timeout, arm)
-  local task = assert(self.current, "a wait outside of any task")
-  if task.budget and task.budget.spent then error(runtime.error("cancelled", task.budget.spent), 0) end
-  if task.cancel_pending then
-    task.cancel_pending = false
-    error(task.reason or cancelled(), 0)
+  local fiber = assert(self.current, "a wait outside of any fiber")
+  if fiber.budget and fiber.budget.spent then error(runtime.error("cancelled", fiber.budget.spent), 0) end
+  if fiber.cancel_pending then
+    fiber.cancel_pending = false
+    error(fiber.reason or cancelled(), 0)
   end
-  local wait = { task = task }
+  local wait = { fiber = fiber }
   if arm then arm(wait) end
-  if timeout then wait.timer = self:after(timeout, function() self:wake(wait, "timeout") end, task.process) end
-  task.wait = wait
+  if timeout then wait.timer = self:after(timeout, function() self:wake(wait, "timeout") end, fiber.process) end
+  fiber.wait = wait
   repeat coroutine.yield() until wait.outcome
-  task.wait = nil
-  if wait.outcome == "cancelled" then error(task.reason or cancelled(), 0) end
+  fiber.wait = nil
+  if wait.outcome == "cancelled" then error(fiber.reason or cancelled(), 0) end
   return wait.outcome
 end
 
-function Task:status() return self.state end
+function Fiber:status() return self.state end
 
-function Task:ended() return self.state == "done" or self.state == "failed" end
+function Fiber:ended() return self.state == "done" or self.state == "failed" end
 
-function Task:cancel(reason)
+function Fiber:cancel(reason)
   if self:ended() then return false end
   if type(reason) == "string" then reason = runtime.error("cancelled", reason) end
   self.reason, self.observed = reason, true
@@ -210,18 +210,18 @@ function Task:cancel(reason)
   return true
 end
 
---- Ends it and every task that it spawned, whatever they catch: each wait raises.
+--- Ends the fiber and all that it spawned, even if they catch errors: each wait raises.
 ---@param why? string
-function Task:kill(why)
+function Fiber:kill(why)
   if self:ended() then return end
   self.budget = self.budget or {}
   self.budget.spent = why or "killed"
   local numbers = {}
-  for number, task in pairs(self.process.tasks) do
-    if task.budget == self.budget then numbers[#numbers + 1] = number end
+  for number, fiber in pairs(self.process.fibers) do
+    if fiber.budget == self.budget then numbers[#numbers + 1] = number end
   end
   table.sort(numbers)
-  for _, number in ipairs(numbers) do self.process.tasks[number]:cancel() end
+  for _, number in ipairs(numbers) do self.process.fibers[number]:cancel() end
 end
 
 local function join(self, timeout)
@@ -230,35 +230,35 @@ local function join(self, timeout)
   self.sched:wait(timeout, function(wait) table.insert(self.joins, wait) end)
 end
 
--- Nothing here has limits: what runs in a simulation ends when it is told to.
-function Task:kill(why) self:cancel(why or "killed") end
+-- No budgets here: code in a simulation ends when it is asked to.
+function Fiber:kill(why) self:cancel(why or "killed") end
 
-function Task:await(timeout)
+function Fiber:await(timeout)
   join(self, timeout)
-  if not self:ended() then return nil, runtime.error("timeout", "the task did not end in time") end
+  if not self:ended() then return nil, runtime.error("timeout", "the fiber did not end in time") end
   self.observed = true
   if self.state == "failed" then error(self.results[1], 0) end
   return table.unpack(self.results, 1, self.results.n)
 end
 
-function Task:join()
+function Fiber:join()
   join(self)
   self.observed = true
 end
 
-function Task:__close()
+function Fiber:__close()
   self:cancel()
   self.observed = true
   join(self)
 end
 
-Task.__tostring = function(self) return ("task %d (%s)"):format(self.number, self.state) end
+Fiber.__tostring = function(self) return ("fiber %d (%s)"):format(self.number, self.state) end
 
 -- ---- the loop -----------------------------------------------------------------------------------
 
---- Runs until `done()` says so, nothing can happen any more, or the time is up.
+--- Runs until `done()` is true, no event is left, or the time is over.
 ---@param done fun(): boolean?
----@param most number  seconds of the world
+---@param most number  in the world's seconds
 ---@return "done"|"stuck"|"late"
 function Scheduler:run(done, most)
   local ready, random = self.ready, self.random
@@ -266,15 +266,15 @@ function Scheduler:run(done, most)
     local count = #ready
     if count > 0 then
       local at = random(count)
-      local task = ready[at]
+      local fiber = ready[at]
       ready[at] = ready[count]
       ready[count] = nil
-      task.queued = false
-      if runs(task.process) and not task:ended() then
-        if task.process then task.process:tick() end  -- which may be its last
-        if runs(task.process) then
+      fiber.queued = false
+      if runs(fiber.process) and not fiber:ended() then
+        if fiber.process then fiber.process:tick() end  -- it may be killed there
+        if runs(fiber.process) then
           self.steps = self.steps + 1
-          resume(self, task)
+          resume(self, fiber)
         end
         if self.after_step then self.after_step() end
       end

@@ -1,18 +1,18 @@
--- dockrun.core.sqlite for a simulated process: the real one, on files in memory, with a chance to be killed before and
--- after every statement. A transaction that was open then is undone, as SQLite does it.
+-- dockrun.core.sqlite for a simulated process: the real module, on files in memory. The process can be killed before and
+-- after every statement; a transaction that was open then is rolled back, as SQLite does.
 --
--- To open a connection and to prepare its statements takes longer than to use it: one that was closed serves the next
+-- Opening a connection and preparing its statements takes longer than using it: a closed connection is kept for the next
 -- process that opens the file.
 local real = require "dockrun.core.sqlite"
 
 local M = {}
 
-local idle = {}  -- connections by what they are to
+local idle = {}  -- closed connections, by path
 
 local Database = {}
 Database.__index = Database
 
--- Whether a database is damaged is no matter of the simulation, and takes longer than all else.
+-- The simulation does not check databases for damage: it would take longer than all else.
 local function ask(handle, method, sql, ...)
   if sql:find("PRAGMA integrity_check", 1, true) then return "ok" end
   return handle[method](handle, sql, ...)
@@ -54,7 +54,7 @@ function M.new(process)
   }
 end
 
---- Empties a database of all but its identity.
+--- Deletes all rows of a database but its identity.
 ---@param path string
 function M.empty(path)
   local db <close> = assert(real.open(path))
@@ -66,7 +66,7 @@ function M.empty(path)
   assert(db:exec(table.concat(tables, ";")))
 end
 
---- Closes what is left of all worlds.
+--- Closes the connections of all worlds.
 function M.finish()
   for _, list in pairs(idle) do
     for _, handle in ipairs(list) do handle:close() end

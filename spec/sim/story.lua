@@ -1,5 +1,5 @@
--- What happens in a simulated world: people who run, change, stop and kill jobs, and an engine, a registry and other
--- programs that do what they like. Then it comes to rest, everything is stopped, and nothing may be left.
+-- The story of a simulated world: people run, change, stop and kill jobs; the engine, the registry and other programs
+-- cause accidents. Then the world comes to rest, everything is stopped, and nothing may be left.
 local jobs = require "spec.sim.jobs"
 local sqlite = require "dockrun.core.sqlite"
 
@@ -7,13 +7,13 @@ local M = {}
 
 local CHAOS = 20     -- seconds, at most
 local REST = 400     -- seconds until the world must have come to rest
-local ENOUGH = 6000  -- seconds that a story may take in all
+local ENOUGH = 6000  -- seconds: the limit of a whole story
 
 -- ---- people -------------------------------------------------------------------------------------
 
 local function sleep(world, seconds) world.sched:wait(seconds) end
 
--- A point in the life of a process at which it is to be killed: early ones as likely as late ones.
+-- The point in a process's life at which it is killed: early points are as likely as late points.
 local function death(world)
   if not world.kills or not world.dice:chance(0.4) then return nil end
   return math.floor(world.dice:between(1, 4000))
@@ -37,8 +37,8 @@ local function is_unused(world, lease)
   return lease.alloc ~= "another"
 end
 
--- Another task gets the ports that a killed process had taken for tasks of its own which run no container just now.
--- Process 1, which lives on, has the leases then.
+-- Another task takes the ports that a killed process had leased for tasks without a running container. The leases then
+-- belong to process 1, which always lives.
 local function lose_leases(world)
   if not world.loses_leases or world.sched.time >= world.chaos then return end
   local db <close> = database(world)
@@ -70,7 +70,7 @@ local function change(world, name)
   table.insert(job.texts, text)
 end
 
--- Somebody who has a job, until the chaos is over.
+-- A person with a job, until the chaos is over.
 local function operator(world, name)
   local dice, process = world.dice, nil
   sleep(world, dice.random() * 2)
@@ -100,7 +100,7 @@ local function operator(world, name)
   end
 end
 
--- The agent, which somebody starts again whenever it has ended.
+-- The agent; it is started again whenever it has ended.
 local function keep_agent(world)
   while world.keeps_agent do
     if not world.agent or world.agent.dead then
@@ -138,7 +138,7 @@ function accidents.registry(world)
   world.engine.registry_down = false
 end
 
--- A port that a task may want, or has taken and does not use just now.
+-- A port that a task may ask for, or has leased without using it now.
 local function some_port(world)
   local dice, from, to = world.dice, world.options["ports.from"], world.options["ports.to"]
   local claimed = {}
@@ -190,7 +190,7 @@ end
 
 -- ---- the end ------------------------------------------------------------------------------------
 
--- From here on nothing goes wrong any more.
+-- From here on there are no faults.
 local function calm(world)
   world.faults.quiet = true
   for _, process in ipairs(world:alive()) do process.kill_at = nil end
@@ -205,7 +205,7 @@ local function await_rest(world)
   local deadline = world.sched.time + REST
   while world.invariants:unrest() and world.sched.time < deadline do sleep(world, 1) end
   local why = world.invariants:unrest()
-  if why then world:violate("no rest: %s", why) end
+  if why then world:violate("not at rest: %s", why) end
 end
 
 local function await(world, process, seconds)
@@ -239,7 +239,7 @@ local function stop_everything(world)
     world.agent:interrupt()
     await(world, world.agent, REST)
   end
-  sleep(world, world.faults.SLOWEST)  -- what the engine is still at comes to its end
+  sleep(world, world.faults.SLOWEST)  -- the engine finishes the requests that it has
   local collector = world:dockrun("gc", { json = true }, { options = {
     ["gc.creation_grace"] = 0, ["gc.job_threshold"] = 0, ["docker.cleanup.image_delay"] = 0,
   } })
@@ -254,8 +254,8 @@ local function inventory(engine)
   return found
 end
 
--- A container with the labels of one of dockrun's, or with some of them changed, as `docker commit` and `docker run` make them. It
--- is none of dockrun's.
+-- A container with the labels of one of dockrun's, or with some of them changed, as `docker commit` and `docker run` make
+-- it. It is not dockrun's.
 function accidents.copy(world)
   local container, dice = some_container(world), world.dice
   if not container then return end
@@ -271,13 +271,13 @@ end
 
 -- ---- the whole ----------------------------------------------------------------------------------
 
--- Containers that dockrun has nothing to do with.
+-- Containers that are not dockrun's.
 local function others(world)
   local container = world.engine:create("task1-other", { Image = jobs.here, Cmd = { "sh", "-c", "", "sim" }, Labels = {} })
   world.engine:begin(container)
 end
 
---- Lets it happen.
+--- Runs the story.
 ---@param world World
 ---@param opts { kills?: boolean }
 function M.tell(world, opts)

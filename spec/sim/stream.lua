@@ -1,4 +1,4 @@
--- A stream of documents from the simulated engine, as core/http/stream.c has it.
+-- A stream of documents from the simulated engine, as in core/http/stream.c.
 local runtime = require "dockrun.core.runtime"
 
 local M = {}
@@ -17,7 +17,7 @@ local function wake(self)
   if self.wait then self.sched:wake(self.wait, "woken") end
 end
 
---- An item arrives.
+--- Adds an item.
 ---@param ... any
 function Stream:offer(...)
   if self.broken or self.closed or self.ended then return end
@@ -25,7 +25,7 @@ function Stream:offer(...)
   wake(self)
 end
 
---- Its end, after a last item.
+--- Ends the stream, after a last item.
 ---@param item? table
 function Stream:finish(item)
   if item then self:offer(item) end
@@ -33,7 +33,7 @@ function Stream:finish(item)
   wake(self)
 end
 
---- The connection is gone. What had arrived can still be read.
+--- Breaks the connection. Items that had arrived can still be read.
 function Stream:break_off()
   if self.ended or self.broken then return end
   self.broken = true

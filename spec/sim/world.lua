@@ -1,5 +1,5 @@
--- A simulated world, by its seed: an engine, a registry, a host, the processes of dockrun on it, and what has gone wrong
--- in it. What happens there is the matter of story.lua, what must hold of invariants.lua.
+-- A simulated world, by its seed: an engine, a registry, a host, the processes of dockrun on it, and the violations found.
+-- The events of a world are in story.lua, its invariants in invariants.lua.
 local engines = require "spec.sim.engine"
 local events = require "spec.sim.events"
 local faults = require "spec.sim.faults"
@@ -28,18 +28,18 @@ local BASE = ("/dev/shm/dockrun-sim-%d"):format(uv.os_getpid())
 ---@field dir string                 files of this host
 ---@field options table<string, any> of every process of dockrun
 ---@field processes SimProcess[]
----@field sockets table<string, table>      who listens, by path
+---@field sockets table<string, table>      the listeners, by path
 ---@field port_claims table<integer, SimProcess>
----@field made_at table<string, number>     when a directory was made, by path
+---@field made_at table<string, number>     the time at which a directory was made, by path
 ---@field jobs table<string, table>  by name: { raw, version, texts }
 ---@field violations string[]
----@field arrows table<string, integer>     transitions gone, "from>to" -> how often
+---@field arrows table<string, integer>     transitions taken, "from>to" -> count
 local World = {}
 World.__index = World
 
 -- ---- the host's files ---------------------------------------------------------------------------
 
--- All that worlds leave there, but for the database, which is emptied: to make one takes longer than all else.
+-- Removes all files of a world but the database, which is emptied instead: making one takes longest.
 local function tidy(dir)
   for _, name in ipairs { "alloc", "jobs" } do
     local path = ("%s/state/%s"):format(dir, name)
@@ -54,7 +54,7 @@ local function make(dir)
   assert(store.open(dir .. "/state")):close()
 end
 
---- Takes away what worlds left on the disk.
+--- Removes the files of all worlds.
 function M.finish()
   sqlite.finish()
   if uv.fs_stat(BASE) then rmtree(BASE) end
@@ -78,7 +78,7 @@ function M.new(seed, opts)
   local self = setmetatable({
     seed = seed, random = random, sched = schedulers.new(random), dir = BASE .. "/world", trace = opts.trace,
     processes = {}, sockets = {}, port_claims = {}, jobs = {}, violations = {}, arrows = {}, made_at = {}, pids = 100,
-    before = { containers = {}, images = {} },  -- what is none of dockrun's
+    before = { containers = {}, images = {} },  -- not dockrun's
   }, World)
   if uv.fs_stat(self.dir) then tidy(self.dir) else make(self.dir) end
   self.engine = engines.new(self.sched)
@@ -87,14 +87,14 @@ function M.new(seed, opts)
   self.options = { ["docker.endpoint"] = "unix:///sim.sock", state_dir = self.dir .. "/state", hook_timeout = 5 }
   self.invariants = invariants.new(self)
   self.sched.after_step = function() self.invariants:after_step() end
-  self.sched.on_failure = function(task) self.invariants:on_failure(task) end
+  self.sched.on_failure = function(fiber) self.invariants:on_failure(fiber) end
   if self.trace then self.sched.trace = function(text) self:note("%s", text) end end
   return self
 end
 
--- ---- what is told -------------------------------------------------------------------------------
+-- ---- output -------------------------------------------------------------------------------------
 
---- A line of the trace.
+--- Adds a line to the trace.
 ---@param format string
 ---@param ... any
 function World:note(format, ...)
@@ -105,7 +105,7 @@ function World:note(format, ...)
   self.trace(("%10.4f %-16s %s"):format(self.sched.time, current and current.process or "", format:format(table.unpack(values))))
 end
 
---- Something that must never be.
+--- Notes that an invariant is broken.
 ---@param format string
 ---@param ... any
 function World:violate(format, ...)
@@ -114,7 +114,7 @@ function World:violate(format, ...)
   table.insert(self.violations, ("%.4f s: %s"):format(self.sched.time, text))
 end
 
---- What a process writes.
+--- Takes a process's output.
 ---@param process SimProcess
 ---@param name "stdout"|"stderr"
 ---@param text string
@@ -129,7 +129,7 @@ end
 
 -- ---- jobs ---------------------------------------------------------------------------------------
 
--- Nothing of it is another process's too, but functions.
+-- A copy for one process: only functions are shared.
 local function copy(value)
   if type(value) ~= "table" then return value end
   local made = {}
@@ -156,7 +156,7 @@ function World:load_job(text)
   return copy(job.normal[version])
 end
 
---- The text of a job that is to be run next.
+--- The text of the job that runs next.
 ---@param name string
 ---@return string
 function World:text_of(name) return ("%s#%d"):format(name, #self.jobs[name].texts) end
@@ -181,7 +181,7 @@ function World:dockrun(command, args, opts)
   return process
 end
 
---- Every process that lives.
+--- All live processes.
 ---@return SimProcess[]
 function World:alive()
   local list = {}
