@@ -27,26 +27,26 @@ local MOST_SECONDS = 2 ^ 63 // 1000000000  -- of a duration, see job/duration.lu
 -- The row of validators.address accepts `${…}`, which is filled in for jobs only.
 local function address(value)
   if value == "" then return nil end
-  if validators.is_open(value) then return "must be an IP address, not " .. types.show(value) end
+  if validators.is_open(value) then return "must be an IP address, got " .. types.show(value) end
   return validators.address()(value)
 end
 
 local function above_zero(value)
-  if value <= 0 then return ("must be above 0, not %s"):format(value) end
+  if value <= 0 then return ("must be above 0, got %s"):format(value) end
   return range(0, MOST_SECONDS)(value)
 end
 
 -- It is a part of a program's name.
 local function helper(value)
-  if not value:find "^[%w._-]*$" then return "must be a name such as 'pass', not " .. types.show(value) end
+  if not value:find "^[%w._-]*$" then return "must be a name such as 'pass', got " .. types.show(value) end
 end
 
 local function selinux_label(value)
-  if not value:find "^[zZ]?$" then return "must be z or Z, not " .. types.show(value) end
+  if not value:find "^[zZ]?$" then return "must be z or Z, got " .. types.show(value) end
 end
 
 local function capability(value)
-  if not value:find "^[%a_]+$" then return "must be names of capabilities, or all, not " .. types.show(value) end
+  if not value:find "^[%a_]+$" then return "must be names of capabilities, or all, got " .. types.show(value) end
 end
 
 ---@type OptionRow[]
@@ -181,7 +181,7 @@ local option_types = {
 local together = {
   { "ports.to", function(options)
     if options["ports.to"] < options["ports.from"] then
-      return ("must not be below ports.from, which is %d, not %d"):format(options["ports.from"], options["ports.to"])
+      return ("must not be below ports.from, which is %d, got %d"):format(options["ports.from"], options["ports.to"])
     end
   end },
 }
@@ -208,7 +208,7 @@ end
 local function read(row, value)
   local kind = option_types[row.type]
   local result = kind.read(value)
-  if result == nil then return nil, ("must be %s, not %s"):format(kind.what, types.show(value)) end
+  if result == nil then return nil, ("must be %s, got %s"):format(kind.what, types.show(value)) end
   for _, one in ipairs(row.check and (row.type == "list" and result or { result }) or {}) do
     local why = row.check(one)
     if why then return nil, why end

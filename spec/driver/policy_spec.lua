@@ -174,7 +174,7 @@ describe("a task that asks for too much", function()
       local told, path_of = {}, "^job%." .. name:gsub("%p", "%%%0") .. "%."
       for line in result.stderr:gmatch "error: ([^\n]+)\n" do told[#told + 1] = line:gsub(path_of, "") end
       assert.same({
-        "group.group.constraint[1]: $attr.kernel.name is 'linux' here, and must be = 'plan9'",
+        "group.group.constraint[1]: $attr.kernel.name is 'linux' on this host, but must be = 'plan9'",
         "group.group.task.task.config.hostname: unknown name '${meta.nmae}'; write '$${meta.nmae}' for the text itself",
         "group.group.task.task.config.network_mode: network_mode 'container:x' is not supported; "
           .. "use default, bridge, host, none or the name of a network",

@@ -89,11 +89,11 @@ describe("hooks", function()
     { "makes a huge string", "local s = 'x' while true do s = s .. s end", "more than 128 MB of memory", PATIENT },
     { "keeps the processor busy", "local a, b = ('x'):rep(9e6), ('x'):rep(9e6 - 1) .. 'x' while a == b do end",
       "processor for more than 2 seconds" },
-    { "puts a function into the body", [[thing.Labels.f = print]], "not JSON" },
+    { "puts a function into the body", [[request.Labels.f = print]], "must be JSON" },
   } do
     local what, code, expected, args = table.unpack(case, 1, 4)
     it("fails its own task alone, with a message, when it " .. what, function()
-      local result = run(nil, ("return { create = function(task, thing) %s end }"):format(code), nil, args)
+      local result = run(nil, ("return { create = function(task, request) %s end }"):format(code), nil, args)
       assert.equal(1, result.code)
       assert.truthy(result.by.failed.message:find(expected), result.by.failed.message)
       assert.falsy(result.stderr:find "traceback")

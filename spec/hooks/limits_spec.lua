@@ -68,10 +68,10 @@ describe("beside a task that runs on, a hook", function()
     ["spawns tasks without end"] = { function() while true do dockrun.spawn(function() dockrun.sleep(900) end) end end, "it " },
     ["calls itself"] = { function() local function f() return 1 + f() end f() end, "stack overflow" },
     ["calls itself through C"] = { function() local function f() return ("x"):gsub(".", f) end f() end, "stack overflow" },
-    ["raises nothing"] = { function() error(nil) end, "an error that says nothing" },
+    ["raises nothing"] = { function() error(nil) end, "an error without a message" },
     ["raises a table"] = { function() error {} end, "an error that is a table" },
     ["raises what cannot be printed"] = {
-      function() error(setmetatable({}, { __tostring = function() error "no" end })) end, "cannot say what it means" },
+      function() error(setmetatable({}, { __tostring = function() error "no" end })) end, "cannot be shown" },
     ["raises what prints for ever"] = {
       function() error(setmetatable({}, { __tostring = function() while true do end end })) end, LOOP },
     ["raises after a wait in pcall"] = { function() pcall(dockrun.sleep, 0.01) error "at last" end, "at last" },

@@ -7,13 +7,13 @@ local jobs = require "spec.jobs"
 
 describe("each of the nineteen hooks", function()
   local engine, endpoint
-  local calls, things = {}, {}  -- by hook: its places in order; the thing that each was given
+  local calls, subjects = {}, {}  -- by hook: its places in order; the subject of each
 
   local function note(place, name)
-    return function(task, thing)
+    return function(task, subject)
       calls[name] = calls[name] or {}
       table.insert(calls[name], place)
-      things[name] = things[name] or { task = task, thing = thing }
+      subjects[name] = subjects[name] or { task = task, subject = subject }
     end
   end
 
@@ -77,33 +77,33 @@ describe("each of the nineteen hooks", function()
     received = function(spec) assert.equal("busybox:1", spec.config.image) end,
     setup = function(spec) assert.equal(8, spec.resources.memory) end,
     ports = function(list) assert.same({ 1, "web", "integer" }, { #list, list[1].label, math.type(list[1].host_port) }) end,
-    pull = function(thing) assert.same({ image = "busybox:1" }, thing) end,
+    pull = function(subject) assert.same({ image = "busybox:1" }, subject) end,
     pulled = function(image) assert.matches("^sha256:", image.id) end,
     create = function(body) assert.equal("busybox:1", body.Image) end,
     prestart = function(body) assert.equal(8 * 1024 * 1024, body.HostConfig.Memory) end,
-    created = function(thing) assert.equal(64, #thing.id) end,
-    started = function(thing) assert.equal(("DOCKER:"), thing.handle:sub(1, 7)) end,
-    healthy = function(thing) assert.equal(64, #thing.id) end,
-    unhealthy = function(thing) assert.equal("lua check 1: the second look", thing.reason) end,
-    oom = function(thing) assert.is_true(thing.kills >= 1) end,
+    created = function(subject) assert.equal(64, #subject.id) end,
+    started = function(subject) assert.equal(("DOCKER:"), subject.handle:sub(1, 7)) end,
+    healthy = function(subject) assert.equal(64, #subject.id) end,
+    unhealthy = function(subject) assert.equal("lua check 1: the second look", subject.reason) end,
+    oom = function(subject) assert.is_true(subject.kills >= 1) end,
     kill = function(how) assert.same({ signal = "SIGTERM", timeout = 1 }, how) end,
-    killed = function(thing) assert.equal(64, #thing.id) end,
+    killed = function(subject) assert.equal(64, #subject.id) end,
     exited = function(result) assert.is_true(result.oom) end,
     restart = function(decision)
       assert.same({ true, 1, false }, { decision.restart, decision.attempt, decision.failed })
       assert.is_true(decision.delay >= 0.05 and decision.delay <= 0.0625)
     end,
-    cleanup = function(thing) assert.equal(64, #thing.container_id) end,
+    cleanup = function(subject) assert.equal(64, #subject.container_id) end,
     stopped = function(result) assert.is_number(result.exit_code) end,
     failed = function(err) assert.equal("pull", err.kind) end,
   }
 
   for _, name in ipairs(hooks.names) do
-    it(("'%s' is given what it is about"):format(name), function() checks[name](things[name].thing) end)
+    it(("'%s' gets its subject"):format(name), function() checks[name](subjects[name].subject) end)
   end
 
   it("sees the task, and cannot write to it", function()
-    local task = things.started.task
+    local task = subjects.started.task
     assert.same({ "group", "task", 0, "running" }, { task.group, task.name, task.alloc.index, task.state })
     assert.equal("busybox:1", task.image)
     assert.equal(tostring(task.ports[1].host_port), task.env.NOMAD_PORT_web)

@@ -1,4 +1,4 @@
--- What a "no" does at each transition, what hooks may change, and what becomes of a change that nobody can use.
+-- What a veto does at each transition, what hooks may change, and what an invalid change does.
 local agents = require "spec.agent.agents"
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
@@ -32,24 +32,24 @@ describe("a hook that", function()
     return by, ok, agent
   end
 
-  local function no() return false, "not on a Friday" end
+  local function veto() return false, "not on a Friday" end
 
   for name, before in pairs {
     received = "setup", setup = "setup", ports = "setup", pull = "pulled", pulled = "created", create = "created", prestart = "created",
     created = "started",
   } do
-    it(("says no at '%s' fails the task, and leaves nothing"):format(name), function()
-      local by, ok = run { [name] = no }
+    it(("vetoes '%s' fails the task, and leaves nothing"):format(name), function()
+      local by, ok = run { [name] = veto }
       assert.is_false(ok)
-      assert.equal(("hook '%s' (host) said no: not on a Friday"):format(name), by.failed.message)
+      assert.equal(("vetoed by hook '%s' (host): not on a Friday"):format(name), by.failed.message)
       assert.equal(by.failed.message, by.hook_failed.message)
       assert.is_nil(by[before])
       assert.equal(by.created, by.removed and by.created)
     end)
   end
 
-  it("says no at 'restart' ends the task", function()
-    local by, ok = run({ restart = no }, { command = "exit 4", restart = [[attempts = 3, delay = 0]] })
+  it("vetoes 'restart' ends the task", function()
+    local by, ok = run({ restart = veto }, { command = "exit 4", restart = [[attempts = 3, delay = 0]] })
     assert.is_false(ok)
     assert.matches("not on a Friday", by.not_restarting.message)
     assert.equal(4, by.exited.exit_code)
@@ -57,44 +57,44 @@ describe("a hook that", function()
   end)
 
   for _, name in ipairs { "started", "healthy", "exited", "cleanup" } do
-    it(("says no at '%s' is heard, and changes nothing"):format(name), function()
-      local by, ok = run({ [name] = no }, { command = jobs.gate "end",
+    it(("vetoes '%s' is reported, and changes nothing"):format(name), function()
+      local by, ok = run({ [name] = veto }, { command = jobs.gate "end",
         task = [[check = { type = "lua", interval = "50ms", run = function() return true end },]] }, "healthy")
       assert.is_true(ok)
-      assert.equal(("hook '%s' (host) said no: not on a Friday"):format(name), by.hook_failed.message)
+      assert.equal(("vetoed by hook '%s' (host): not on a Friday"):format(name), by.hook_failed.message)
       assert.same({ 0, true }, { by.exited.exit_code, by.removed ~= nil })
       assert.is_nil(by.failed)
     end)
   end
 
   for _, name in ipairs { "kill", "killed", "stopped" } do
-    it(("says no at '%s' is heard, and changes nothing"):format(name), function()
-      local by, ok = run({ [name] = no }, { command = "trap 'exit 3' TERM; while :; do sleep 0.1; done" }, true)
+    it(("vetoes '%s' is reported, and changes nothing"):format(name), function()
+      local by, ok = run({ [name] = veto }, { command = "trap 'exit 3' TERM; while :; do sleep 0.1; done" }, true)
       assert.is_true(ok)
-      assert.equal(("hook '%s' (host) said no: not on a Friday"):format(name), by.hook_failed.message)
+      assert.equal(("vetoed by hook '%s' (host): not on a Friday"):format(name), by.hook_failed.message)
       assert.same({ "the spec", true }, { by.killing.message, by.exited ~= nil })
     end)
   end
 
-  it("says no at 'unhealthy', 'oom' or 'failed' is heard, and changes nothing", function()
-    local by = run({ unhealthy = no, oom = no, failed = no }, {
+  it("vetoes 'unhealthy', 'oom' or 'failed' is reported, and changes nothing", function()
+    local by = run({ unhealthy = veto, oom = veto, failed = veto }, {
       command = ("(x=a; while :; do x=$x$x; done); %s; exit 5"):format(jobs.gate "end"), resources = "memory = 8",
       task = [[check = { type = "lua", interval = "50ms", run = function() return false end },]],
     }, "oom")
     assert.equal(5, by.exited.exit_code)
-    assert.equal("hook 'failed' (host) said no: not on a Friday", by.hook_failed.message)
+    assert.equal("vetoed by hook 'failed' (host): not on a Friday", by.hook_failed.message)
     assert.equal("exit code 5; the kernel killed a process of it: out of memory", by.failed.message)
   end)
 
-  it("says no without a reason is quoted so", function()
+  it("vetoes without a reason is quoted so", function()
     local by = run { create = function() return false end }
-    assert.equal("hook 'create' (host) said no: no reason given", by.failed.message)
+    assert.equal("vetoed by hook 'create' (host): no reason given", by.failed.message)
   end)
 
-  it("says no for a reason that is no text is quoted as it prints", function()
-    assert.equal("hook 'create' (host) said no: 42", (run { create = function() return false, 42 end }).failed.message)
+  it("vetoes for a reason that is no text is quoted as it prints", function()
+    assert.equal("vetoed by hook 'create' (host): 42", (run { create = function() return false, 42 end }).failed.message)
     local odd = setmetatable({}, { __tostring = function() error "never" end })
-    assert.matches("cannot say", (run { create = function() return false, odd end }).failed.message)
+    assert.matches("cannot be shown", (run { create = function() return false, odd end }).failed.message)
   end)
 
   it("returns anything but false agrees", function()
@@ -103,9 +103,9 @@ describe("a hook that", function()
     end
   end)
 
-  it("ends its series: those after it are not asked", function()
+  it("vetoes ends the series: the hooks after it do not run", function()
     local asked = false
-    local agent <close> = agents.new(endpoint, { create = no })
+    local agent <close> = agents.new(endpoint, { create = veto })
     local job = agents.job {}
     job.groups[1].tasks[1].hooks = { create = function() asked = true end }
     agent:submit(job)
@@ -215,7 +215,7 @@ describe("a hook that", function()
   it("names another image at 'pull' has that one", function()
     local pulled
     local by, ok = run({
-      pull = function(_, thing) thing.image = "busybox:1" end, pulled = function(_, image) pulled = image.reference.full end,
+      pull = function(_, pull) pull.image = "busybox:1" end, pulled = function(_, image) pulled = image.reference.full end,
     }, { image = "127.0.0.1:9/not/there:1" })
     assert.is_true(ok)
     assert.same({ "busybox:1", "busybox:1" }, { pulled, by.pulled.message })
@@ -225,7 +225,7 @@ describe("a hook that", function()
     local labels
     run({
       prestart = function(_, body) body.Labels = { mine = "yes" } end,
-      created = function(_, thing) labels = engine:container_inspect(thing.id).Config.Labels end,
+      created = function(_, subject) labels = engine:container_inspect(subject.id).Config.Labels end,
     })
     assert.equal("yes", labels.mine)
     assert.is_string(labels["dockrun.alloc"])
@@ -252,20 +252,21 @@ describe("a hook that", function()
     { "received", function(_, spec) spec.resources.memory = -1 end, "resources.memory" },
     { "received", function(_, spec) spec.config = nil end, "config.image: is required" },
     { "setup", function(_, spec) spec.kill_timeout = {} end, "kill_timeout" },
-    { "setup", function(_, spec) setmetatable(spec, { __index = function() return 1 end }) end, "has a metatable" },
-    { "ports", function(_, list) list[1].host_port = 0 end, "host_port must be a port, not 0" },
+    { "setup", function(_, spec) setmetatable(spec, { __index = function() return 1 end }) end, "a table with a metatable" },
+    { "ports", function(_, list) list[1].host_port = 0 end, "host_port must be a port, got 0" },
     { "ports", function(_, list) list[1].protocols = { "sctp" } end, "protocols must be a list of tcp and udp" },
-    { "ports", function(_, list) list[1] = "80" end, "the mapping 1 must be a table, not 80" },
-    { "pull", function(_, thing) thing.image = nil end, "image must be an image reference, not nil" },
+    { "ports", function(_, list) list[1] = "80" end, "mapping 1 must be a table, got 80" },
+    { "pull", function(_, pull) pull.image = nil end, "image must be an image reference, got nil" },
     { "pulled", function(_, image) image.reference = {} end, "reference must be" },
-    { "create", function(_, body) body.Labels = "none" end, "Labels must be a table, not none" },
-    { "create", function(_, body) body.Labels.f = print end, "Labels.f is a function, not JSON" },
-    { "prestart", function(_, body) body.Env = body end, "nested too deeply" },
+    { "create", function(_, body) body.Labels = "none" end,
+      "hook 'create' (host) returned an invalid request: Labels must be a table, got none" },
+    { "create", function(_, body) body.Labels.f = print end, "invalid request: Labels.f must be JSON, got a function" },
+    { "prestart", function(_, body) body.Env = body end, "is nested more than" },
     { "prestart", function(_, body) body.Env[{}] = 1 end, "a table as a key" },
     { "create", function(_, body) body.HostConfig.Memory = "much" end, "HostConfig.Memory" },
   } do
     local name, hook, expected = table.unpack(case)
-    it(("leaves at '%s' what nobody can use fails its task: %s"):format(name, expected), function()
+    it(("makes the subject of '%s' invalid fails its task: %s"):format(name, expected), function()
       local by, ok = run({ [name] = hook }, { resources = [[memory = 32, network = { dynamic_ports = { "web" } }]] })
       assert.is_false(ok)
       assert.matches(expected, by.failed.message, 1, true)
@@ -274,22 +275,22 @@ describe("a hook that", function()
   end
 
   for _, case in ipairs {
-    { "restart", function(_, decision) decision.delay = "soon" end, "delay must be a number of seconds, not soon", "exit 1" },
+    { "restart", function(_, decision) decision.delay = "soon" end, "delay must be a number of seconds, got soon", "exit 1" },
     { "restart", function(_, decision) decision.delay = 0 / 0 end, "delay must be a number of seconds", "exit 1" },
-    { "exited", function(_, result) result.exit_code = {} end, "exit_code must be an integer, not a table", "true" },
+    { "exited", function(_, result) result.exit_code = {} end, "exit_code must be an integer, got a table", "true" },
   } do
     local name, hook, expected, command = table.unpack(case)
-    it(("leaves at '%s' what nobody can use is told: %s"):format(name, expected), function()
+    it(("makes the subject of '%s' invalid is reported: %s"):format(name, expected), function()
       local by = run({ [name] = hook }, { command = command, restart = [[attempts = 1, delay = 0]] })
       assert.matches(expected, by.hook_failed.message, 1, true)
       assert.is_not_nil(by.removed)
     end)
   end
 
-  it("leaves at 'kill' what nobody can use is told, and the task is stopped as its job wants", function()
+  it("makes the subject of 'kill' invalid is reported, and the task is stopped as its job says", function()
     local by = run({ kill = function(_, how) how.signal, how.timeout = 15, "long" end },
       { command = "trap 'exit 6' TERM; touch /local/ready; while :; do sleep 0.1; done", task = [[kill_timeout = "2m",]] }, true)
-    assert.matches("signal must be a signal's name, not 15", by.hook_failed.message, 1, true)
+    assert.matches("signal must be a signal's name, got 15", by.hook_failed.message, 1, true)
     assert.equal(6, by.exited.exit_code)
   end)
 end)

@@ -51,10 +51,10 @@ describe("a constraint", function()
   end
 
   for text, message in pairs {
-    [ [[attribute = "$attr.kernel.name", value = "windows"]] ] = "$attr.kernel.name is 'linux' here, and must be = 'windows'",
-    [ [[attribute = "$node.datacenter", value = "ams1"]] ] = "$node.datacenter is not known here, and must be = 'ams1'",
-    [ [[attribute = "${attr.nothing}", value = "1"]] ] = "${attr.nothing} is not known here, and must be = '1'",
-    [ [[attribute = "${attr.cpu.numcores}", operator = "<", value = "4"]] ] = "'4' here, and must be < '4'",
+    [ [[attribute = "$attr.kernel.name", value = "windows"]] ] = "$attr.kernel.name is 'linux' on this host, but must be = 'windows'",
+    [ [[attribute = "$node.datacenter", value = "ams1"]] ] = "$node.datacenter is unknown on this host, but must be = 'ams1'",
+    [ [[attribute = "${attr.nothing}", value = "1"]] ] = "${attr.nothing} is unknown on this host, but must be = '1'",
+    [ [[attribute = "${attr.cpu.numcores}", operator = "<", value = "4"]] ] = "'4' on this host, but must be < '4'",
     [ [[attribute = "${attr.driver.docker.version}", version = "~> 20.9.1"]] ] = "must be version '~> 20.9.1'",
     [ [[attribute = "${attr.driver.docker.runtimes}", operator = "set_contains", value = "runc,kata"]] ] = "must be set_contains",
     [ [[attribute = "${attr.kernel.name}", operator = "is_not_set"]] ] = "must be is_not_set",
@@ -63,7 +63,7 @@ describe("a constraint", function()
     [ [[attribute = "${attr.kernel.name}", version = "> 1"]] ] = "(it is not a version)",
     [ [[attribute = "${attr.kernel.name}", regexp = "(${node.unique.name}"]] ] = "must be regexp '(here' (missing",
     [ [[attribute = "${attr.kernel.name}", operator = "!=", value = "${attr.nothing}"]] ] =
-      "it is compared with ${attr.nothing}, which is not known here",
+      "the value ${attr.nothing} is unknown on this host",
   } do
     it("does not hold, and says so: " .. text, function()
       local lines = check(text)

@@ -16,7 +16,7 @@ describe("a duration", function()
     it(("is not %q"):format(text), function()
       local seconds, why = duration.parse(text)
       assert.is_nil(seconds)
-      assert.equal(("must be a duration such as '1m30s' or a number of seconds, not '%s'"):format(text), why)
+      assert.equal(("must be a duration such as '1m30s' or a number of seconds, got '%s'"):format(text), why)
     end)
   end
 

@@ -79,18 +79,18 @@ describe("an error in HCL", function()
     { "a", "1:2: found the end of the file, expected '=', '{' or a label" },
     { "a =", "1:4: found the end of the file, expected a value" },
     { "a = }", "1:5: found '}', expected a value" },
-    { "a = b", "1:5: found 'b', expected a value; text stands in double quotes" },
-    { "a = 'b'", "1:5: found ''', expected a value; text stands in double quotes" },
-    { "a = 15s", "1:5: found '15s', expected a number such as 10, -1 or 0.5; text stands in double quotes" },
-    { "a = 10.0.0.1", "1:5: found '10.0.0.1', expected a number such as 10, -1 or 0.5; text stands in double quotes" },
-    { "a = 0x", "1:5: found '0x', expected a number such as 10, -1 or 0.5; text stands in double quotes" },
+    { "a = b", "1:5: found 'b', expected a value; text must be in double quotes" },
+    { "a = 'b'", "1:5: found ''', expected a value; text must be in double quotes" },
+    { "a = 15s", "1:5: found '15s', expected a number such as 10, -1 or 0.5; text must be in double quotes" },
+    { "a = 10.0.0.1", "1:5: found '10.0.0.1', expected a number such as 10, -1 or 0.5; text must be in double quotes" },
+    { "a = 0x", "1:5: found '0x', expected a number such as 10, -1 or 0.5; text must be in double quotes" },
     { "a = 08", "1:5: found '08', expected an octal number, as it begins with 0" },
     { "a = 1e999", "1:5: the number '1e999' is too large" },
     { "a = 0x10000000000000000", "1:5: the number '0x10000000000000000' is too large" },
     { "a: 1", "1:2: found ':', expected '=', '{' or a label" },
     { "= 1", "1:1: found '=', expected a key" },
     { "}", "1:1: found '}', expected a key" },
-    { "80 = 1", "1:1: found '80', expected a key; one that begins with a digit stands in double quotes" },
+    { "80 = 1", "1:1: found '80', expected a key; a key that begins with a digit must be in double quotes" },
     { 'a "b" = 1', "1:7: found '=', expected '{' or a label" },
     { 'a "b" [', "1:7: found '[', expected '{' or a label" },
     { 'a "b"\nc = 1', "2:1: found 'c', expected '=' or '{' after 'a' of line 1" },
@@ -105,20 +105,20 @@ describe("an error in HCL", function()
     { [[a = "\u12"]], "1:6: found '\\u12', expected an escape: \\n, \\t, \\\", \\\\, \\u and 4 hexadecimal digits …" },
     { [[a = "\U00110000"]], "1:6: found '\\U00110000', expected an escape: \\n, \\t, \\\", \\\\, \\u and 4 hexadecimal digits …" },
     { "a = \"x${b", "1:7: the '${' that begins here is not closed: found the end of the file, expected '}'" },
-    { "a = <<E", "1:5: found '<<' that begins no heredoc: expected <<WORD or <<-WORD, and then the end of the line" },
-    { "a = <<\nx", "1:5: found '<<' that begins no heredoc: expected <<WORD or <<-WORD, and then the end of the line" },
+    { "a = <<E", "1:5: found '<<' that begins no heredoc, expected <<WORD or <<-WORD, and then the end of the line" },
+    { "a = <<\nx", "1:5: found '<<' that begins no heredoc, expected <<WORD or <<-WORD, and then the end of the line" },
     { "\na = <<E\nx\nEE\n", "2:5: the heredoc that begins here is not closed: found the end of the file, expected a line with 'E' alone" },
     { "a = 1\n/* b", "2:1: the comment that begins here is not closed: found the end of the file, expected '*/'" },
     { "a {", "1:4: found the end of the file, expected a key or '}'; the block that begins at line 1, column 3 is not closed" },
     { "é = [\n1,", "2:3: found the end of the file, expected a value or ']'; the list that begins at line 1, column 5 is not closed" },
     { "a {\nb = [1\n}", "3:1: found '}', expected ',' or ']'; the list that begins at line 2, column 5 is not closed" },
     { "a { b = 1 ]", "1:11: found ']', expected a key or '}'; the block that begins at line 1, column 3 is not closed" },
-    { "日本 = 🐳", "1:6: found '🐳', expected a value; text stands in double quotes" },
+    { "日本 = 🐳", "1:6: found '🐳', expected a value; text must be in double quotes" },
     { "/* 🐳\n🐳 */ é = \"😀\" !", "2:14: found '!', expected a key" },
-    { "a = “b”", "1:5: found '“', expected a value; text stands in double quotes" },
+    { "a = “b”", "1:5: found '“', expected a value; text must be in double quotes" },
     { "é\xff", "1:2: found the byte 0xff, which is not UTF-8 here" },
     { "a = \"\0\"", "1:6: found a NUL byte" },
-    { "a = " .. ("x"):rep(100), "1:5: found '" .. ("x"):rep(40) .. "…', expected a value; text stands in double quotes" },
+    { "a = " .. ("x"):rep(100), "1:5: found '" .. ("x"):rep(40) .. "…', expected a value; text must be in double quotes" },
   } do
     local text, message = table.unpack(case)
     it(("is told of %q"):format(text), function() assert.equal(message, problem(text)) end)
@@ -181,7 +181,7 @@ describe("the places of an HCL file", function()
   it("are told for what stands in repeated blocks as well", function()
     local _, err = load.string('job "x" {\n  task "a" {}\n  task "b" { config { image = [1] } }\n}', "hcl", "job.hcl")
     assert.equal("job.hcl:2:8: job.x.task.a.config.image: is required: image reference; no tag means latest\n"
-      .. "job.hcl:3:23: job.x.task.b.config.image: must be a string, not a list", tostring(err))
+      .. "job.hcl:3:23: job.x.task.b.config.image: must be a string, got a list", tostring(err))
   end)
 end)
 

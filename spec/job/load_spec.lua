@@ -86,7 +86,7 @@ describe("a task's command", function()
   it("is needed for args, which are else ignored with a warning", function()
     local task, job = task_of "config = { image = 'x', args = { 'a' } }"
     assert.is_nil(task.config.args)
-    assert.same({ "job.j.group.g.task.t.config.args: ignored, as there is no command" }, job.warnings)
+    assert.same({ "job.j.group.g.task.t.config.args: ignored, because there is no command" }, job.warnings)
   end)
 end)
 
@@ -177,7 +177,7 @@ describe("an error", function()
 
   it("has no place where Nomad's own form is another tree than the text", function()
     local _, err = load.string('{ "Job": { "ID": "x", "Priority": 5, "TaskGroups": [{ "Name": "g", "Count": -1 }] } }', "json", "job.json")
-    assert.equal("job.json: job.x.group.g.count: must be at least 0, not -1", tostring(err))
+    assert.equal("job.json: job.x.group.g.count: must be at least 0, got -1", tostring(err))
   end)
 
   it("tells what is twice in JSON, and nothing that only looks so", function()
@@ -227,7 +227,7 @@ describe("hooks", function()
     local text = '{"job":{"j":{"hooks":%s,"task":{"t":{"config":{"image":"x"}}}}}}'
     assert.truthy(load.string(text:format "{}", "json"))
     local _, err = load.string(text:format '{"started":"print(1)"}', "json")
-    assert.truthy(error_at("job.j.hooks.started", err):find("only a .lua job file can hold hooks", 1, true))
+    assert.truthy(error_at("job.j.hooks.started", err):find("only a .lua job file can have hooks", 1, true))
   end)
 end)
 
@@ -252,8 +252,8 @@ describe("load", function()
 
   for _, case in ipairs {
     { "/nowhere/job.lua", "cannot read the job: /nowhere/job.lua: No such file or directory" },
-    { "job.yaml", "job.yaml: not a job file by its ending; known: .hcl, .json, .lua, .nomad" },
-    { "job", "job: not a job file by its ending; known: .hcl, .json, .lua, .nomad" },
+    { "job.yaml", "job.yaml: not a job file: expected an ending of .hcl, .json, .lua, .nomad" },
+    { "job", "job: not a job file: expected an ending of .hcl, .json, .lua, .nomad" },
   } do
     local path, message = table.unpack(case)
     it("refuses " .. path, function()
@@ -266,7 +266,7 @@ describe("load", function()
 
   it("refuses a file that is too long", function()
     local _, err = load.string((" "):rep((8 << 20) + 1), "json", "long.json")
-    assert.equal("long.json: a job file has at most 8388608 bytes (limits.job_bytes)", err.message)
+    assert.equal("long.json: a job file must have at most 8388608 bytes (limits.job_bytes)", err.message)
   end)
 
   it("takes Nomad's keys that mean nothing on one host, keeps them, and says so once", function()
@@ -335,7 +335,7 @@ describe("a number where a string is wanted", function()
     for _, number in ipairs { "18446744073709551615", "1e300", "1 / 0", "0 / 0" } do
       local job, err = lua(with_task(("config = { image = 'x' }, env = { A = %s }"):format(number)))
       assert.is_nil(job)
-      assert.matches("must be a string; Lua has rounded the number to .*: put it in quotes", error_at("job.j.group.g.task.t.env.A", err))
+      assert.matches("must be a string, got a number that Lua rounds to .*; put it in quotes", error_at("job.j.group.g.task.t.env.A", err))
     end
   end)
 

@@ -186,7 +186,7 @@ describe("what a chunk returns", function()
     { "tables that multiply", "local t = {} for _ = 1, 30 do t = { t, t } end return { name = 'x', groups = t }", "holds more than" },
     { "a table with a table for a key", "return { name = 'x', [{}] = 1 }", "a table cannot be a key" },
     { "the environment itself", "return _ENV", "unknown key" },
-    { "a function where there should be text", "return job 'x' { type = function() end }", "not a function" },
+    { "a function where there should be text", "return job 'x' { type = function() end }", "got a function" },
     { "a job without a name", "return job {}", "job needs a name" },
     { "a group without a body", "return job 'x' { group 'g' 'h' }", "needs a body" },
   } do

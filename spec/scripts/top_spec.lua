@@ -115,7 +115,7 @@ describe("top.lua", function()
   end)
 
   for _, case in ipairs {
-    { "a delay that is none", { "-d", "often" }, "must be a duration such as '1m30s' or a number of seconds, not 'often'" },
+    { "a delay that is none", { "-d", "often" }, "must be a duration such as '1m30s' or a number of seconds, got 'often'" },
     { "no delay", { "-d", "0s" }, "the delay must be more than 0" },
     { "no picture", { "-n", "0" }, "--count: expected a whole number of at least 1, got '0'" },
     { "a word too many", { "web" }, "too many arguments" },

@@ -191,7 +191,7 @@ describe("the tasks of a group", function()
   for what, case in pairs {
     ["a circle of two"] = { { a = { b = "started" }, b = { a = "started" } }, "a -> b -> a" },
     ["a circle of three"] = { { a = { b = "started" }, b = { c = "healthy" }, c = { a = "completed" } }, "in a circle" },
-    ["one that waits for itself"] = { { a = { a = "started" }, b = {} }, "cannot wait for itself" },
+    ["one that waits for itself"] = { { a = { a = "started" }, b = {} }, "cannot depend on itself" },
     ["one that is not there"] = { { a = { bb = "started" }, b = {} }, "the group has no task 'bb'" },
     ["a condition that is none"] = { { a = { b = "ready" }, b = {} }, "depends_on.b" },
   } do

@@ -8,7 +8,7 @@ local json = require "dockrun.core.json"
 local limits = require "dockrun.driver.limits"
 local policy = require "dockrun.driver.policy"
 local diagnostics = require "dockrun.job.diagnostics"
-local recheck = require "dockrun.job.recheck"
+local revalidate = require "dockrun.job.revalidate"
 local runtime = require "dockrun.core.runtime"
 local tree = require "dockrun.job.tree"
 local tables = require "dockrun.util.tables"
@@ -43,7 +43,7 @@ local function check_task(job, group, task, host, found)
   end
   local whole, err, rest = filled(job, group, task, host, path)
   report_all(err)
-  recheck.task(whole or rest, path, report)
+  revalidate.interpolated(whole or rest, path, report)
   report_all(select(2, policy.check(whole or rest, host.options, { path = path })))
 end
 

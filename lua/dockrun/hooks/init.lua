@@ -1,6 +1,10 @@
--- Hooks: an operator's functions, named after the transition at which they run. They see the task, may change what is
--- being decided, may veto it, and may call anything of the runtime. One that fails harms its own task only.
+--- Hooks: functions of a host program, an operator or a job, named after the transition at which they run. A hook gets the
+--- task (read-only) and its subject, which is the value that dockrun decides at this transition. It may change the subject,
+--- may veto the transition, and may call anything of the runtime. A hook that fails harms its own task only.
+---
+--- A replacement of this file must have `names`, `new` (with `register`, `load`, `has` and `run`) and `read_only`.
 local call = require "dockrun.sandbox.call"
+local lifecycle = require "dockrun.job.schema.lifecycle"
 local runtime = require "dockrun.core.runtime"
 local fs = require "dockrun.util.fs"
 local validate = require "dockrun.hooks.validate"
@@ -8,20 +12,17 @@ local validate = require "dockrun.hooks.validate"
 local M = {}
 
 --- Every transition that has a hook.
-M.names = {
-  "received", "setup", "ports", "pull", "pulled", "create", "created", "prestart", "started", "healthy", "unhealthy",
-  "oom", "exited", "restart", "kill", "killed", "stopped", "cleanup", "failed",
-}
+M.names = lifecycle.hooks
 
 local known = {}
 for _, name in ipairs(M.names) do known[name] = true end
 
----@alias Hook fun(task: table, thing: any): boolean?, string?
+---@alias Hook fun(task: table, subject: any): boolean?, string?  false, "why" is a veto
 
 ---@class Hooks
----@field host table<string, Hook>      registered by a host program: run first
----@field operator table<string, Hook>  the operator's file: run second; the job's own come last
----@field limits CallLimits             of each call
+---@field host table<string, Hook>      registered by a host program: they run first
+---@field operator table<string, Hook>  of the operator's file: they run second; the job's own hooks run last
+---@field limits CallLimits             the budget of each call
 local Hooks = {}
 Hooks.__index = Hooks
 
@@ -34,21 +35,21 @@ function M.new(options)
   } }, Hooks)
 end
 
---- Registers a hook of the host program, in place of the one it had there.
+--- Registers a hook of the host program. It replaces the one that the host program registered before for this transition.
 ---@param name string
 ---@param hook Hook
 function Hooks:register(name, hook)
-  assert(known[name], ("no hook is called '%s'"):format(tostring(name)))
-  assert(type(hook) == "function", "a hook is a function")
+  assert(known[name], ("unknown hook '%s'"):format(tostring(name)))
+  assert(type(hook) == "function", ("hook '%s' must be a function, got a %s"):format(name, type(hook)))
   self.host[name] = hook
 end
 
 local LONGEST = 8 << 20  -- bytes of the operator's file
 
---- Reads the operator's hooks: a Lua file that returns a table of functions. It has the whole runtime.
+--- Loads the operator's hooks: a Lua file that returns a table of functions. The file is trusted: no sandbox.
 ---@param path string
 ---@return true? ok
----@return table? err  kind "invalid", names the file
+---@return table? err  kind "invalid"; the message names the file
 function Hooks:load(path)
   local function bad(why) return nil, runtime.error("invalid", ("hooks %s: %s"):format(path, tostring(why))) end
   local text, why = fs.read_any(path, LONGEST)
@@ -58,14 +59,14 @@ function Hooks:load(path)
   if not chunk then return bad(why) end
   local ok, hooks = pcall(chunk)
   if not ok then return bad(hooks) end
-  if type(hooks) ~= "table" then return bad "it must return a table of functions" end
+  if type(hooks) ~= "table" then return bad("the file must return a table of functions, got a " .. type(hooks)) end
   for name, hook in pairs(hooks) do
     if name == "on_error" then
-      if hook ~= "fail" and hook ~= "ignore" then return bad "on_error is 'fail' or 'ignore'" end
+      if hook ~= "fail" and hook ~= "ignore" then return bad("on_error must be 'fail' or 'ignore', got " .. tostring(hook)) end
     elseif not known[name] then
-      return bad(("no hook is called '%s'; there are: %s"):format(tostring(name), table.concat(M.names, " ")))
+      return bad(("unknown hook '%s'; known: %s"):format(tostring(name), table.concat(M.names, " ")))
     elseif type(hook) ~= "function" then
-      return bad(("'%s' is a %s, not a function"):format(name, type(hook)))
+      return bad(("hook '%s' must be a function, got a %s"):format(name, type(hook)))
     end
   end
   self.operator = hooks
@@ -80,7 +81,7 @@ function M.read_only(value)
   return setmetatable({}, {
     __index = function(_, key) return M.read_only(value[key]) end,
     __newindex = function(_, key)
-      error(("'%s': the task is read-only here; change what the hook is given beside it"):format(tostring(key)), 2)
+      error(("'%s': the task is read-only here; change the hook's second argument instead"):format(tostring(key)), 2)
     end,
     __len = function() return #value end,
     __pairs = function()
@@ -93,22 +94,23 @@ function M.read_only(value)
   })
 end
 
-local function failure(name, where, what)
-  return runtime.error("hook", ("hook '%s' (%s) %s"):format(name, where, what), { hook = name })
+local function failure(message, name, veto)
+  return runtime.error("hook", message, { hook = name, veto = veto })
 end
 
-local function run_one(self, hook, name, where, view, thing)
-  local ok, answer, reason = call.call(self.limits, hook, view, thing)
-  if not ok then return nil, failure(name, where, answer) end
+-- "hook 'pull' (operator)"
+local function title(name, source) return ("hook '%s' (%s)"):format(name, source) end
+
+local function run_one(self, hook, name, source, view, subject)
+  local ok, answer, reason = call.call(self.limits, hook, view, subject)
+  if not ok then return nil, failure(("%s %s"):format(title(name, source), answer), name) end
   if answer ~= false then return true end
-  local err = failure(name, where, "said no: " .. (reason or "no reason given"))
-  err.veto = true
-  return nil, err
+  return nil, failure(("vetoed by %s: %s"):format(title(name, source), reason or "no reason given"), name, true)
 end
 
---- Whether any hook is there for a transition.
+--- Whether a transition has any hook.
 ---@param name string
----@param sources { [1]: string, [2]: table<string, Hook> }[]
+---@param sources { [1]: string, [2]: table<string, Hook> }[]  see run
 ---@return boolean
 function Hooks:has(name, sources)
   if self.host[name] or self.operator[name] then return true end
@@ -118,24 +120,25 @@ function Hooks:has(name, sources)
   return false
 end
 
---- Runs every hook of a transition: the host program's, the operator's, then the job's, the group's and the task's.
+--- Runs every hook of a transition: those of the host program, the operator, the job, the group and the task. The first
+--- that fails or vetoes ends the series.
 ---@param name string
----@param sources { [1]: string, [2]: table<string, Hook> }[]  the job's own: where it stands, and the hooks there
----@param view table   the task, read-only
----@param thing? any   what is being decided; a hook may change it
----@param report? fun(err: table)  told of an error that `on_error = "ignore"` lets pass
+---@param sources { [1]: string, [2]: table<string, Hook> }[]  the job's own: { "group", its hooks }, …
+---@param view table    the task, read-only
+---@param subject? any  the value that is decided; a hook may change it
+---@param report? fun(err: table)  called with an error that `on_error = "ignore"` ignores
 ---@return true? ok
----@return table? err  kind "hook"; `veto` where a hook said no
-function Hooks:run(name, sources, view, thing, report)
+---@return table? err  kind "hook"; `veto` is true if the hook returned false
+function Hooks:run(name, sources, view, subject, report)
   local all = { { "host", self.host }, { "operator", self.operator }, table.unpack(sources) }
-  for _, source in ipairs(all) do
-    local where, hooks = source[1], source[2]
+  for _, entry in ipairs(all) do
+    local source, hooks = entry[1], entry[2]
     local hook = hooks[name]
     if hook then
-      local ok, err = run_one(self, hook, name, where, view, thing)
+      local ok, err = run_one(self, hook, name, source, view, subject)
       if not ok and (err.veto or hooks.on_error ~= "ignore") then return nil, err end
-      local broken = validate.problem(name, thing)  -- with which nobody can go on
-      if broken then return nil, failure(name, where, "left what cannot be used: " .. broken) end
+      local invalid = validate.problem(name, subject)  -- even if the error is ignored: the next step would fail on it
+      if invalid then return nil, failure(("%s returned an invalid %s"):format(title(name, source), invalid), name) end
       if not ok and report then report(err) end
     end
   end

@@ -1,5 +1,7 @@
---- What a job asks of its host: https://developer.hashicorp.com/nomad/docs/job-specification/constraint. There is one
---- host, so a constraint that does not hold is an error of the whole job, before anything of it begins.
+--- Checks the constraints of a job against the host: https://developer.hashicorp.com/nomad/docs/job-specification/constraint.
+--- There is one host, so a constraint that fails is an error of the whole job, before anything of it starts.
+---
+--- A replacement of this file must have `problem` and `failures`.
 
 local validators = require "dockrun.job.validators"
 local interpolate = require "dockrun.job.interpolate"
@@ -9,7 +11,7 @@ local tables = require "dockrun.util.tables"
 
 local M = {}
 
--- Numbers as numbers, all else as text.
+-- Compares numbers as numbers, anything else as text.
 local function in_order(a, b)
   local x, y = tonumber(a), tonumber(b)
   if x and y then return x < y and -1 or x > y and 1 or 0 end
@@ -30,10 +32,10 @@ local function contains(text, wanted, all)
   return any
 end
 
--- Go's RE2 is, but for its speed, a part of PCRE. With these, both read text as UTF-8, and "$" is its very end.
+-- Each expression of Go's RE2 means the same to PCRE with these flags: text is UTF-8, and "$" is the very end.
 local AS_GO = pcre.flags().UTF | pcre.flags().DOLLAR_ENDONLY
 
--- What RE2 does in linear time may take PCRE very long: its own limit on the steps of a match (10 million) holds then.
+-- RE2 takes linear time, PCRE may take exponential time: PCRE's own limit of 10 million steps then ends the match.
 local function matches(text, pattern)
   local ok, found = pcall(pcre.find, text, pattern, 1, AS_GO)
   if ok then return found ~= nil end
@@ -48,7 +50,7 @@ local function meets(text, wanted, semver)
   return versions.meets(version, conditions, semver)
 end
 
--- What the host does not have (nil) meets nothing that is asked of its value.
+-- An operator on the value of an attribute: it fails if the host does not have the attribute (nil).
 local function of_a_value(holds)
   return function(value, wanted)
     if value == nil then return false end
@@ -56,7 +58,7 @@ local function of_a_value(holds)
   end
 end
 
--- Whether it holds; why not, where that is more than the two values tell.
+-- operator -> whether it holds, and a reason if the two values do not explain the failure.
 ---@type table<string, fun(value?: string, wanted?: string): boolean, string?>
 local operators = {
   ["="] = function(value, wanted) return value == wanted end,
@@ -72,14 +74,14 @@ local operators = {
   set_contains_any = of_a_value(function(value, wanted) return contains(value, wanted, false) end),
   is_set = function(value) return value ~= nil end,
   is_not_set = function(value) return value == nil end,
-  distinct_hosts = function() return true end,  -- there is one host, and it is chosen
+  distinct_hosts = function() return true end,  -- there is one host
   distinct_property = function() return true end,
 }
 for name, of in pairs {
   ["=="] = "=", is = "=", ["not"] = "!=", set_contains_all = "set_contains",
 } do operators[name] = operators[of] end
 
---- What is wrong with a constraint as it is written.
+--- The problem of a constraint as it is written, without a host.
 ---@param one { operator: string, value?: string }
 ---@return string? why
 function M.problem(one)
@@ -94,28 +96,27 @@ function M.problem(one)
   end
 end
 
--- The value that a text stands for; nil where it names what the host does not have. A name alone is one without braces
--- too, as Nomad 0.1 writes it.
+-- The value of a text; nil if the host does not have a name in it. A text may be one name without braces, as in Nomad 0.1.
 local function value_of(text, context)
   if not text then return nil end
   return (interpolate.text(text:gsub("^%$(%l+%.[%w_.-]+)$", "${%1}"), context))
 end
 
--- Why a constraint does not hold; nil where it does.
+-- Why a constraint fails; nil if it holds.
 local function failure(one, context)
   local value, wanted = value_of(one.attribute, context), value_of(one.value, context)
-  if one.value and not wanted then return ("it is compared with %s, which is not known here"):format(one.value) end
+  if one.value and not wanted then return ("the value %s is unknown on this host"):format(one.value) end
   local ok, why = operators[one.operator](value, wanted)
   if ok then return nil end
-  local here = value == nil and "is not known here" or ("is '%s' here"):format(value)
+  local here = value == nil and "is unknown on this host" or ("is '%s' on this host"):format(value)
   local asked = one.operator .. (wanted and (" '%s'"):format(wanted) or "")
-  return ("%s %s, and must be %s%s"):format(one.attribute, here, asked, why and " (" .. why .. ")" or "")
+  return ("%s %s, but must be %s%s"):format(one.attribute, here, asked, why and " (" .. why .. ")" or "")
 end
 
---- Whether this host is as a job wants it.
+--- Every constraint of a job that this host does not meet.
 ---@param job table  normalised
 ---@param node { attr: table<string, string|number>, node: table<string, string|number> }
----@return { path: string, message: string }[] failures  every constraint that does not hold
+---@return { path: string, message: string }[] failures
 function M.failures(job, node)
   local failures = {}
   local function check(level, path, meta)

@@ -1,4 +1,5 @@
---- What the tasks of a group say of each other: who waits for whom, and who leads.
+--- Checks what the tasks of a group say about each other: which task waits for which, which one leads, and the ports of their
+--- checks. Adds errors, and changes nothing.
 
 local suggest = require "dockrun.job.suggest"
 
@@ -10,7 +11,7 @@ local function names_of(tasks)
   return names
 end
 
--- When a task begins, by its lifecycle; a main task has none.
+-- The order in which tasks start, by lifecycle hook; a main task has none.
 local stages = { prestart = 1, main = 2, poststart = 3, poststop = 4 }
 
 --- When a task runs in its group.
@@ -25,27 +26,27 @@ local function dependencies(reading, task, by_name, names)
     if not other then
       reading.problems:add(path, ("the group has no task '%s'%s"):format(name, suggest.hint(name, names)))
     elseif other == task then
-      reading.problems:add(path, "a task cannot wait for itself")
+      reading.problems:add(path, "a task cannot depend on itself")
     elseif (stages[stage(other)] or 0) > (stages[stage(task)] or 0) then
-      reading.problems:add(path, ("'%s' is a %s task: it begins after this one"):format(name, stage(other)))
+      reading.problems:add(path, ("'%s' is a %s task, which starts after this one"):format(name, stage(other)))
     elseif condition == "completed" and other.lifecycle and other.lifecycle.sidecar then
-      reading.problems:add(path, ("'%s' is a sidecar: it never completes by itself"):format(name))
+      reading.problems:add(path, ("'%s' is a sidecar, which never completes by itself"):format(name))
     end
   end
 end
 
--- A circle of tasks that wait for each other: "a -> b -> a", or nil.
+-- The first circle of tasks that depend on each other: "a -> b -> a", and a task of it; nil if there is none.
 local function circle(tasks, by_name)
-  local done, way, at = {}, {}, {}
+  local done, trail, at = {}, {}, {}  -- visited; the tasks from the first to this one; their places in it
   local function visit(task)
     if done[task] then return nil end
     if at[task] then
-      local names = names_of(table.move(way, at[task], #way, 1, {}))
+      local names = names_of(table.move(trail, at[task], #trail, 1, {}))
       names[#names + 1] = task.name
       return table.concat(names, " -> ")
     end
-    way[#way + 1] = task
-    at[task] = #way
+    trail[#trail + 1] = task
+    at[task] = #trail
     local following = {}
     for name in pairs(task.depends_on or {}) do following[#following + 1] = name end
     table.sort(following)
@@ -54,7 +55,7 @@ local function circle(tasks, by_name)
       if found then return found end
     end
     done[task], at[task] = true, nil
-    way[#way] = nil
+    trail[#trail] = nil
   end
   for _, task in ipairs(tasks) do
     local found = task.depends_on and visit(task)
@@ -66,21 +67,21 @@ local function leaders(reading, group)
   local leader
   for _, task in ipairs(group.tasks) do
     if task.leader and leader then
-      reading.problems:add(reading.paths[task] .. ".leader", ("'%s' leads already; a group has one leader"):format(leader.name))
+      reading.problems:add(reading.paths[task] .. ".leader", ("'%s' is the leader already; only one is allowed"):format(leader.name))
     end
     if task.leader and task.lifecycle then
-      reading.problems:add(reading.paths[task] .. ".leader", "only a main task can lead, and this one has a lifecycle block")
+      reading.problems:add(reading.paths[task] .. ".leader", "only a main task can be the leader; this one has a lifecycle block")
     end
     leader = leader or task.leader and task or nil
   end
 end
 
--- What a check needs by its type.
+-- type of a check -> whether the check has the key that it needs, the key, and its meaning.
 local needs = {
-  http = function(check, task) return check.port or #task.resources.network.ports == 1, "port", "the label of the port to ask" end,
+  http = function(check, task) return check.port or #task.resources.network.ports == 1, "port", "the label of the port to request" end,
   tcp = function(check, task) return check.port or #task.resources.network.ports == 1, "port", "the label of the port to connect to" end,
-  exec = function(check) return check.command, "command", "what is run in the container" end,
-  script = function(check) return check.command, "command", "what is run in the container" end,
+  exec = function(check) return check.command, "command", "the command to run in the container" end,
+  script = function(check) return check.command, "command", "the command to run in the container" end,
   lua = function(check) return check.run, "run", "the function to call" end,
 }
 
@@ -101,7 +102,7 @@ local function health(reading, task)
   end
 end
 
---- Checks a group, once each of its tasks has been read and has its ports.
+--- Checks a group. Each of its tasks must have been read and have its ports.
 ---@param reading Reading
 ---@param group table
 function M.group(reading, group)
@@ -112,7 +113,7 @@ function M.group(reading, group)
     if task.checks and #task.checks > 0 and task.resources and task.resources.network then health(reading, task) end
   end
   local found, task = circle(group.tasks, by_name)
-  if found then reading.problems:add(reading.paths[task] .. ".depends_on", "tasks wait for each other in a circle: " .. found) end
+  if found then reading.problems:add(reading.paths[task] .. ".depends_on", "tasks depend on each other in a circle: " .. found) end
   leaders(reading, group)
 end
 

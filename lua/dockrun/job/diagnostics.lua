@@ -1,4 +1,4 @@
---- What is wrong with a job file: collected while it is read, told all at once.
+--- Collects the errors and warnings of a job file while it is read, with their places, and makes one error of them.
 
 local json = require "dockrun.core.json"
 local runtime = require "dockrun.core.runtime"
@@ -12,7 +12,7 @@ local M = {}
 ---@field column? integer
 ---@field message string
 
----@class SpecError          what `load` returns, with __tostring
+---@class SpecError          the error of `load`, with __tostring
 ---@field kind "spec"
 ---@field message string     all problems, one a line
 ---@field list Problem[]
@@ -20,17 +20,17 @@ local M = {}
 ---@class Problems
 ---@field file? string
 ---@field list Problem[]
----@field count integer     of all that were found; `most` of them are in the list
+---@field count integer     of all problems; at most `most` of them are in the list
 ---@field most number
 ---@field most_allocs number  allocations that the job may have
 ---@field warnings string[]  "path: message"; the first `most`
----@field untold integer      how many more warnings there are
----@field places table<string, { [1]: integer, [2]: integer }>  path -> line, column; where a reader knows them
+---@field untold integer      number of further warnings
+---@field places table<string, { [1]: integer, [2]: integer }>  path -> line, column, if the reader knows them
 local Problems = {}
 Problems.__index = Problems
 
 ---@param file? string
----@param limits? { problems?: number, allocs?: number }  without, there is none
+---@param limits? { problems?: number, allocs?: number }  left out: no limit
 ---@return Problems
 function M.new(file, limits)
   limits = limits or {}
@@ -40,14 +40,14 @@ function M.new(file, limits)
   }, Problems)
 end
 
---- Whether what is found from here on is counted only.
+--- Whether further problems are only counted.
 ---@return boolean
 function Problems:is_full() return #self.list >= self.most end
 
---- Notes where the value of a path stands in the file.
+--- Notes the line and column of the value of a path.
 function Problems:place(path, line, column) self.places[path] = line and { line, column } end
 
--- The place of a path, or of the nearest thing around it.
+-- The place of a path, or of the nearest block around it.
 local function place_of(self, path)
   while path do
     if self.places[path] then return table.unpack(self.places[path]) end
@@ -64,7 +64,7 @@ local function shorten(text)
   return text:sub(1, cut) .. "…"
 end
 
--- Text of a stranger's file, such that a terminal shows it and JSON can hold it.
+-- Untrusted text in a form that a terminal can show and JSON can hold.
 local function readable(text)
   if not text then return nil end
   text = shorten(text)
@@ -79,7 +79,7 @@ local function readable(text)
   return (table.concat(parts):gsub("\n", " "):gsub("%c", "?"))
 end
 
---- Something is wrong. Where no line is given, the one noted for the path is taken.
+--- Adds an error. If no line is given, it is the one that `place` noted for the path.
 ---@param path? string
 ---@param message string
 ---@param line? integer
@@ -91,7 +91,7 @@ function Problems:add(path, message, line, column)
   table.insert(self.list, { path = readable(path), file = self.file, line = line, column = column, message = readable(message) })
 end
 
---- Something is worth a word, and does not stop the job.
+--- Adds a warning: the job is loaded all the same.
 ---@param path string
 ---@param message string
 function Problems:warn(path, message)
@@ -99,11 +99,11 @@ function Problems:warn(path, message)
   if self.untold == 0 then table.insert(self.warnings, ("%s: %s"):format(path, message)) end
 end
 
---- What is worth a word: "path: message", and how many more there are.
+--- All warnings: "path: message", and how many more there are.
 ---@return string[]
 function Problems:told()
   if self.untold == 0 then return self.warnings end
-  local more = ("and %d more warnings; limits.problems says how many are told"):format(self.untold)
+  local more = ("and %d more warnings; raise limits.problems to see them"):format(self.untold)
   return json.array(table.move({ more }, 1, 1, #self.warnings + 1, table.move(self.warnings, 1, #self.warnings, 1, {})))
 end
 
@@ -117,14 +117,14 @@ local function text(problem)
   return table.concat(parts, ": ")
 end
 
---- Everything that was found, as one error.
----@return SpecError? err  nil where nothing is wrong
+--- All errors as one.
+---@return SpecError? err  nil if there is none
 function Problems:error()
   if #self.list == 0 then return nil end
   local lines = {}
   for i, problem in ipairs(self.list) do lines[i] = text(problem) end
   if self.count > #self.list then
-    lines[#lines + 1] = ("and %d more problems; limits.problems says how many are told"):format(self.count - #self.list)
+    lines[#lines + 1] = ("and %d more problems; raise limits.problems to see them"):format(self.count - #self.list)
   end
   return runtime.error("spec", table.concat(lines, "\n"), { list = self.list })
 end

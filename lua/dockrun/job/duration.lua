@@ -1,4 +1,4 @@
---- Durations as Go writes them ("1m30s", "300ms"), or a number of seconds.
+--- Durations as Go writes them ("1m30s", "300ms"), or a number of seconds. Public as dockrun.duration.
 
 local M = {}
 
@@ -13,7 +13,7 @@ local function whole_if_so(seconds) return math.tointeger(seconds) or seconds en
 
 --- Reads a duration.
 ---@param value string|number  "1h", "1m30s", "0.5s", "90", 90
----@return number? seconds     an integer where it is whole
+---@return number? seconds     an integer if it is whole
 ---@return string? why
 function M.parse(value)
   local seconds = tonumber(value)
@@ -21,14 +21,14 @@ function M.parse(value)
     local at, total = 1, 0
     while at <= #value do
       local number, unit, after = value:match("^(%d*%.?%d*)([a-zµμ]+)()", at)
-      if not number or not tonumber(number) or not units[unit] then return nil, ("%s, not '%s'"):format(WHAT, value) end
+      if not number or not tonumber(number) or not units[unit] then return nil, ("%s, got '%s'"):format(WHAT, value) end
       total, at = total + tonumber(number) * units[unit], after
     end
     seconds = at > 1 and total / 1e9 or nil
   end
-  if not seconds then return nil, type(value) == "string" and ("%s, not '%s'"):format(WHAT, value) or WHAT end
+  if not seconds then return nil, type(value) == "string" and ("%s, got '%s'"):format(WHAT, value) or WHAT end
   if not (seconds >= 0 and seconds <= LONGEST) then
-    return nil, ("must be at least 0 and at most 292 years, not %s"):format(value)
+    return nil, ("must be at least 0 and at most 292 years, got %s"):format(value)
   end
   return whole_if_so(seconds)
 end

@@ -1,9 +1,11 @@
 --- `${…}` in the strings of a task: names of the node, the job and the task's environment.
 ---
 --- `${NOMAD_…}`, `${env.NAME}` and `${NAME}` are the task's environment, as in Nomad; `${attr.…}` and `${node.…}` are the
---- node's; `${meta.KEY}` is the job's meta, the inner level winning. `$attr.…` without braces is Nomad 0.1's form. So are
---- `$node.…`, `$meta.…` and `$NOMAD_…`, where there is such a name; else these may be meant for a shell, and stay. `$${` and
---- `$$attr.` stand for `${` and `$attr.` themselves.
+--- node's; `${meta.KEY}` is the meta of the job, its group and task. `$attr.…` without braces is Nomad 0.1's form. So are
+--- `$node.…`, `$meta.…` and `$NOMAD_…` if there is such a name; otherwise they may be meant for a shell, and are kept.
+--- `$${` is a literal `${`, and `$$attr.` a literal `$attr.`. "port ${NOMAD_PORT_web}" -> "port 20000".
+---
+--- A replacement of this file must have `text` and `task`.
 
 local suggest = require "dockrun.job.suggest"
 local diagnostics = require "dockrun.job.diagnostics"
@@ -21,7 +23,7 @@ local M = {}
 
 local kinds = { "attr", "env", "meta", "node" }
 
--- "attr.kernel.name", 'meta["a.b"]', "NOMAD_IP" -> where to look, and for what
+-- "attr.kernel.name", 'meta["a.b"]', "NOMAD_IP" -> the kind of name, and the name
 local function parse(name)
   if name:find "^NOMAD_" or name:find "^[%a_][%w_]*$" then return "env", name end
   local kind, key = name:match "^(%a+)%.(.+)$"
@@ -29,7 +31,7 @@ local function parse(name)
   return kind, key
 end
 
--- The name that was meant: one of the same kind, or of any where the kind is none.
+-- The nearest known name: of the same kind, or of any kind if the kind is unknown.
 local function near(name, context)
   local kind, key = parse(name)
   if context[kind] then
@@ -49,12 +51,12 @@ local function unknown(name, context)
   return ("unknown name '${%s}'; %s"):format(name, hint)
 end
 
-local LONGEST = 1 << 20  -- bytes of one filled-in string: names may lead to names, each several times
+local LONGEST = 1 << 20  -- bytes of one interpolated string: names may refer to names, each several times
 
 local fill
 
--- The text that a name stands for. `known` holds what was looked up, and false for what is being looked up: no name may
--- need itself.
+-- The text of a name. `known` has the names that were looked up, and false for those being looked up: a name must not refer
+-- to itself.
 local function lookup(name, context, known)
   local kind, key = parse(name)
   local value = kind and context[kind] and context[kind][key]
@@ -69,7 +71,7 @@ local function lookup(name, context, known)
   return text, why
 end
 
--- The name that stands at a "$", and the byte after it.
+-- The name after a "$", and the byte after the name.
 local function bare(text, from, context)
   local name, after = text:match("^%${([^}]*)}()", from)
   if not name then name, after = text:match("^%$(attr%.[%w_.-]*[%w_-])()", from) end
@@ -134,16 +136,16 @@ local function walk(value, context, path, known, found)
   return copy
 end
 
--- A constraint is decided where it is compared; what is not used is kept as it was written.
+-- constraint.lua interpolates constraints itself; keys that are not used are kept as written.
 local literal = { constraints = true }
 for _, row in ipairs(schema.task) do literal[row.name] = literal[row.name] or row.unused end
 
---- A task with every name filled in, but in its constraints and in keys that are not used.
----@param task table                    normalised; stays as it is
+--- A task with every name filled in, except in constraints and in keys that are not used.
+---@param task table                    normalised; it is not changed
 ---@param context InterpolateContext
 ---@return table? task                  a new one
 ---@return SpecError? err               every unknown name, with its key path
----@return table? rest                  the task as far as it could be filled in
+---@return table? rest                  if there is an error: the task with the known names filled in
 function M.task(task, context)
   local found, known, copy = diagnostics.new(), {}, {}
   local path = context.path or "task." .. task.name

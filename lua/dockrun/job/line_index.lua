@@ -1,8 +1,8 @@
---- Line and column of the bytes of a text, whatever the order in which they are asked for, and however long its lines are.
+--- Line and column of the bytes of a text: fast in any order of questions, and with lines of any length.
 
 local M = {}
 
----@class PositionMark     a byte that begins a character, and where it stands
+---@class PositionMark     a byte that begins a character, and its place
 ---@field at integer
 ---@field line integer
 ---@field column integer   in characters
@@ -10,7 +10,7 @@ local M = {}
 
 ---@class Positions
 ---@field text string
----@field marks PositionMark[]  as far as a place was asked for
+---@field marks PositionMark[]  one for each STEP bytes, up to the last place that was asked for
 local Positions = {}
 Positions.__index = Positions
 
@@ -32,7 +32,7 @@ local function advance(text, mark, at)
   return { at = at, line = line, column = column + (utf8.len(text, from, at - 1) or at - from), begin = begin }
 end
 
-local STEP = 1024  -- bytes from mark to mark, so that no place is far from one
+local STEP = 1024  -- bytes from mark to mark
 
 --- Where a byte is.
 ---@param offset integer

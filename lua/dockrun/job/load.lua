@@ -1,7 +1,8 @@
---- From a job file to one normalised job, or all that is wrong with it.
+--- Loads a job file: text -> one normalised job, or all its errors. The reader of the format gives a raw tree of plain
+--- tables; normalise.lua and schema/ do the rest, the same for every format. Only reads text: never looks at the engine or
+--- the host, and starts nothing.
 ---
---- A reader gives a raw tree of plain tables (and, where it knows them, the places of its values); normalise.lua and
---- schema.lua do the rest, the same for every format.
+--- A replacement of this file must have `string`, `read`, `source` and `file`.
 
 local guards = require "dockrun.core.guard"
 local normalise = require "dockrun.job.normalise"
@@ -10,18 +11,18 @@ local fs = require "dockrun.util.fs"
 
 local M = {}
 
--- Each has `read(text, name, opts) -> raw, again? | nil, diagnostics`, where `again() -> raw, locate` and
--- `locate(table, key) -> line, column`: places cost more than all the rest, and only what is wrong needs them.
+-- Each has `read(text, name, opts) -> raw, again? | nil, problems`. `again() -> raw, locate` reads the text again with
+-- `locate(table, key) -> line, column`: places cost more than all the rest, and only a file with errors needs them.
 local readers = {
   lua = "dockrun.job.readers.lua", json = "dockrun.job.readers.json", hcl = "dockrun.job.readers.hcl", nomad = "dockrun.job.readers.hcl",
 }
 
 ---@class LoadOptions
----@field options? table<string, any>  `limits.…`, see options.lua; those of the runtime, or the defaults
----@field recorded? boolean         it runs already: no limit of its allocations
+---@field options? table<string, any>  `limits.…`, see options.lua; left out, those of `runtime`, or the defaults
+---@field recorded? boolean         the job runs already: no limit on its allocations
 ---@field vars? table<string, any>  `var.NAME` in a .lua file
----@field runtime? table            what hooks find as `dockrun`
----@field instructions? integer     limits for a .lua file, see sandbox.lua: 10 million
+---@field runtime? table            the value of `dockrun` in hooks
+---@field instructions? integer     budget of a .lua file, see sandbox/chunk.lua: 10 million
 ---@field memory? number            MB: 64
 
 local function fail(file, message, line, column)
@@ -39,7 +40,7 @@ end
 
 local default_limits
 
--- The limit of this name.
+-- The value of the option limits.NAME.
 local function limit(opts, name)
   local options = opts.options or opts.runtime and opts.runtime.options
   if options and options["limits." .. name] then return options["limits." .. name] end
@@ -48,10 +49,10 @@ local function limit(opts, name)
 end
 
 local function too_long(file, opts)
-  return fail(file, ("a job file has at most %d bytes (limits.job_bytes)"):format(limit(opts, "job_bytes")))
+  return fail(file, ("a job file must have at most %d bytes (limits.job_bytes)"):format(limit(opts, "job_bytes")))
 end
 
--- Calls fn under the limit of time. What it raises goes on; nil, "seconds" if it took too long.
+-- Calls fn under a limit of processor time. Passes its errors on; nil, "seconds" if it took too long.
 local function in_time(seconds, fn)
   if seconds == math.huge then return fn() end
   local guard <close> = guards.new(1 << 50, 1 << 60, seconds)
@@ -63,14 +64,7 @@ local function in_time(seconds, fn)
   return table.unpack(results, 2, results.n)
 end
 
--- Nearly all that normalising makes is kept: looking for garbage meanwhile would be half of the time.
-local function without_collector()
-  local running = collectgarbage "isrunning"
-  collectgarbage "stop"
-  return setmetatable({}, { __close = function() if running then collectgarbage "restart" end end })
-end
-
--- The job of what a reader gave, or all that is wrong with it.
+-- The job of a reader's raw tree, or all its errors.
 local function normalised(raw, again, name, limits)
   local found = diagnostics.new(name, limits)
   if not raw then
@@ -86,20 +80,19 @@ local function normalised(raw, again, name, limits)
   return nil, found:error()
 end
 
---- Reads a job from text.
+--- Loads a job from text.
 ---@param text string
 ---@param format "lua"|"json"|"hcl"|"nomad"
 ---@param name? string        for messages, such as the file's path
 ---@param opts? LoadOptions
 ---@return table? job         its `warnings` are "path: message" each
----@return SpecError? err     every error, with key paths and lines
+---@return SpecError? err     every error, with its key path and line
 function M.string(text, format, name, opts)
   local module = readers[format]
   assert(module, ("no job format is called '%s'"):format(tostring(format)))
   opts = opts or {}
   if #text > limit(opts, "job_bytes") then return too_long(name, opts) end
-  local _ <close> = without_collector()
-  text = text:gsub("^\xEF\xBB\xBF", "")  -- the mark that some editors put before UTF-8
+  text = text:gsub("^\xEF\xBB\xBF", "")  -- the byte order mark that some editors write
   local reader, seconds = require(module), limit(opts, "job_seconds")
   local function read() return reader.read(text, name or "job", opts) end
   local raw, again
@@ -111,7 +104,7 @@ function M.string(text, format, name, opts)
     }) end)
   end
   if again ~= "seconds" and err ~= "seconds" then return job, err end
-  return fail(name, ("reading it took more than %g s of the processor (limits.job_seconds)"):format(seconds))
+  return fail(name, ("reading it took more than %g s of processor time (limits.job_seconds)"):format(seconds))
 end
 
 ---@class JobSource
@@ -120,7 +113,7 @@ end
 ---@field text string
 ---@field vars? table<string, string>
 
---- The text of a job file. Its ending tells the format.
+--- Reads the text of a job file. The ending of its name is the format.
 ---@param path string
 ---@param opts? LoadOptions
 ---@return JobSource? source
@@ -128,13 +121,13 @@ end
 function M.read(path, opts)
   opts = opts or {}
   local format = path:match "%.(%w+)$"
-  if not readers[format] then return fail(path, "not a job file by its ending; known: " .. formats()) end
+  if not readers[format] then return fail(path, "not a job file: expected an ending of " .. formats()) end
   local text, why = fs.read_any(path, limit(opts, "job_bytes"))
   if not text then return fail(nil, "cannot read the job: " .. why) end
   return { format = format, name = path, text = text }
 end
 
--- Whether it is a JobSource: it may come from another process.
+-- Whether a value is a JobSource. It may come from another process.
 local function is_source(source)
   if type(source) ~= "table" or not readers[source.format] then return false end
   if type(source.text) ~= "string" or type(source.name) ~= "string" then return false end
@@ -145,18 +138,18 @@ local function is_source(source)
   return true
 end
 
---- Reads a job from what was read of its file.
+--- Loads a job from the result of `read`.
 ---@param source JobSource
 ---@param runtime? table      see LoadOptions
 ---@param recorded? boolean
 ---@return table? job
 ---@return SpecError? err
 function M.source(source, runtime, recorded)
-  if not is_source(source) then return fail(nil, "this is no job: expected the format, the name and the text of a file") end
+  if not is_source(source) then return fail(nil, "not a job: expected the format, the name and the text of a file") end
   return M.string(source.text, source.format, source.name, { vars = source.vars, runtime = runtime, recorded = recorded })
 end
 
---- Reads a job file.
+--- Loads a job file.
 ---@param path string
 ---@param opts? LoadOptions
 ---@return table? job

@@ -1,4 +1,6 @@
---- The ports of a job: from the several ways to ask for them to one list per task, and what may not stand together.
+--- Reads the ports of a job: converts the several ways to ask for a port into one list per task, and checks for conflicts.
+--- { dynamic_ports = { "web" }, reserved_ports = { 80 } } -> { { label = "web" }, { label = "80", static = 80, to = 80 } }.
+--- Only reads what the job asks for; task/ports.lua leases the ports of the host.
 
 local json = require "dockrun.core.json"
 local suggest = require "dockrun.job.suggest"
@@ -10,16 +12,16 @@ local M = {}
 ---@field static? integer  exactly this port of the host
 ---@field to? integer      the port in the container; left out, it is the host's
 
---- What of a port's or meta key's name stands in the names of variables: "web-ui" -> "WEB_UI".
+--- The part of a variable's name for a port label or a meta key: "web-ui" -> "WEB_UI".
 ---@param label string
 ---@return string
 function M.variable(label) return (label:upper():gsub("[^%w_]", "_")) end
 
--- A number as a label stands for the container port of that number; a fixed port of the host is that in the container
--- too; every other label maps 1:1.
+-- The port in the container. A label that is a number means that port; a static port is the same in the container; with
+-- any other label the container gets the number that the host port has.
 local function target(label, static) return math.tointeger(tonumber(label:match "^%d+$")) or static end
 
--- list -> { label -> its first port }, of as many ports as `indexed` says: a list only grows, and a label never changes.
+-- list -> { label -> its first port }, for the first `indexed[list]` ports: a list only grows, and a label never changes.
 local indexes, indexed = setmetatable({}, { __mode = "k" }), setmetatable({}, { __mode = "k" })
 
 local function find(list, label)
@@ -40,19 +42,19 @@ local function labels(...)
   return all
 end
 
--- `key` and `i` tell where in the block at `path`.
+-- `path` is that of the block; `key` and `i` name the item in it.
 local function append(reading, list, port, path, key, i)
-  if not port.label then return end  -- wrong, and said so
+  if not port.label then return end  -- an error already
   if find(list, port.label) then
     if key then path = ("%s.%s[%d]"):format(path, key, i) end
-    reading.problems:add(path, ("port '%s' is asked for twice"):format(port.label))
+    reading.problems:add(path, ("port '%s' appears twice; only one is allowed"):format(port.label))
   else
     list[#list + 1] = port
   end
 end
 
--- What a network block asks for by dynamic_ports, reserved_ports and port blocks. `fixed` holds the ports whose target
--- was written.
+-- The ports of a network block: dynamic_ports, reserved_ports and port blocks. `fixed` gets the ports whose target the job
+-- sets.
 local function asked(reading, network, fixed)
   local list, path = json.array {}, reading.paths[network]
   for i, label in ipairs(network.dynamic_ports or {}) do
@@ -70,7 +72,7 @@ local function asked(reading, network, fixed)
   return list
 end
 
--- Together with the list that a normalised job has already: the same ports again, or none.
+-- Adds the list that a normalised job already has: it must have the same ports, or none.
 local function merge(reading, list, known)
   if not known then return list end
   local result = json.array {}
@@ -82,13 +84,13 @@ local function merge(reading, list, known)
     if not same then
       result[#result + 1] = port
     elseif same.static ~= port.static or same.to ~= port.to then
-      reading.problems:add(reading.paths[find(known, port.label)], ("port '%s' is asked for twice"):format(port.label))
+      reading.problems:add(reading.paths[find(known, port.label)], ("port '%s' appears twice; only one is allowed"):format(port.label))
     end
   end
   return result
 end
 
--- port_map of newer Nomad: where a label leads in the container. What a normalised job knows leads there already.
+-- port_map of newer Nomad: the container port of a label. In a normalised job the ports have it already.
 local function map(reading, list, known, config, fixed)
   if not config.port_map then return end
   for label, to in pairs(config.port_map) do
@@ -96,14 +98,14 @@ local function map(reading, list, known, config, fixed)
     if not port then
       reading.problems:add(path, ("the task has no port '%s'%s"):format(label, suggest.hint(label, labels(list, known))))
     elseif (fixed[port] or not find(list, label)) and port.to ~= to then
-      reading.problems:add(path, ("port '%s' leads to %s already"):format(label, port.to or "the port of the host's number"))
+      reading.problems:add(path, ("port '%s' already maps to %s"):format(label, port.to or "the number of the host port"))
     else
       port.to = to
     end
   end
 end
 
--- The group's ports that a task takes: those that its config.ports names; all, where it is the only task.
+-- Adds the group's ports that a task takes: those in its config.ports; all of them if it is the only task.
 local function take(reading, list, task, group, shared, fixed, taken)
   local own = task.resources.network.ports or {}
   local wanted = task.config.ports
@@ -143,15 +145,15 @@ local function group_ports(reading, group, fixed)
   return network.ports
 end
 
--- What is wrong with a label beside that of another port, which becomes the same variable.
+-- The message if two ports have the same variable.
 local function conflict(port, other, task)
-  if port.label == other.label then return ("port '%s' is also asked for by task '%s' of the group"):format(port.label, other.task) end
+  if port.label == other.label then return ("port '%s' is also a port of task '%s' in this group"):format(port.label, other.task) end
   local whose = other.task == task.name and "" or (" of task '%s'"):format(other.task)
   return ("ports '%s' and '%s'%s become the same variable, NOMAD_PORT_%s; rename one of them"):format(
     port.label, other.label, whose, M.variable(port.label))
 end
 
--- No variable twice in a group, no fixed port twice in a job: it has one host.
+-- A variable must be unique in a group, and a static port in a job: there is one host.
 local function exclude(reading, group, task, by_variable, by_static)
   local path = reading.paths[task.resources.network]
   for _, port in ipairs(task.resources.network.ports) do
@@ -160,19 +162,19 @@ local function exclude(reading, group, task, by_variable, by_static)
     if other then
       reading.problems:add(path, conflict(port, other, task))
     elseif holder then
-      reading.problems:add(path, ("port %d is reserved twice: %s has it"):format(port.static, holder))
+      reading.problems:add(path, ("port %d is reserved twice: also by %s"):format(port.static, holder))
     end
     by_variable[variable] = { label = port.label, task = task.name or "?" }
     if port.static then
       by_static[port.static] = reading.paths[task]
       if (group.count or 1) > 1 then
-        reading.problems:warn(path, ("port %d is one, and the group's count is %d"):format(port.static, group.count))
+        reading.problems:warn(path, ("port %d is static, so only one of %d allocations can have it"):format(port.static, group.count))
       end
     end
   end
 end
 
---- Gives every task its `resources.network.ports`.
+--- Sets `resources.network.ports` of every task.
 ---@param reading Reading
 ---@param job table
 function M.job(reading, job)
@@ -188,7 +190,7 @@ function M.job(reading, job)
     end
     for _, port in ipairs(shared) do
       if not taken[port.label] then
-        reading.problems:warn(reading.paths[group.network], ("port '%s' is taken by no task: name it in config.ports"):format(port.label))
+        reading.problems:warn(reading.paths[group.network], ("no task takes port '%s'; name it in config.ports"):format(port.label))
       end
     end
   end

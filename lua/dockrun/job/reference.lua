@@ -1,5 +1,5 @@
---- Image references: [registry[:port]/]path[:tag][@digest], with an optional docker:// or https:// before it. The grammar
---- is that of https://github.com/distribution/reference, which the engine reads them by.
+--- Parses image references: [registry[:port]/]path[:tag][@digest], with an optional docker:// or https:// before it. The
+--- grammar is that of https://github.com/distribution/reference, which the engine uses.
 
 local lpeg = require "lpeg"
 
@@ -11,7 +11,7 @@ local digit, lower, upper = R "09", R "az", R "AZ"
 local letter = lower + upper
 local function most(pattern, n) return pattern ^ -n end
 
--- A host has a dot or a port, or is localhost; what else stands before a slash is a part of the path.
+-- A host has a dot or a port, or is localhost; any other text before a slash is a part of the path.
 local label = (letter + digit) * (P "-" ^ 0 * (letter + digit)) ^ 0
 local port = P ":" * digit ^ 1
 local host = P "[" * (R("09", "af", "AF") + ":") ^ 1 * "]" * port ^ -1
@@ -30,21 +30,22 @@ local reference = Ct(scheme ^ -1 * Cg((host * "/") ^ -1 * path, "name") * (P ":"
   * (P "@" * Cg(digest, "digest")) ^ -1) * -1
 
 ---@class Reference
----@field name string     with the registry, as the engine wants it in `fromImage`
----@field tag? string     nil where there is a digest
+---@field name string     with the registry, as the engine expects it in `fromImage`
+---@field tag? string     nil if there is a digest
 ---@field digest? string  "sha256:…"
 ---@field full string     name:tag or name@digest
 
--- What may be meant by a text that is none: Redis:7 -> redis:7. A tag may be in upper case.
+-- The hint for an invalid reference: Redis:7 -> redis:7. A tag may be in upper case.
 local function hint(text)
   local found = reference:match(text:lower())
   if not found then return "" end
   local from, to = text:lower():find(found.name, 1, true)
   local meant = text:sub(1, from - 1) .. found.name .. text:sub(to + 1)
-  return reference:match(meant) and ("; names of images are in lower case: did you mean '%s'?"):format(meant) or ""
+  return reference:match(meant) and ("; image names are lower case: did you mean '%s'?"):format(meant) or ""
 end
 
---- Takes an image reference apart. No tag means `latest`; beside a digest, a tag means nothing.
+--- Parses an image reference. Without a tag, the tag is `latest`; with a digest, the tag is ignored.
+--- "quay.io/redis:7" -> { name = "quay.io/redis", tag = "7", full = "quay.io/redis:7" }
 ---@param text string
 ---@return Reference? reference
 ---@return string? why not

@@ -1,9 +1,9 @@
---- The word that was meant: the nearest of those known, by edit distance.
+--- Suggests a known word for an unknown one, for messages: "imgae" -> "; did you mean 'image'?".
 
 local M = {}
 
--- Optimal string alignment distance: insertions, deletions, substitutions, and swaps of neighbours, which is what
--- mistyping does. See https://en.wikipedia.org/wiki/Damerau-Levenshtein_distance
+-- Optimal string alignment distance: insertions, deletions, substitutions, and swaps of neighbours: the usual
+-- typing errors. See https://en.wikipedia.org/wiki/Damerau-Levenshtein_distance
 local function distance(a, b)
   local before, above = {}, {}
   for j = 0, #b do above[j] = j end
@@ -22,9 +22,9 @@ local function distance(a, b)
   return above[#b]
 end
 
-local LONGEST = 64  -- no known word is longer, and the distance costs the product of both lengths
+local LONGEST = 64  -- no known word is longer; the distance costs the product of both lengths
 
---- The nearest word, if any is so near that it may be what was meant.
+--- The nearest known word, if it is near enough to be meant.
 ---@param word string
 ---@param known string[]
 ---@return string?
@@ -38,10 +38,10 @@ function M.word(word, known)
   return best
 end
 
---- The end of a message about an unknown word: "; did you mean 'image'?", or all words that are known.
+--- The end of a message about an unknown word: "; did you mean 'image'?", or the list of known words.
 ---@param word string
 ---@param known string[]
----@param more? string[]  further words that may be meant, too many to list
+---@param more? string[]  further words to suggest, too many to list
 ---@return string
 function M.hint(word, known, more)
   local best = M.word(word, table.move(more or {}, 1, #(more or {}), #known + 1, { table.unpack(known) }))

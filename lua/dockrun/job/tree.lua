@@ -1,11 +1,11 @@
---- The raw tree that every reader gives: plain tables, lists and scalars, shaped as HCL is. A block may be a table or a
---- list with one in it; named blocks may be written in several ways, all of which `named` takes apart.
+--- The raw tree, which is the output of every reader: plain tables, lists and scalars in the shape of HCL. A block may be a
+--- table, or a list with one table in it; `named` reads all ways to write named blocks.
 
 local tables = require "dockrun.util.tables"
 
 local M = {}
 
---- How deep the tables of a file may be nested. A job needs a dozen; whoever walks a tree relies on it.
+--- How deep the tables of a file may be nested. A job needs about 12 levels. Recursive functions rely on this limit.
 M.DEEPEST = 40
 
 local function measure(value, depth, found)
@@ -21,14 +21,14 @@ end
 
 --- How deep and how large a tree is.
 ---@param value table
----@return string? path     to what is nested too deeply, if anything is
----@return integer keys     that are text; of no use where the tree is too deep
+---@return string? path     of the first value that is nested too deeply
+---@return integer keys     number of keys that are text; not valid if the tree is too deep
 function M.measure(value)
   local found = { keys = 0 }
   return measure(value, 0, found), found.keys
 end
 
---- Whether a table is a list with something in it. An empty one may be either: JSON does not tell.
+--- Whether a value is a list that is not empty. An empty table may be a list or a block: JSON does not tell.
 ---@param value any
 ---@return boolean
 function M.is_list(value)
@@ -38,7 +38,7 @@ function M.is_list(value)
   return count == #value
 end
 
--- A block has a scalar under a key that is known; a table of labels holds blocks.
+-- Whether a table is one block, which has a scalar under a known key; a table of labels has only blocks.
 local function is_block(value, known)
   for key, item in next, value do
     if known[key] and type(item) ~= "table" then return true end
@@ -47,11 +47,11 @@ local function is_block(value, known)
 end
 
 --- Calls `found(label, body, holder, key)` for every named block of a value: { redis = {…} }, { redis = { {…}, {…} } },
---- { { redis = {…} }, { web = {…} } }, { name = "redis", … } or a list of those. `holder[key]` is where it stands.
+--- { { redis = {…} }, { web = {…} } }, { name = "redis", … } or a list of those.
 ---@param value any
----@param key string  what a block calls its label: "name" or "label"
----@param known table<string, true>  what may stand in such a block
----@param found fun(label: string|number|nil, body: any, holder: table?, key: string|number|nil)
+---@param key string  the key of a block's label: "name" or "label"
+---@param known table<string, true>  the keys of such a block
+---@param found fun(label: string|number|nil, body: any, holder: table?, key: string|number|nil)  body is holder[key]
 ---@param holder? table
 ---@param at? string|number
 function M.named(value, key, known, found, holder, at)
@@ -73,8 +73,8 @@ function M.named(value, key, known, found, holder, at)
   end
 end
 
---- A copy of what no schema reads, such that every format can hold it: without functions, and with keys that are either
---- a list's or text.
+--- A copy of a value that no schema describes, in a form that every format has: without functions; its keys are text, or
+--- those of a list.
 ---@param value any
 ---@return any
 function M.data(value)

@@ -1,12 +1,12 @@
---- The scalar types of job files. Each reads a value as it stands in a file and gives the one meant, or says why not.
---- Numbers and booleans may be quoted, as in Nomad; whatever is not a string becomes one where a string is asked for.
+--- The scalar types of a row (`type`, `of`). Each converts a value of a file: "5" -> 5 for an integer, 5 -> "5" for a string,
+--- or gives nil and the reason. Numbers and booleans may be quoted, as in Nomad. validators.lua checks the converted value.
 
 local duration = require "dockrun.job.duration"
 local json = require "dockrun.core.json"
 
 local M = {}
 
-local EXACT = 2 ^ 53  -- from here on a float may stand for another whole number
+local EXACT = 2 ^ 53  -- from here on a float may be a rounded integer
 
 --- A value in a message: 'x', 5, a list, a function.
 ---@param value any
@@ -21,14 +21,14 @@ function M.show(value)
   return "a " .. type(value)
 end
 
-local function wrong(what, value) return nil, ("must be %s, not %s"):format(what, M.show(value)) end
+local function expected(what, value) return nil, ("must be %s, got %s"):format(what, M.show(value)) end
 
--- A number of Lua as text. One that Lua has rounded is an error: the file's digits are gone.
+-- A number as text. A number that Lua has rounded is an error: the digits of the file are lost.
 local function digits_of(value)
   local whole = math.tointeger(value)
   if whole then return ("%d"):format(whole) end
   if value ~= value or math.abs(value) >= EXACT then
-    return nil, ("must be a string; Lua has rounded the number to %.17g: put it in quotes"):format(value)
+    return nil, ("must be a string, got a number that Lua rounds to %.17g; put it in quotes"):format(value)
   end
   return json.encode(value)
 end
@@ -41,13 +41,13 @@ function M.string(value)
   end
   if kind == "number" then return digits_of(value) end
   if kind == "boolean" then return tostring(value) end
-  return wrong("a string", value)
+  return expected("a string", value)
 end
 
 function M.integer(value)
   local scalar = type(value) == "number" or type(value) == "string"
   local number = scalar and math.tointeger(tonumber(value))
-  if not number then return wrong("a whole number", value) end
+  if not number then return expected("a whole number", value) end
   return number
 end
 
@@ -56,26 +56,26 @@ local booleans = { [true] = true, ["true"] = true, ["1"] = true, [1] = true, ["f
 function M.boolean(value)
   if type(value) == "boolean" then return value end
   local known = booleans[value]
-  if known == nil then return wrong("true or false", value) end
+  if known == nil then return expected("true or false", value) end
   return known
 end
 
 function M.duration(value)
   if type(value) == "string" or type(value) == "number" then return duration.parse(value) end
-  return wrong("a duration such as '1m30s' or a number of seconds", value)
+  return expected("a duration such as '1m30s' or a number of seconds", value)
 end
 
 --- A function: only a .lua job file can hold one.
 function M.call(value)
-  if type(value) ~= "function" then return wrong("a function, which only a .lua job file can hold", value) end
+  if type(value) ~= "function" then return expected("a function, which only a .lua job file can have", value) end
   return value
 end
 
 local conditions = { started = true, healthy = true, completed = true }
 
---- What another task must have come to.
+--- The state of another task that a task waits for.
 function M.dependency(value)
-  if not conditions[value] then return wrong("started, healthy or completed", value) end
+  if not conditions[value] then return expected("started, healthy or completed", value) end
   return value
 end
 
@@ -83,29 +83,29 @@ end
 function M.mode(value)
   local mode
   if type(value) == "string" and value:find "^0%d" then mode = tonumber(value, 8) else mode = M.integer(value) end
-  if not mode or mode < 0 or mode > 4095 then return wrong("a file's mode such as '0755'", value) end
+  if not mode or mode < 0 or mode > 4095 then return expected("a file's mode such as '0755'", value) end
   return mode
 end
 
 --- A host or container port.
 function M.port(value)
   local port = M.integer(value)
-  if not port or port < 1 or port > 65535 then return wrong("a port from 1 to 65535", value) end
+  if not port or port < 1 or port > 65535 then return expected("a port from 1 to 65535", value) end
   return port
 end
 
---- The port in a container to which a port of the host leads; -1: the same as the host's.
+--- The port of a container for a port of the host; -1: the same number as on the host.
 function M.target(value)
   local port = M.integer(value)
-  if not port or port ~= -1 and not M.port(port) then return wrong("a port from 1 to 65535, or -1 for the host's own", value) end
+  if not port or port ~= -1 and not M.port(port) then return expected("a port from 1 to 65535, or -1 for the port of the host", value) end
   return port
 end
 
---- The name of a port: a number stands for the container port of that number.
+--- The label of a port. A number means the container port of that number.
 function M.label(value)
   local label = M.string(value)
-  if not label or not label:find "^[%w_-]+$" then return wrong("a port's label (letters, digits, '_', '-')", value) end
-  if label:find "^%d+$" and not M.port(label) then return wrong("a port from 1 to 65535", value) end
+  if not label or not label:find "^[%w_-]+$" then return expected("a port's label (letters, digits, '_', '-')", value) end
+  if label:find "^%d+$" and not M.port(label) then return expected("a port from 1 to 65535", value) end
   return label
 end
 
@@ -113,7 +113,7 @@ end
 function M.name(value)
   local name = M.string(value)
   if not name or not name:find "^%w[%w._-]*$" or #name > 128 then
-    return wrong("a name (letters, digits, '.', '_', '-', at most 128, the first a letter or digit)", value)
+    return expected("a name (letters, digits, '.', '_', '-', at most 128, the first a letter or digit)", value)
   end
   return name
 end

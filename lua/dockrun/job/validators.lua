@@ -1,4 +1,5 @@
---- What may be wrong with a value of the right type: for the `check` of a row. Each gives what is wrong, or nothing.
+--- Validators for the `check` of a row: a function of a value that types.lua has converted. It returns the problem, or nothing.
+--- `range(1)(0)` -> "must be at least 1, got 0". A text with `${…}` is valid until revalidate.lua checks it again.
 
 local types = require "dockrun.job.types"
 
@@ -6,7 +7,7 @@ local M = {}
 
 ---@alias Check fun(value: any): string?
 
---- Whether a text holds names that are filled in later; until then nothing can be said of it.
+--- Whether a text has names that are filled in later. Until then it cannot be validated.
 ---@param value string
 ---@return boolean
 function M.is_open(value) return value:find("${", 1, true) ~= nil or value:find "%$attr%." ~= nil end
@@ -17,8 +18,8 @@ function M.is_open(value) return value:find("${", 1, true) ~= nil or value:find 
 ---@return Check
 function M.range(least, most)
   return function(value)
-    if value < least then return ("must be at least %d, not %s"):format(least, value) end
-    if most and value > most then return ("must be at most %d, not %s"):format(most, value) end
+    if value < least then return ("must be at least %d, got %s"):format(least, value) end
+    if most and value > most then return ("must be at most %d, got %s"):format(most, value) end
   end
 end
 
@@ -27,8 +28,8 @@ function M.not_blank(value)
   if not value:find "%S" then return "must not be empty" end
 end
 
---- A text that is one of some Lua patterns, whole.
----@param what string       what it must be
+--- A text that one of some Lua patterns matches as a whole.
+---@param what string       for the message: "must be …"
 ---@param ... string        patterns
 ---@return Check
 function M.matches(what, ...)
@@ -38,7 +39,7 @@ function M.matches(what, ...)
     for _, pattern in ipairs(patterns) do
       if value:find("^" .. pattern .. "$") then return nil end
     end
-    return ("must be %s, not %s"):format(what, types.show(value))
+    return ("must be %s, got %s"):format(what, types.show(value))
   end
 end
 
@@ -49,7 +50,7 @@ function M.one_of(...)
   local known, list = {}, table.concat({ ... }, ", ")
   for _, one in ipairs { ... } do known[one] = true end
   return function(value)
-    if not known[value] and not M.is_open(value) then return ("must be one of %s, not %s"):format(list, types.show(value)) end
+    if not known[value] and not M.is_open(value) then return ("must be one of %s, got %s"):format(list, types.show(value)) end
   end
 end
 
@@ -61,7 +62,7 @@ local function is_ipv4(text)
   return #parts == 4
 end
 
--- RFC 4291, section 2.2: eight groups, of which "::" stands for one or more; the last two may be written as IPv4.
+-- RFC 4291, section 2.2: eight groups, of which "::" replaces one or more; the last two may be written as IPv4.
 local function is_ipv6(text)
   local short = text:find("::", 1, true)
   if text:find ":::" or short and text:find("::", short + 2, true) then return false end
@@ -78,7 +79,7 @@ end
 local families = { [4] = is_ipv4, [6] = is_ipv6 }
 
 --- An IP address.
----@param family? 4|6  either, where left out
+---@param family? 4|6  left out: either
 ---@return Check
 function M.address(family)
   return function(value)
@@ -86,7 +87,7 @@ function M.address(family)
     for _, number in ipairs { 4, 6 } do
       if (family or number) == number and families[number](value) then return nil end
     end
-    return ("must be an IP%s address, not %s"):format(family and "v" .. family or "", types.show(value))
+    return ("must be an IP%s address, got %s"):format(family and "v" .. family or "", types.show(value))
   end
 end
 

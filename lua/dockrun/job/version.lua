@@ -1,12 +1,12 @@
---- Versions and what may be asked of them: "1.2.3-rc1", ">= 1.2, < 2", "~> 1.2". The rules of `version` are those of
---- hashicorp/go-version, which Nomad uses; those of `semver` are of https://semver.org/spec/v2.0.0.html, section 11.
+--- Versions and conditions on them: "1.2.3-rc1", ">= 1.2, < 2", "~> 1.2". The operator `version` follows
+--- hashicorp/go-version, as Nomad does; `semver` follows https://semver.org/spec/v2.0.0.html, section 11.
 local M = {}
 
 ---@class Version
 ---@field numbers integer[]
 ---@field pre? string[]   identifiers of the pre-release
 
---- Reads a version. A leading "v", and what follows a "+", mean nothing.
+--- Parses a version. A leading "v", and everything after a "+", are ignored.
 ---@param text string
 ---@return Version? version
 function M.parse(text)
@@ -29,7 +29,7 @@ end
 
 local function order(a, b) return a < b and -1 or a > b and 1 or 0 end
 
--- Numbers before words; a list that ends is before one that goes on.
+-- Numbers come before words, and a shorter list before a longer one with the same start.
 local function compare_pre(a, b)
   if not a or not b then return a and -1 or b and 1 or 0 end  -- a pre-release is before its release
   for i = 1, math.max(#a, #b) do
@@ -61,11 +61,11 @@ function M.compare(a, b)
   return way ~= 0 and way or compare_pre(a.pre, b.pre)
 end
 
--- "~> 1.2.3": at least that, and the same but for its last number. A pre-release that is asked for is meant.
-local function pessimistic(version, wanted)
-  if M.compare(version, wanted) < 0 or wanted.pre and not version.pre then return false end
-  for i = 1, #wanted.numbers - 1 do
-    if (version.numbers[i] or 0) ~= wanted.numbers[i] then return false end
+-- "~> 1.2.3": at least 1.2.3, and equal in all numbers but the last. A condition with a pre-release needs a pre-release.
+local function pessimistic(version, least)
+  if M.compare(version, least) < 0 or least.pre and not version.pre then return false end
+  for i = 1, #least.numbers - 1 do
+    if (version.numbers[i] or 0) ~= least.numbers[i] then return false end
   end
   return true
 end
@@ -80,9 +80,9 @@ local holds = {
   ["~>"] = pessimistic,
 }
 
---- Reads what is asked of a version: conditions, separated by commas, that must all hold.
+--- Parses conditions, separated by commas, that must all hold: ">= 1.2, < 2".
 ---@param text string
----@param semver? boolean  "~>" is not of semver
+---@param semver? boolean  semver has no "~>"
 ---@return { operator: string, version: Version }[]? conditions
 ---@return string? why not
 function M.conditions(text, semver)
@@ -92,7 +92,7 @@ function M.conditions(text, semver)
     operator = operator == "" and "=" or operator
     local version = M.parse(rest)
     if not holds[operator] or semver and operator == "~>" then
-      return nil, ("'%s' begins with no operator that is known (=, !=, >, >=, <, <=%s)"):format(part, semver and "" or ", ~>")
+      return nil, ("'%s' has no known operator (=, !=, >, >=, <, <=%s)"):format(part, semver and "" or ", ~>")
     end
     if not version then return nil, ("'%s' is not a version"):format(rest) end
     conditions[#conditions + 1] = { operator = operator, version = version }
@@ -100,7 +100,7 @@ function M.conditions(text, semver)
   return conditions
 end
 
--- go-version: a pre-release is meant only where one is asked for, and then one of the same release.
+-- go-version: a pre-release meets an order condition only if the condition has a pre-release of the same release.
 local function may_compare(version, condition)
   if condition.operator == "=" or condition.operator == "!=" or not version.pre then return true end
   return condition.version.pre ~= nil and compare_numbers(version, condition.version) == 0

@@ -1,5 +1,10 @@
---- Runs a stranger's Lua: text only, with nothing but what stdlib.lua and the caller give, under a limit of instructions,
---- memory and time. Whatever it does, the host program's libraries are afterwards what they were.
+--- Runs one untrusted chunk of Lua, such as a job file, under a budget of instructions, memory and processor time.
+---
+--- Guarantees: only text is loaded, no bytecode; the chunk can reach what stdlib.lua and the caller give it, and nothing
+--- else; it ends when the budget is used up, whatever it catches; the libraries of the host program are unchanged
+--- afterwards. It cannot wait: it runs to its end before the caller continues.
+---
+--- A replacement of this file must have `run` and `limits`.
 
 local guards = require "dockrun.core.guard"
 local runtime = require "dockrun.core.runtime"
@@ -7,20 +12,20 @@ local stdlib = require "dockrun.sandbox.stdlib"
 
 local M = {}
 
----@class SandboxLimits
+---@class SandboxLimits         the budget of one chunk
 ---@field instructions? integer  of the Lua virtual machine: 10 million
 ---@field memory? number         MB at a time, with garbage that is not yet collected: 64
 ---@field seconds? number        of the processor: 5
 
 M.limits = { instructions = 10000000, memory = 64, seconds = 5 }
 
--- Each limit that is passed, in words.
+-- The message for each part of the budget that is used up.
 local words = {
   memory = "it used more than %g MB of memory", instructions = "it ran more than %d instructions: an endless loop?",
   seconds = "it ran for more than %g seconds",
 }
 
--- Strings have one metatable in the whole process. While the coroutine runs, it leads to the sandbox's functions.
+-- All strings of the process share one metatable. While the coroutine runs, its __index is the sandbox's string library.
 local function resume_with_strings(co, strings)
   local meta = getmetatable ""
   local own = meta.__index
@@ -31,7 +36,7 @@ local function resume_with_strings(co, strings)
   return ok, result
 end
 
--- The line in the chunk where a dead coroutine ended.
+-- The line of the chunk at which a coroutine failed.
 local function line_of(co, source)
   local level = 0
   while true do
@@ -65,14 +70,15 @@ local function environment(extra, in_time)
   for name, value in pairs(extra) do env[name] = value end
   return setmetatable(env, {
     __index = function(_, name)
-      if name == "dockrun" then return nil end  -- there or not: a file may ask
+      if name == "dockrun" then return nil end  -- a file may test whether it is there
       error(("'%s' is not defined, and not available in a job file"):format(tostring(name)), 2)
     end,
     __metatable = "sandbox",
   })
 end
 
--- Garbage counts as memory in use until it is collected; that of others must not make room for more.
+-- Garbage counts as used memory until it is collected. Collects that of the caller before the chunk starts, so that
+-- freeing it later does not give the chunk more memory.
 local function with_collector()
   local running = collectgarbage "isrunning"
   collectgarbage()
@@ -82,14 +88,14 @@ end
 
 local ERROR = getmetatable(runtime.error("cancelled", ""))
 
--- Whether a signal, and not the chunk, raised an error.
+-- Whether a signal raised the error, not the chunk.
 local function is_interruption(err) return getmetatable(err) == ERROR and err.kind == "cancelled" end
 
--- Compiles and runs a chunk under its limits, of which none holds any more afterwards.
+-- Compiles and runs a chunk under its budget. The budget ends with the call.
 ---@return thread? co
 ---@return boolean ok
 ---@return any result
----@return "memory"|"instructions"|"seconds"|nil passed  a limit
+---@return "memory"|"instructions"|"seconds"|nil passed  the part of the budget that was used up
 local function run(text, source, extra, limits)
   local _ <close> = with_collector()
   local guard <close> = guards.new(math.floor(limits.memory * 1024 * 1024), limits.instructions, limits.seconds)
@@ -103,13 +109,13 @@ local function run(text, source, extra, limits)
   return co, ok and coroutine.status(co) == "dead", result, guard:passed()
 end
 
---- Runs a chunk and gives what it returns.
+--- Runs a chunk: "return 1 + 1" -> true, 2.
 ---@param text string
 ---@param name string                 for messages: the file
 ---@param extra table<string, any>    further globals
 ---@param limits? SandboxLimits
 ---@return boolean ok
----@return any result                 where ok; else { message = string, line? = integer }
+---@return any result                 of the chunk; if not ok, { message = string, line? = integer }
 function M.run(text, name, extra, limits)
   limits = setmetatable(limits or {}, { __index = M.limits })
   local source = "@" .. name

@@ -1,6 +1,12 @@
---- The standard library as a job file may have it: nothing that reaches the machine, the host program's own tables or
---- bytecode, and no single call that can take long. (Between calls, sandbox.lua looks at the limits; those of memory hold
---- in calls too.)
+--- The standard library for untrusted chunks.
+---
+--- Guarantees: no function reaches the file system, a program, bytecode or a table of the host program; no single call
+--- takes long. chunk.lua checks its budget between calls, so a call of a C function must be short by itself; the budget of
+--- memory is checked within calls too.
+---
+--- A replacement of this file must have `globals`.
+
+local table_util = require "dockrun.util.tables"
 
 local M = {}
 
@@ -9,9 +15,9 @@ local find, gmatch, gsub, match = string.find, string.gmatch, string.gsub, strin
 
 local MOST_STEPS = 100000000  -- of one pattern match: about a second
 local MOST_ITEMS = 1000000    -- of a list whose items one call may move
-local CHEAP = 100             -- a part of those that takes no time worth a look at the clock
+local CHEAP = 100             -- a call with less than this part of them does not look at the clock
 
-local function refuse(name, why) error(("%s: %s"):format(name, why), 0) end  -- sandbox.lua finds the line
+local function refuse(name, why) error(("%s: %s"):format(name, why), 0) end  -- chunk.lua adds the line
 
 -- An upper bound of the steps that a match takes. Matching backtracks: each quantifier may end at any place at or after
 -- the end of the one before it, which is C(n + k, k) ways for k quantifiers in n bytes.
@@ -27,7 +33,7 @@ local function steps(subject, pattern)
   return bound
 end
 
----@param in_time fun()  raises where there is no time left
+---@param in_time fun()  raises if no processor time is left
 local function strings(in_time)
   local S = {
     byte = string.byte, char = string.char, format = string.format, len = string.len, lower = string.lower, rep = string.rep,
@@ -36,7 +42,7 @@ local function strings(in_time)
 
   local function check_match(name, subject, pattern)
     if type(subject) == "number" then subject = tostring(subject) end
-    if type(subject) ~= "string" or type(pattern) ~= "string" then return end  -- the library says it better
+    if type(subject) ~= "string" or type(pattern) ~= "string" then return end  -- the library raises the better error
     local bound = steps(subject, pattern)
     if bound > MOST_STEPS then refuse(name, "the pattern is too costly for a string of this length") end
     if bound > MOST_STEPS // CHEAP then in_time() end
@@ -75,8 +81,8 @@ local function tables(in_time)
   return T
 end
 
--- An error costs time by the depth of the stack. Where a chunk catches errors at any depth, going back from the last limit
--- would take as many steps, each of that cost.
+-- An error costs time by the depth of the stack. If a chunk could nest pcall without end, each of them would catch the
+-- error of the budget at that cost.
 local DEEPEST = 50
 
 local function catcher()
@@ -92,23 +98,23 @@ local function catcher()
   end
 end
 
-local function copy(library, ...)
-  local new = {}
-  for name, value in pairs(library) do new[name] = value end
+-- A library without some of its functions.
+local function without(library, ...)
+  local new = table_util.merge(library)
   for _, name in ipairs { ... } do new[name] = nil end
   return new
 end
 
---- A library of one's own, so that what one file does to it reaches no other.
----@param in_time fun()  called before what takes long: raises where there is no time left
+--- New tables with all globals of a chunk: a chunk that changes them does not affect the next one.
+---@param in_time fun()  called before long work; raises if no processor time is left
 ---@return table<string, any> globals
 function M.globals(in_time)
   return {
     assert = assert, error = error, ipairs = ipairs, next = next, pairs = pairs, pcall = catcher(), select = select,
     tonumber = tonumber, tostring = tostring, type = type, _VERSION = _VERSION,
-    math = copy(math, "random", "randomseed"),  -- a file means the same each time, and the host's generator is its own
+    math = without(math, "random", "randomseed"),  -- a file gives the same job each time; the generator is the host program's
     os = { time = os.time, date = os.date, getenv = os.getenv },
-    string = strings(in_time), table = tables(in_time), utf8 = copy(utf8),
+    string = strings(in_time), table = tables(in_time), utf8 = without(utf8),
   }
 end
 

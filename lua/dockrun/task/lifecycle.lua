@@ -14,7 +14,7 @@ local health = require "dockrun.task.health"
 local internal = require "dockrun.util.internal"
 local oom = require "dockrun.task.oom"
 local record = require "dockrun.task.snapshot"
-local reread = require "dockrun.job.reread"
+local revalidate = require "dockrun.job.revalidate"
 local restarts = require "dockrun.task.restarts"
 local runtime = require "dockrun.core.runtime"
 local setup = require "dockrun.task.setup"
@@ -341,7 +341,7 @@ end
 local function redraft(self)
   local context, wanted = self.context, self:draft()
   if not wanted or not self:notify_hook("received", wanted) or not self:notify_hook("setup", wanted) then return nil end
-  local task, err = reread.task(wanted, context.spec, context.job, context.group)
+  local task, err = revalidate.hooked(wanted, context.spec, context.job, context.group)
   if not task then self:emit("hook_failed", { message = tostring(err) }) end
   return task
 end

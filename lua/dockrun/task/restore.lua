@@ -2,7 +2,7 @@
 local handles = require "dockrun.driver.handle"
 local oom = require "dockrun.task.oom"
 local snapshot = require "dockrun.task.snapshot"
-local reread = require "dockrun.job.reread"
+local revalidate = require "dockrun.job.revalidate"
 local runtime = require "dockrun.core.runtime"
 local setup = require "dockrun.task.setup"
 
@@ -79,7 +79,7 @@ function M:recover(found)
   if self.entry == "running" then self.container_id = self.container_id or row.container_id end  -- gone: which is seen then
   local detail = row.detail
   self.intent = detail.intent
-  self.context.draft = detail.wanted and reread.restore(detail.wanted, self.context.spec)
+  self.context.draft = detail.wanted and revalidate.restore(detail.wanted, self.context.spec)
   if self.context.draft then self.restarts.policy = self.context.draft.restart end
   self.restarts:restore(row, snapshot.from_wall(row.restart_since))
   self.started, self.succeeded = detail.started, detail.succeeded

@@ -8,7 +8,7 @@ local env = require "dockrun.task.env"
 local interpolate = require "dockrun.job.interpolate"
 local policy = require "dockrun.driver.policy"
 local ports = require "dockrun.task.ports"
-local reread = require "dockrun.job.reread"
+local revalidate = require "dockrun.job.revalidate"
 local runtime = require "dockrun.core.runtime"
 local tables = require "dockrun.util.tables"
 
@@ -143,7 +143,7 @@ function M.setup(task, draft)
   local context = task.context
   task:hook("setup", draft)
   if draft then
-    context.draft = must(reread.task(draft, context.spec, context.job, context.group))
+    context.draft = must(revalidate.hooked(draft, context.spec, context.job, context.group))
     task.restarts.policy = context.draft.restart
   end
   make_dirs(task)

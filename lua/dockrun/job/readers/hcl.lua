@@ -1,5 +1,6 @@
---- Reads a job from HCL 1, the language of `.nomad` and `.hcl` files of Nomad 0.1 to 0.4. Gives the raw tree that schema
---- and normalise.lua read: the same as the JSON form of HCL gives, and the places of its values.
+--- Reads a job from HCL 1, the language of `.nomad` and `.hcl` files of Nomad 0.1 to 0.4, into a raw tree: the same tree as
+--- the JSON form of HCL. job "a" { type = "batch" } -> { job = { a = { type = "batch" } } }.
+--- Checks the grammar only; which keys there are is in schema/.
 
 local Lexer = require "dockrun.job.readers.hcl.lexer"
 local tree = require "dockrun.job.tree"
@@ -14,12 +15,12 @@ local M = {}
 local Parser = {}
 Parser.__index = Parser
 
--- ---- where things stand -----------------------------------------------------------------------
+-- ---- places -----------------------------------------------------------------------------------
 
--- Nearly every file is right, and what is right needs no place. So a file is read without, and read again by this one
--- where something turns out to be wrong.
+-- Only errors need places, and most files have none. So Parser reads a file without places; Careful reads it again, with
+-- places, if there is an error.
 
----@class HclOpening      a '{' or '[' that waits for its other half
+---@class HclOpening      a '{' or '[' that is not closed yet
 ---@field kind "block"|"list"
 ---@field line integer
 ---@field column integer
@@ -27,7 +28,7 @@ Parser.__index = Parser
 
 ---@class HclCarefulParser: HclParser
 ---@field open HclOpening[]
----@field suspect? HclOpening  a block whose '}' stands further left than itself: perhaps another's
+---@field suspect? HclOpening  a block whose '}' is further left than its own line: perhaps that of another block
 ---@field places table<table, table<any, integer>>  holder -> key -> byte
 ---@field problems HclProblem[]
 local Careful = setmetatable({}, { __index = Parser })
@@ -44,7 +45,7 @@ function Careful:note(holder, key, from)
   places[key] = from
 end
 
--- Line and column of what stands under a key.
+-- Line and column of the value of a key.
 function Careful:locate(holder, key)
   local from = self.places[holder] and self.places[holder][key]
   if not from then return nil end
@@ -52,26 +53,26 @@ function Careful:locate(holder, key)
   return line, column
 end
 
--- ---- what is wrong ----------------------------------------------------------------------------
+-- ---- problems ---------------------------------------------------------------------------------
 
-local function where(line, column) return ("line %d, column %d"):format(line, column) end
+local function place(line, column) return ("line %d, column %d"):format(line, column) end
 
 local wrong_end = { list = "}", block = "]" }
 
 function Parser.unclosed() return "" end
 
--- What is not closed, where that may be what is wrong.
+-- The end of a message if a block or a list that is not closed may be the cause.
 function Careful:unclosed()
   local kind, opening = self.lexer.kind, self.open[#self.open]
   if not opening or kind ~= "end" and kind ~= wrong_end[opening.kind] then return "" end
   if kind == "end" and self.suspect then opening = self.suspect end
-  return ("; the %s that begins at %s is not closed"):format(opening.kind, where(opening.line, opening.column))
+  return ("; the %s that begins at %s is not closed"):format(opening.kind, place(opening.line, opening.column))
 end
 
 function Parser:set_twice() self.twice = true end
 
 function Careful:set_twice(holder, key, from)
-  local first = where(self:locate(holder, key))
+  local first = place(self:locate(holder, key))
   local line, column = self.lexer:position(from)
   table.insert(self.problems, { line = line, column = column, message = ("'%s' is set twice; the first time at %s"):format(key, first) })
 end
@@ -136,13 +137,13 @@ end
 local words = { ["true"] = true, ["false"] = false }
 local scalars = { string = true, number = true, heredoc = true }
 
----@param expected string  for the message where there is none
+---@param expected string  for the message if there is no value
 function Parser:value(expected)
   local kind, value = self.lexer.kind, self.lexer.value
   if kind == "{" then return self:object() end
   if kind == "[" then return self:list() end
   if kind == "name" then value = words[value] end
-  if value == nil or kind == "?" then self:unexpected(expected .. "; text stands in double quotes") end
+  if value == nil or kind == "?" then self:unexpected(expected .. "; text must be in double quotes") end
   if kind ~= "name" and not scalars[kind] then self:unexpected(expected) end
   self.lexer:next()
   return value
@@ -159,7 +160,7 @@ end
 
 -- ---- keys -------------------------------------------------------------------------------------
 
--- A list that may take further blocks. What stands alone becomes the first of a list.
+-- The list of the blocks of a key. A single block becomes the first item of a list.
 function Parser:extensible(holder, key)
   local value = holder[key]
   if self.shapes[value] == "objects" then return value end
@@ -178,7 +179,7 @@ function Parser.note_item() end
 
 function Careful:note_item(list, value, i, from) self:note(list, #list, value and self.places[value][i] or from) end
 
--- Puts a value under a key. A block may stand several times, which is the same as a list of them; all else only once.
+-- Sets a key. A block may appear several times, which is the same as a list of blocks; any other value only once.
 function Parser:put(holder, key, value, from)
   local shape, before = self.shapes[value], holder[key]
   if before == nil then
@@ -195,8 +196,8 @@ function Parser:put(holder, key, value, from)
   end
 end
 
--- The labels after a key, each with its byte. They stand on its line: a word on the next one is a key whose
--- predecessor lacks its `=`.
+-- The labels after a key, each with its byte. They are on the line of the key: a word on the next line is another key, and
+-- the first one lacks its `=`.
 function Parser:labels(key, from)
   local labels, lexer = nil, self.lexer
   while lexer.kind == "name" or lexer.kind == "string" do
@@ -214,7 +215,7 @@ end
 function Parser:item(holder, expected)
   local lexer = self.lexer
   if lexer.kind ~= "name" and lexer.kind ~= "string" then
-    self:unexpected(expected .. (lexer.kind == "number" and "; one that begins with a digit stands in double quotes" or ""))
+    self:unexpected(expected .. (lexer.kind == "number" and "; a key that begins with a digit must be in double quotes" or ""))
   end
   local key, from = lexer.value, lexer.from
   lexer:next()
@@ -240,50 +241,18 @@ function Parser:item(holder, expected)
   self:put(holder, key, value, from)
 end
 
-function Parser:put_run(holder, run)
-  local i = 1
-  while run[i] do
-    local key = run[i]
-    if key == Lexer.block then
-      local value = {}
-      self.shapes[value] = "object"
-      self:put_run(value, run[i + 3])
-      if run[i + 2] then
-        value = { [run[i + 2]] = value }
-        self.shapes[value] = "object"
-      end
-      self:put(holder, run[i + 1], value)
-      i = i + 4
-    else
-      if holder[key] ~= nil then self:set_twice() end
-      holder[key] = run[i + 1]
-      i = i + 2
-    end
-  end
-end
-
--- The next items, where they are as simple as most.
-function Parser:simple_items(holder)
-  if self.depth + 2 * Lexer.LEVELS >= tree.DEEPEST then return false end  -- a label makes a block two levels
-  local run = self.lexer:run()
-  if run then self:put_run(holder, run) end
-  return run ~= nil
-end
-
-function Careful.simple_items() return false end
-
--- What stands in a block or a file. Nomad's reader takes a comma after an item, and does without.
+-- The items of a block or a file. A comma after an item is optional, as in Nomad's reader.
 function Parser:items(holder, close, expected)
   local lexer = self.lexer
   while lexer.kind ~= close do
-    if not self:simple_items(holder) then self:item(holder, expected) end
+    self:item(holder, expected)
     if lexer.kind == "," then lexer:next() end
   end
 end
 
 -- ---- the file ---------------------------------------------------------------------------------
 
--- What no text may hold: { message, byte }.
+-- The first byte that no text may have: its message and its offset.
 local function unreadable(text)
   local good, at = utf8.len(text)
   if not good then return ("found the byte 0x%02x, which is not UTF-8 here"):format(text:byte(at)), at end
@@ -301,14 +270,14 @@ local function parse(text, class)
   return root, parser
 end
 
--- As pcall, but for what a signal or a limit raises: only a problem of the text is caught.
+-- Like pcall, but catches only a problem of the text: the error of a signal or a budget still propagates.
 local function try_to_parse(text, class)
   local ok, root, parser = pcall(parse, text, class)
   if not ok and (type(root) ~= "table" or root.kind) then error(root, 0) end
   return ok, root, parser
 end
 
--- The same tree, with all places, or all problems.
+-- The same tree with all places, or all problems.
 local function parse_carefully(text)
   local ok, root, parser = try_to_parse(text, Careful)
   if not ok then return nil, { root } end
@@ -316,7 +285,7 @@ local function parse_carefully(text)
   return root, function(holder, key) return parser:locate(holder, key) end
 end
 
--- Line and column: of a key's value where the key stands, of a list's where it stands itself.
+-- Line and column: of the key for a key's value, of the item for a list's.
 ---@alias HclLocate fun(holder: table, key: any): integer?, integer?
 
 --- Reads a job file's text.

@@ -1,5 +1,5 @@
 --- Reads a job from JSON: the JSON form of HCL, the form of Nomad's API, or the normalised job that
---- `dockrun validate --json` prints. Gives the raw tree that schema and normalise.lua read.
+--- `dockrun validate --json` prints. Gives the raw tree that normalise.lua reads.
 
 local nomad_json = require "dockrun.job.readers.nomad_json"
 local located = require "dockrun.job.readers.json.located"
@@ -9,21 +9,21 @@ local tree = require "dockrun.job.tree"
 
 local M = {}
 
-local MOST_TWICE = 1000  -- keys that are there twice, of which places are looked for
+local MOST_TWICE = 1000  -- keys that appear twice, with their places in the errors
 
 local function problem(places, offset, message)
   local line, column = places:of(offset)
   return { message = message, line = line, column = column }
 end
 
--- A value of any of the forms, as the tree that normalising reads.
+-- The raw tree of any of the three forms.
 local function tree_of(value)
   if nomad_json.is(value) then return { job = { nomad_json.tree(value) } } end
   if value.job == nil and value.name ~= nil then return { job = { value } } end
   return value
 end
 
--- The same once more, with its places, or with what stands twice. Nomad's own form is another tree than the text.
+-- The raw tree again, with places; or the keys that appear twice. The form of Nomad's API has no places: its tree is converted.
 local function read_again(text, places)
   local value, reader = located.read(text)
   local problems = {}
@@ -50,7 +50,7 @@ function M.read(text)
   if type(value) == "table" and nomad_json.is(value) then value = json.decode(text) end  -- its durations are numbers
   if err then
     local message = "not JSON: " .. err.message:gsub(" at character %d+$", "")
-    return nil, { problem(places, err.offset or 1, message) }  -- none: of how it begins, as UTF-16 would
+    return nil, { problem(places, err.offset or 1, message) }  -- without an offset, the start of the text is wrong, as in UTF-16
   end
   if type(value) ~= "table" or #value > 0 then
     return nil, { problem(places, text:find "%S" or 1, 'a job is a JSON object: {"job": {"name": { … }}}') }

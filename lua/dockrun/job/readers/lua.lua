@@ -1,18 +1,18 @@
---- Reads a job from Lua: a chunk that returns `job "name" { … }`, or a plain table. Gives the raw tree that schema and
---- normalise.lua read; nothing in it is the chunk's own but the hooks.
+--- Reads a job from Lua: a chunk that returns `job "name" { … }`, or a plain table. Gives the raw tree that normalise.lua
+--- reads: a copy in plain tables, in which only the functions are the chunk's own.
 
 local chunk = require "dockrun.sandbox.chunk"
 local tree = require "dockrun.job.tree"
 local tables = require "dockrun.util.tables"
 
-local M = { has_limits = true }  -- of its own, see chunk.lua
+local M = { has_limits = true }  -- has a budget of its own, see sandbox/chunk.lua
 
 local MOST_VALUES = 1000000
 
--- Keys by which the children that stand in a block without a key are found again.
+-- The key for children that a block has without a key.
 local children = { job = "job", group = "group", task = "task" }
 
--- job "name" { … } and its kin. `built` remembers what a table was made as.
+-- job "name" { … } and its kin. `built` gets the kind and the name of each table.
 local function builder(kind, built)
   return function(name)
     if type(name) ~= "string" then error(('%s needs a name: %s "name" { … }'):format(kind, kind), 2) end
@@ -26,12 +26,12 @@ local function builder(kind, built)
   end
 end
 
--- The runtime, for hooks. While the file is read it is out of reach: reading a stranger's file starts nothing.
+-- The runtime for hooks. It raises an error until the file has been read: reading an untrusted file starts nothing.
 local function runtime_for_hooks(runtime)
   local ready = false
   local proxy = setmetatable({}, {
     __index = function(_, name)
-      if not ready then error(("dockrun.%s: the runtime is there for hooks, not while the file is read"):format(tostring(name)), 2) end
+      if not ready then error(("dockrun.%s: the runtime is available in hooks, not while the file is read"):format(tostring(name)), 2) end
       return runtime[name]
     end,
     __metatable = "dockrun",
@@ -39,7 +39,7 @@ local function runtime_for_hooks(runtime)
   return proxy, function() ready = true end
 end
 
--- A copy in plain tables, with children under the keys of their kind. Raises a message where it cannot be.
+-- A copy in plain tables, with children under the keys of their kind. Raises a message if a value cannot be copied.
 local function plain(value, built, budget, depth)
   budget.left = budget.left - 1
   if budget.left < 0 then error(("holds more than %d values"):format(MOST_VALUES), 0) end
@@ -66,7 +66,7 @@ local function plain(value, built, budget, depth)
     end
   end
   if made then
-    if copy.name ~= nil and copy.name ~= made.name then return { [made.name] = copy } end  -- which normalising refuses
+    if copy.name ~= nil and copy.name ~= made.name then return { [made.name] = copy } end  -- normalise.lua reports it
     copy.name = made.name
   end
   return copy
@@ -100,7 +100,7 @@ function M.read(text, name, opts)
     return nil, { { path = ("%s.%s"):format(made.kind, made.name), message = ("the file returns a %s, not a job"):format(made.kind) } }
   end
   local done, raw = pcall(plain, result, built, { left = MOST_VALUES, lists = {} }, 1)
-  if not done and type(raw) ~= "string" then error(raw, 0) end  -- a signal's
+  if not done and type(raw) ~= "string" then error(raw, 0) end  -- the error of a signal
   if not done then return nil, { { path = "job", message = raw } } end
   -- `{ job = { cache = { … } } }` is there already; everything else is the job itself.
   if not made and type(raw.job) == "table" then return raw end

@@ -1,5 +1,5 @@
---- A job as Nomad's API prints it (https://developer.hashicorp.com/nomad/api-docs/json-jobs), as the tree that the other
---- forms give: snake_case names, durations in seconds, ports as a task asks for them.
+--- Converts a job of Nomad's API (https://developer.hashicorp.com/nomad/api-docs/json-jobs) into the raw tree of the other
+--- forms: { ID = "a", KillTimeout = 5e9 } -> { name = "a", kill_timeout = 5 }. Wrong types are kept: normalise.lua reports them.
 
 local tables = require "dockrun.util.tables"
 
@@ -10,12 +10,12 @@ local function snake(name)
   return (name:gsub("(%l)(%u)", "%1_%2"):gsub("(%u)(%u%l)", "%1_%2"):lower())
 end
 
--- The API counts nanoseconds; text is a duration as elsewhere.
+-- A number is in nanoseconds; text is a duration as in the other forms.
 local function seconds(value) return type(value) == "number" and value / 1e9 or value end
 
 local levels = {}
 
--- A block with its names changed as its level says: `false` drops a key that means nothing to a reader of jobs.
+-- A block with its names changed as its level says: `false` drops a key.
 local function block(level, value)
   if type(value) ~= "table" then return value end
   local result = {}
@@ -73,7 +73,7 @@ local function ports(plain)
   end
 end
 
--- What Nomad's servers note about a job of theirs.
+-- Keys that Nomad's servers add to a job.
 local bookkeeping = {
   "CreateIndex", "Dispatched", "JobModifyIndex", "ModifyIndex", "ParentID", "Payload", "Stable", "Status",
   "StatusDescription", "Stop", "SubmitTime", "Version", "VersionTag", "NomadTokenID", "ConsulToken", "VaultToken",
@@ -112,7 +112,7 @@ for _, key in ipairs(bookkeeping) do levels.job[key] = false end
 ---@return boolean
 function M.is(value) return value.Job ~= nil or value.TaskGroups ~= nil or value.ID ~= nil end
 
---- The job in the form that `normalise` reads. What is not of the right type is left for it to tell.
+--- The raw tree of a job.
 ---@param value table
 ---@return any
 function M.tree(value)

@@ -1,13 +1,13 @@
 --- What `config` of a task may say: one row per option of the Docker driver, with names, types and defaults as Nomad's
 --- (https://developer.hashicorp.com/nomad/docs/job-declare/task-driver/docker).
 ---
---- A row says besides what schema.lua knows of rows: `engine`, the field of the create body that it becomes (Engine API
+--- A row has, besides the keys that schema/init.lua describes: `engine`, the field of the create body that it becomes (Engine API
 --- v1.41, ContainerCreate; none where dockrun itself acts on it), and `policy`, the agent's options that limit it.
 
 local validators = require "dockrun.job.validators"
 local legacy = require "dockrun.job.legacy"
 local reference = require "dockrun.job.reference"
-local rows_of = require "dockrun.job.schema.util"
+local rows_of = require "dockrun.job.schema.rows"
 local storage = require "dockrun.job.schema.mounts"
 local types = require "dockrun.job.types"
 
@@ -22,7 +22,7 @@ local function network_mode(value)
     return ("network_mode '%s' is not supported; use default, bridge, host, none or the name of a network"):format(value)
   end
   if not validators.is_open(value) and not value:find "^%w[%w_.-]*$" then
-    return ("must be default, bridge, host, none or the name of a network, not %s"):format(types.show(value))
+    return ("must be default, bridge, host, none or the name of a network, got %s"):format(types.show(value))
   end
 end
 
@@ -37,7 +37,7 @@ end
 
 local function capability(value)
   if not validators.is_open(value) and not capabilities[value:upper():gsub("^CAP_", "")] then
-    return ("must be a capability such as NET_ADMIN, or all, not %s"):format(types.show(value))
+    return ("must be a capability such as NET_ADMIN, or all, got %s"):format(types.show(value))
   end
 end
 
@@ -56,7 +56,7 @@ local function limit(value)
   local soft, hard = value:match "^(%-?%d+):(%-?%d+)$"
   soft, hard = math.tointeger(tonumber(soft or value)), math.tointeger(tonumber(hard or soft or value))
   if not soft or not hard or soft < -1 or hard < -1 then
-    return ("must be 'soft:hard', or one number for both, -1 for no limit, not %s"):format(types.show(value))
+    return ("must be 'soft:hard', or one number for both, -1 for no limit, got %s"):format(types.show(value))
   end
   if hard ~= -1 and (soft > hard or soft == -1) then
     return ("the soft limit (%d) must not be above the hard one (%d)"):format(soft, hard)
@@ -67,7 +67,7 @@ local function extra_host(value)
   if validators.is_open(value) then return nil end
   local name, address = value:match "^([^:%s]+):(%S+)$"
   if not name or address ~= "host-gateway" and validators.address()(address) then
-    return ("must be 'name:address', not %s"):format(types.show(value))
+    return ("must be 'name:address', got %s"):format(types.show(value))
   end
 end
 

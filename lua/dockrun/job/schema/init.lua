@@ -1,7 +1,7 @@
 --- What a job file may say: one row per key, which drives reading, defaults, validators, the words of errors and the help.
 
 local validators = require "dockrun.job.validators"
-local rows_of = require "dockrun.job.schema.util"
+local rows_of = require "dockrun.job.schema.rows"
 local lifecycle = require "dockrun.job.schema.lifecycle"
 local types = require "dockrun.job.types"
 
@@ -43,7 +43,7 @@ for i = 1, 64 do signals[tostring(i)] = i ~= 32 and i ~= 33 end
 
 local function signal(value)
   if not signals[value:upper():gsub("^SIG(%u)", "%1")] then
-    return ("must be a signal such as SIGTERM, 15 or SIGRTMIN+3, not %s"):format(types.show(value))
+    return ("must be a signal such as SIGTERM, 15 or SIGRTMIN+3, got %s"):format(types.show(value))
   end
 end
 

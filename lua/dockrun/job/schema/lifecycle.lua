@@ -8,6 +8,12 @@ local function positive(value)
   if value <= 0 then return "must be more than 0" end
 end
 
+--- Every transition that may have a hook, in the order of a task's life. dockrun.hooks runs them.
+M.hooks = {
+  "received", "setup", "ports", "pull", "pulled", "create", "created", "prestart", "started", "healthy", "unhealthy",
+  "oom", "exited", "restart", "kill", "killed", "stopped", "cleanup", "failed",
+}
+
 ---@type SchemaRow[]
 M.lifecycle = {
   { name = "hook", type = "string", required = true, values = { "prestart", "poststart", "poststop" },

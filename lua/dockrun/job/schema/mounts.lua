@@ -1,4 +1,4 @@
---- What `config` may say of files: volumes, mounts, devices.
+--- Rows of `config` about files: volumes, mounts, devices.
 
 local validators = require "dockrun.job.validators"
 local types = require "dockrun.job.types"
@@ -44,13 +44,13 @@ M.mount = {
   { name = "volume_options", type = "block", rows = volume_options, doc = "for volume" },
 }
 
--- What the engine knows as the mode of a volume, several with commas between them.
+-- The modes of a volume that the engine knows; commas separate several.
 local modes = {}
 for mode in ([[ro rw z Z nocopy private rprivate shared rshared slave rslave consistent cached delegated]]):gmatch "%S+" do
   modes[mode] = true
 end
 
---- Takes a volume apart: source:target[:mode].
+--- Parses a volume: "/data:/srv:ro" -> { source = "/data", target = "/srv", mode = "ro" }.
 ---@param text string
 ---@return { source: string, target: string, mode?: string }? volume
 ---@return string? why
@@ -58,7 +58,7 @@ function M.parse(text)
   local source, target, mode = text:match "^([^:]+):(/[^:]*)$"
   if not source then source, target, mode = text:match "^([^:]+):(/[^:]*):([%w,]+)$" end
   if not source then
-    return nil, ("must be 'source:target' or 'source:target:mode', the target absolute, not %s"):format(types.show(text))
+    return nil, ("must be 'source:target' or 'source:target:mode', the target absolute, got %s"):format(types.show(text))
   end
   for part in (mode or "ro"):gmatch "[^,]*" do
     if not modes[part] then return nil, ("'%s' is not a mode of a volume, such as ro or rw, in %s"):format(part, types.show(text)) end

@@ -1,11 +1,11 @@
---- The tokens of HCL 1, one at a time, and where they stand. What a token may be, and what its text means, is as in the
---- scanner that Nomad 0.1 to 0.4 reads its job files with (https://github.com/hashicorp/hcl, hcl/scanner, hcl/strconv).
+--- Reads the tokens of HCL 1, one at a time, with their places. The tokens are those of the scanner that Nomad 0.1 to 0.4
+--- uses (https://github.com/hashicorp/hcl, hcl/scanner, hcl/strconv).
 
 local lpeg = require "lpeg"
 local numbers = require "dockrun.job.readers.hcl.numbers"
 local line_index = require "dockrun.job.line_index"
 
-local C, Cc, Cp, Ct, P, R, S = lpeg.C, lpeg.Cc, lpeg.Cp, lpeg.Ct, lpeg.P, lpeg.R, lpeg.S
+local C, Cc, Cp, P, R, S = lpeg.C, lpeg.Cc, lpeg.Cp, lpeg.P, lpeg.R, lpeg.S
 
 ---@class HclToken
 ---@field kind "name"|"string"|"heredoc"|"number"|"{"|"}"|"["|"]"|"="|","|"end"|"?"
@@ -19,10 +19,6 @@ local C, Cc, Cp, Ct, P, R, S = lpeg.C, lpeg.Cc, lpeg.Cp, lpeg.Ct, lpeg.P, lpeg.R
 local Lexer = {}
 Lexer.__index = Lexer
 
---- In a run, what stands before a block; and how many blocks may stand in each other there: what is not as simple as
---- that is looked at once on each level.
-Lexer.block, Lexer.LEVELS = {}, 4
-
 -- Blanks and quotes of typography, U+00A0, U+2000 to U+207F and U+3000 to U+303F, are no letters.
 local typography = P "\xc2\xa0" + P "\xe2\x80" + P "\xe2\x81" + P "\xe3\x80"
 local letter = R("az", "AZ") + "_" + (R "\x80\xff" - typography)
@@ -34,7 +30,7 @@ local gap = S " \t\r\n" ^ 0
 local blank = gap * (comment * gap) ^ 0
 
 local unmarked = (1 - S '"\\\n$') ^ 0
-local plain = unmarked * (P "$" * -P "{" * unmarked) ^ 0  -- in a string, what stands for itself
+local plain = unmarked * (P "$" * -P "{" * unmarked) ^ 0  -- text of a string without escapes or names
 
 local further = R("az", "AZ", "09") + S "_-."
 local name = letter * further ^ 0 * (letter * further ^ 0) ^ 0
@@ -50,24 +46,6 @@ local token = blank * Cp() * (
   + Cc "?" * Cc(false)) * Cp()
 
 local plain_piece = C(plain) * Cp()
-
--- What most of a file is made of, in one go: `key = value`, where the value is text without escapes, a whole number in
--- decimal, a boolean, or a list of those; and blocks with one label at most that hold nothing else; and the token after
--- them.
-local ended = -(letter + further)
-local whole = C(R "19" * digit ^ -14 + P "0") * ended / tonumber
-local simple = '"' * C(plain) * '"' + whole + P "true" * ended * Cc(true) + P "false" * ended * Cc(false)
-local simple_list = "[" * blank * Ct((simple * blank * ("," * blank * simple * blank) ^ 0 * P "," ^ -1 * blank) ^ -1) * "]"
-local key = C(name) + '"' * C(plain) * '"'
-local setting = key * blank * "=" * blank * (simple + simple_list)
-local label = S " \t" ^ 1 * key + Cc(false)
-local between = blank * ("," * blank) ^ -1
-local items = setting * between
-for _ = 1, Lexer.LEVELS do
-  local block = Cc(Lexer.block) * key * label * blank * "{" * blank * Ct(items ^ 0) * "}"
-  items = (setting + block) * between
-end
-local run = Ct(items ^ 1) * token
 
 local function bytes(base) return function(digits) return string.char(tonumber(digits, base)) end end
 
@@ -141,7 +119,7 @@ function Lexer:found()
   return "'" .. shorten(self.text:sub(self.from, self.after - 1)) .. "'"
 end
 
--- `${…}` stays as it is, quotes and all: what it means is told when a task starts.
+-- `${…}` is kept as written, with its quotes: interpolate.lua reads it when the task starts.
 local function interpolation(self, from)
   local at, depth = from + 2, 1
   while depth > 0 do
@@ -160,7 +138,7 @@ local function escaped(self, from)
   return self:fail(from, ("found '%s', expected an escape: \\n, \\t, \\\", \\\\, \\u and 4 hexadecimal digits …"):format(shorten(what)))
 end
 
--- A string in which something does not stand for itself.
+-- A string with escapes or names.
 local function string_slowly(self)
   local text, parts, at = self.text, {}, self.from + 1
   while true do
@@ -177,7 +155,7 @@ local function string_slowly(self)
   self.value, self.after = table.concat(parts), at + 1
 end
 
--- Of `<<-`: without what stands before the closing word, where every line has it. Lines of blanks alone do not count.
+-- For `<<-`: removes the indent of the closing word if every line has it. Blank lines do not count.
 local function unindent(lines, indent)
   for _, line in ipairs(lines) do
     if line:sub(1, #indent) ~= indent and line:find "%S" then return end
@@ -188,7 +166,7 @@ end
 local function heredoc(self)
   local dash, word, at = self.text:match("^<<(%-?)([%w_\x80-\xff]+)[ \t\r]*\n()", self.from)
   if not word then
-    self:fail(self.from, "found '<<' that begins no heredoc: expected <<WORD or <<-WORD, and then the end of the line")
+    self:fail(self.from, "found '<<' that begins no heredoc, expected <<WORD or <<-WORD, and then the end of the line")
   end
   local lines = {}
   while at <= #self.text do
@@ -221,27 +199,13 @@ end
 
 local slow = { string = string_slowly, heredoc = heredoc, number = number, ["?"] = stray }
 
--- Takes what `token` captured.
-local function take(self, from, kind, value, after)
-  self.from, self.kind, self.value, self.after = from, kind, value, after
-  local more = value == false and slow[kind]
-  if more then more(self) end
-end
-
 --- Reads the next token.
 ---@return HclLexer self
 function Lexer:next()
-  take(self, token:match(self.text, self.after))
+  self.from, self.kind, self.value, self.after = token:match(self.text, self.after)
+  local more = self.value == false and slow[self.kind]
+  if more then more(self) end
   return self
-end
-
---- Reads on as far as all is simple, if the token is the key of something that is.
----@return table? run  key, value, key, value, …, or for a block: Lexer.block, key, label or false, and the run that it
----  holds; nil where nothing was read
-function Lexer:run()
-  local found, from, kind, value, after = run:match(self.text, self.from)
-  if found then take(self, from, kind, value, after) end
-  return found
 end
 
 return Lexer

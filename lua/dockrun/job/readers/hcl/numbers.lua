@@ -1,4 +1,4 @@
---- Numbers as HCL 1 writes them: 5, -5, 0.5, 1e3, 0x1f, and 017 which is octal.
+--- Reads numbers as HCL 1 writes them: 5, -5, 0.5, 1e3, 0x1f, and 017 which is octal.
 
 local json = require "dockrun.core.json"
 local lpeg = require "lpeg"
@@ -39,7 +39,7 @@ function M.read(text, from)
   local sign, digits, base, after = number:match(text, from)
   local shown = text:sub(from, math.min(run:match(text, from) - 1, from + 39))
   if not sign then
-    return nil, nil, ("found '%s', expected a number such as 10, -1 or 0.5; text stands in double quotes"):format(shown)
+    return nil, nil, ("found '%s', expected a number such as 10, -1 or 0.5; text must be in double quotes"):format(shown)
   end
   if not digits then return nil, nil, ("found '%s', expected an octal number, as it begins with 0"):format(shown) end
   local value

@@ -1,5 +1,5 @@
---- Reads JSON once more, where something in it is wrong: the same tree, with the places of its values, and the keys that
---- an object has twice, of which a reader of JSON keeps one (RFC 8259, section 4, leaves it open).
+--- Reads JSON again after an error: the same tree with the places of its values, and with the keys that an object has twice.
+--- json.decode keeps one of the two (RFC 8259, section 4, allows that). The text must be valid JSON.
 
 local json = require "dockrun.core.json"
 local lpeg = require "lpeg"
@@ -7,8 +7,8 @@ local lpeg = require "lpeg"
 local M = {}
 
 ---@class JsonReader
----@field text string  JSON, as has been found out
----@field at integer   the byte that is read next
+---@field text string  valid JSON
+---@field at integer   the next byte
 ---@field places table<table, table<any, integer>>  holder -> key -> byte
 ---@field twice { key: string, at: integer, first: integer }[]
 local Reader = {}
@@ -39,7 +39,7 @@ function Reader:scalar()
   return json.decode("[" .. token .. "]", true)[1]
 end
 
--- Each item of what stands between two brackets; `item` reads one.
+-- Reads the items between two brackets; `item` reads one.
 function Reader:items(close, item)
   self.at = self.at + 1
   self:skip()

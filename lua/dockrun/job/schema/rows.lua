@@ -1,9 +1,9 @@
---- Rows of the schema that several files write.
+--- Helpers to write the rows of a schema. See schema/init.lua for what a row holds.
 
 local M = {}
 
---- Keys of Nomad that decide about a cluster, or about parts of Nomad that a single host does not have.
----@param keys string  with blanks between them
+--- Rows for keys of Nomad that decide about a cluster, or about parts of Nomad that a single host does not have.
+---@param keys string  "region priority"
 ---@return SchemaRow[]
 function M.unused(keys)
   local rows = {}
