@@ -61,9 +61,10 @@ describe("the output of tasks", function()
 
   it("is shown from now on when a job is run again that runs already", function()
     local path, file = jobs.write(jobs.text { name = jobs.unique "again", image = "busybox:1",
-      command = "echo old; trap 'printf new; exit 0' TERM; while :; do sleep 0.1; done" })
+      command = "echo old; trap 'printf new; exit 0' TERM; touch /local/ready; while :; do sleep 0.1; done",
+      task = [[kill_timeout = "2m",]] })
     local _ <close> = file
-    assert.equal(0, jobs.dockrun(endpoint, { "run", "-d", path }).code)
+    jobs.await_ready(jobs.dockrun(endpoint, { "run", "-d", "--json", path }).stdout:match '"alloc":"([^"]+)"')
     local child <close> = process.start { "--endpoint", endpoint, "--state-dir", jobs.state_dir, "run", path }
     child:wait_for "reattached"
     child:kill "SIGINT"
