@@ -185,7 +185,7 @@ function read(engine, id, opts, told, show, gap)
   if not stream then return nil, err end
   local goes_on, news = true, false
   local ended, why = (opts.tty and read_terminal or read_frames)(stream, function(entry, name)
-    if name == "error" then return gap(told.latest, (entry:gsub("%s+$", ""))) end  -- the engine's own words
+    if name == "error" or entry:find "^Error grabbing logs: " then return gap(told.latest, (entry:gsub("%s+$", ""))) end  -- the engine's
     local time, bytes = entry:match "^(%S+) (.*)$"
     if time and told:has(name, time, entry) then return end
     if time and opts.follow and told:doubts(time) then make_sure(engine, id, opts, told, time, show, gap) end
