@@ -422,7 +422,19 @@ static int decode_top(lua_State *L, int codec) {
   return dr_protected(L, 1, 1);
 }
 
+// lua-cjson takes a NUL byte, which no JSON has, for the end of the text, and says nothing of what follows.
+static int fail_at_nul(lua_State *L, const char *text, const char *nul) {
+  static const char WHY[] = "found a NUL byte";
+  lua_pushnil(L);
+  dr_push_error_text(L, "invalid", 0, WHY, sizeof WHY - 1);
+  lua_pushinteger(L, nul - text + 1);
+  lua_setfield(L, -2, "offset");
+  return 2;
+}
+
 static int decode(lua_State *L, const char *text, size_t len, bool digits) {
+  const char *nul = memchr(text, 0, len);
+  if (nul) return fail_at_nul(L, text, nul);
   push_codec(L);
   int codec = lua_gettop(L), status = LUA_ERRRUN;
   text = lua_pushlstring(L, text, len);

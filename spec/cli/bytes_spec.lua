@@ -61,9 +61,10 @@ describe("the output of tasks", function()
 
   it("is shown from now on when a job is run again that runs already", function()
     local path, file = jobs.write(jobs.text { name = jobs.unique "again", image = "busybox:1",
-      command = "echo old; trap 'printf new; exit 0' TERM; while :; do sleep 0.1; done" })
+      command = "echo old; trap 'printf new; exit 0' TERM; touch /local/ready; while :; do sleep 0.1; done",
+      task = [[kill_timeout = "2m",]] })
     local _ <close> = file
-    assert.equal(0, jobs.dockrun(endpoint, { "run", "-d", path }).code)
+    jobs.await_ready(jobs.dockrun(endpoint, { "run", "-d", "--json", path }).stdout:match '"alloc":"([^"]+)"')
     local child <close> = process.start { "--endpoint", endpoint, "--state-dir", jobs.state_dir, "run", path }
     child:wait_for "reattached"
     child:kill "SIGINT"
@@ -88,29 +89,15 @@ describe("the output of tasks", function()
       return last
     end
 
-    it("is told as missing by run, once", function()
-      local result = run(bursts, small)
-      assert.equal(0, result.code)
-      assert.equal(25000, assert_order(result.stdout, "^task | (%d+)$"))
-      local _, times = result.stderr:gsub(said, "")
-      assert.equal(1, times, result.stderr)
-    end)
-
-    it("is told as missing by logs -f", function()
-      local text = jobs.text { name = jobs.unique "loses", image = "busybox:1", config = small,
-        command = ("%s; %s %s"):format(jobs.gate "go", bursts, jobs.gate "read") }
-      local child <close> = jobs.start(endpoint, text)
-      local _ <close> = child.file
-      local started = child:event "started"
-      local logs <close> = process.start { "--endpoint", endpoint, "--state-dir", jobs.state_dir, "logs", "-f", started.job }
-      jobs.open(started.alloc, "go")
-      logs:wait_for "\n25000\n"
-      jobs.open(started.alloc, "read")
-      local result = logs:wait()
-      assert.equal(0, result.code)
-      assert_order(result.stdout, "^(%d+)$")
-      assert.matches(said, result.stderr)
-    end)
+    for what, tty in pairs { ["its pipes"] = "", ["a terminal"] = ", tty = true" } do
+      it("is told as missing by run, once, of " .. what, function()
+        local result = run(bursts, small .. tty)
+        assert.equal(0, result.code)
+        assert.equal(25000, assert_order(result.stdout, "^task | (%d+)\r?$"))
+        local _, times = result.stderr:gsub(said, "")
+        assert.equal(1, times, result.stderr)
+      end)
+    end
 
     it("is not told as missing if it is not", function()
       local result = run(bursts, "logging = { config = { ['max-size'] = '9m' } }")

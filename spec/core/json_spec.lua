@@ -115,7 +115,9 @@ describe("JSON", function()
   end)
 
   for what, text in pairs {
-    ["nothing"] = "", ["half a value"] = '{"a":', ["two values"] = "{}{}", ["a bare word"] = "nonsense",
+    ["nothing"] = "", ["half a value"] = '{"a":', ["two values"] = "{}{}",
+    ["what follows a NUL byte"] = "{}\0{}", ["a NUL byte at the end"] = "{}\0",
+    ["a bare word"] = "nonsense",
     ["half a long number"] = "[1234567890123456789", ["a long number with a zero before it"] = "[01234567890123456789]",
     ["a string that does not end"] = '"1234567890123456789', ["a number of another notation"] = "[0x10]", ["no number"] = "[nan]",
   } do

@@ -57,6 +57,11 @@ describe("dockrun as an interpreter", function()
       assert.same({ 0, "2\ta\tb\n" }, { result.code, result.stdout })
     end)
 
+    it("not on stdin if that cannot be read", function()
+      local result = process.run({ "-c", '"$0" - </', process.program }, { program = "sh" })
+      assert.same({ 1, "dockrun: cannot read stdin: Is a directory\n" }, { result.code, result.stderr })
+    end)
+
     it("on stdin, named or not", function()
       local result = process.run({ "-", "a" }, { stdin = "print('in', ...)" })
       assert.same({ 0, "in\ta\n" }, { result.code, result.stdout })

@@ -78,7 +78,7 @@ describe("a constraint", function()
     local long = assert(job [[constraint = { attribute = "${attr.long}", regexp = "^(x+x+)+y$" }, group "g" {}]])
     local since = dockrun.now()
     assert.matches("the expression takes too many steps", failures(long, { attr = attr, node = {} })[1])
-    assert.is_true(dockrun.now() - since < 5)
+    assert.is_true(dockrun.now() - since < 60)  -- it would be years
   end)
 
   it("sees the meta of its own level, and of those around it", function()

@@ -111,6 +111,15 @@ describe("a script's agent", function()
     assert.equal(48 * 1024 * 1024, assert(engine:container_inspect(before[1])).HostConfig.Memory)
   end)
 
+  it("says what a job is if it is given something else", function()
+    assert.equal(("a job is the path of its file, or what dockrun.load_job returned\n"):rep(4), output_of [[
+      for _, what in ipairs { "run", "plan" } do
+        for _, wrong in ipairs { 5, { name = "x", groups = {} } } do
+          print((select(2, pcall(agent[what], agent, wrong)):gsub("^%S+: ", "")))
+        end
+      end]])
+  end)
+
   it("waits for what it is asked to wait for", function()
     job { command = "exit 3" }
     assert.equal("failed 3 failed\n", output_of [[

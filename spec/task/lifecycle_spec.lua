@@ -109,7 +109,8 @@ describe("a task", function()
   for signal, number in pairs { ["12"] = 12, ["SIGRTMIN+3"] = 37, ["rtmax-2"] = 62 } do
     it("is asked to end by its kill_signal " .. signal, function()
       local _, events = stop_at("started", {
-        command = ("trap 'exit 9' %d; while :; do sleep 0.1; done"):format(number), task = ("kill_signal = %q,"):format(signal),
+        command = ("trap 'exit 9' %d; touch /local/ready; while :; do sleep 0.1; done"):format(number),
+        task = ([[kill_signal = %q, kill_timeout = "2m",]]):format(signal),
       })
       assert.truthy(dockrun.json.encode(events):find '"exit_code":9')
     end)
@@ -126,13 +127,14 @@ describe("a task", function()
     assert(engine:container_remove(id))
     image = image .. ":1"
     local _ <close> = setmetatable({}, { __close = function() engine:image_remove(image) end })
-    local command = "trap 'exit 9' 38; trap 'exit 8' USR1; while :; do sleep 0.1; done"
-    local see = [[return { kill = function(_, how) how.timeout = how.signal == "SIGRTMIN+4" and 2 or 0 end }]]
+    local command = "trap 'exit 9' 38; trap 'exit 8' USR1; touch /local/ready; while :; do sleep 0.1; done"
+    local see = [[return { kill = function(_, how) how.timeout = how.signal == "SIGRTMIN+4" and 120 or 0 end }]]
     local _, events = stop_at("started", { command = command, image = image }, see)
     assert.truthy(dockrun.json.encode(events):find '"exit_code":9')
-    _, events = stop_at("started", { command = command, image = image }, [[return { kill = function(_, how) how.signal = "SIGUSR1" end }]])
+    _, events = stop_at("started", { command = command, image = image },
+      [[return { kill = function(_, how) how.signal, how.timeout = "SIGUSR1", 120 end }]])
     assert.truthy(dockrun.json.encode(events):find '"exit_code":8')
-    _, events = stop_at("started", { command = command, image = image, task = [[kill_signal = "SIGUSR1",]] })
+    _, events = stop_at("started", { command = command, image = image, task = [[kill_signal = "SIGUSR1", kill_timeout = "2m",]] })
     assert.truthy(dockrun.json.encode(events):find '"exit_code":8')
   end)
 

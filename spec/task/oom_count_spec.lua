@@ -100,11 +100,11 @@ describe("the kernel's count of kills", function()
     local watch <close> = oom.watch(task, root)
     eventually("the file is open", function() return watch.file end)
     local start = dockrun.now()
-    for i = 1, 8 do  -- 8 seconds, if each were seen at the next look
+    for i = 1, 20 do  -- 20 seconds, if each were seen at the next look
       changes = i
       write((i % 2 == 1 and group or point) .. "/cgroup.procs", tostring(child:get_pid()))
       eventually("the change is seen", function() return watch.kills == i end)
     end
-    assert.is_true(dockrun.now() - start < 5)
+    assert.is_true(dockrun.now() - start < 15)
   end)
 end)

@@ -144,7 +144,8 @@ function M.leave(agent)
 end
 
 local function read(job, vars)
-  if type(job) ~= "string" then return job end
+  if type(job) == "table" and type(job.warnings) == "table" then return job end
+  if type(job) ~= "string" then error("a job is the path of its file, or what dockrun.load_job returned", 3) end
   local source, err = load.read(job, { runtime = require "dockrun" })
   if not source then return nil, err end
   source.vars = vars

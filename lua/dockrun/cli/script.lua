@@ -30,7 +30,9 @@ return function(argv, at)
   local word = argv[at]
   if word == nil and output.is_terminal(0) then return require "dockrun.cli.prompt"() end
   if word == nil or word == "-" then
-    local chunk, why = load(without_head(io.read "a"), "=stdin")
+    local text, problem = io.read "a"
+    local chunk, why
+    if text then chunk, why = load(without_head(text), "=stdin") else why = "cannot read stdin: " .. problem end
     return prepare(chunk, why, set_arg(argv, word and at or #argv + 1))
   end
   if word == "-e" then

@@ -185,7 +185,8 @@ function read(engine, id, opts, history, show, gap)
   if not stream then return nil, err end
   local wanted, news = true, false
   local ended, why = (opts.tty and read_terminal or read_frames)(stream, function(entry, name)
-    if name == "error" then return gap(history.latest, (entry:gsub("%s+$", ""))) end  -- the engine's own words
+    -- The engine's own words.
+    if name == "error" or entry:find "^Error grabbing logs: " then return gap(history.latest, (entry:gsub("%s+$", ""))) end
     local time, bytes = entry:match "^(%S+) (.*)$"
     if time and history:has(name, time, entry) then return end
     if time and opts.follow and history:doubts(time) then read_again(engine, id, opts, history, time, show, gap) end
