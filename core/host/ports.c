@@ -364,13 +364,26 @@ static int l_probe(lua_State *L) {
   return 1;
 }
 
+// ports.address(text) -> the one spelling of an IP address, 4 | 6 by its syntax | nil, err ("invalid")
+static int l_address(lua_State *L) {
+  struct dr_address a;
+  struct dr_error e;
+  size_t len;
+  const char *text = luaL_checklstring(L, 1, &len);
+  luaL_argcheck(L, strlen(text) == len, 1, "contains a NUL");
+  if (dr_address_parse(&a, text, &e) < 0) return dr_return_error(L, &e);
+  lua_pushstring(L, a.text);
+  lua_pushinteger(L, strchr(text, ':') ? 6 : 4);
+  return 2;
+}
+
 int luaopen_dockrun_core_ports(lua_State *L) {
   static const luaL_Reg methods[] = {{"allocate", l_allocate},   {"reserve", l_reserve},
                                      {"adopt", l_adopt},         {"release", l_release},
                                      {"held", l_held},           {"__len", l_len},
                                      {"__close", l_close},       {"__gc", l_gc},
                                      {"__tostring", l_tostring}, {NULL, NULL}};
-  static const luaL_Reg module[] = {{"new", l_new}, {"probe", l_probe}, {NULL, NULL}};
+  static const luaL_Reg module[] = {{"new", l_new}, {"probe", l_probe}, {"address", l_address}, {NULL, NULL}};
   luaL_newmetatable(L, ALLOCATOR);
   luaL_setfuncs(L, methods, 0);
   lua_pushvalue(L, -1);

@@ -26,7 +26,7 @@ int dr_address_parse(struct dr_address *a, const char *text, struct dr_error *e)
     map_v4(&a->bits, v4.s_addr);
   } else if (inet_pton(AF_INET6, text, &a->bits) != 1) {
     return dr_fail(e, "invalid", EINVAL,
-                   "'%s' is not an IPv4 or IPv6 address; write it in figures, without a name or a port", text);
+                   "'%s' is not an IPv4 or IPv6 address; write it in digits, without a name or a port", text);
   }
   bool is_v4 = IN6_IS_ADDR_V4MAPPED(&a->bits);
   memcpy(&v4, &a->bits.s6_addr[12], sizeof v4);

@@ -91,6 +91,20 @@ local function allocate_all(alloc, ip)
 end
 
 describe("ports", function()
+  it("give an address one spelling, and its family", function()
+    for text, want in pairs {
+      ["192.0.2.1"] = { "192.0.2.1", 4 }, ["2001:DB8:0::1"] = { "2001:db8::1", 6 }, ["::"] = { "0.0.0.0", 6 },
+      ["::ffff:192.0.2.1"] = { "192.0.2.1", 6 },
+    } do
+      assert.same(want, { ports.address(text) })
+    end
+    for _, text in ipairs { "", "192.0.2", "192.0.2.256", "localhost", "192.0.2.1:80", ":::", "fe80::1%lo" } do
+      local address, err = ports.address(text)
+      assert.is_nil(address)
+      assert.equal("invalid", err.kind)
+    end
+  end)
+
   setup(claim_territory)
   teardown(function() local _ <close> = claim end)
   before_each(function() children, allocators = {}, {} end)

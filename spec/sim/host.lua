@@ -151,7 +151,6 @@ local function libuv(world, process)
     fs_read = function(file, ...) return (type(file) == "table" and read_count or uv.fs_read)(file, ...) end,
     fs_close = function(file) return type(file) == "table" or uv.fs_close(file) end,
     new_poll = function() return nil, "EPERM: operation not permitted" end,
-    getaddrinfo = function(ip) return { { addr = ip, family = "inet" } } end,
     kill = function() return nil, "ESRCH: no such process", "ESRCH" end,
     spawn = function() return nil, "ENOENT: no such file or directory", "ENOENT" end,
     fs_mkdir = function(path, mode)

@@ -1,4 +1,5 @@
 -- dockrun.core.ports over the simulated kernel: as core/host/ports.c, with holds against other processes.
+local real = require "dockrun.core.ports"
 local runtime = require "dockrun.core.runtime"
 
 local M = {}
@@ -53,6 +54,7 @@ end
 ---@return table ports  the module
 function M.new(world, process)
   return {
+    address = real.address,
     new = function(options)
       return setmetatable({ world = world, process = process, from = options.from, to = options.to, owners = {} }, Allocator)
     end,

@@ -1,6 +1,7 @@
 --- Validators for the `check` of a row: a function of a value that types.lua has converted. It returns the problem, or nothing.
 --- `range(1)(0)` -> "must be at least 1, got 0". A text with `${…}` is valid until revalidate.lua checks it again.
 
+local ports = require "dockrun.core.ports"
 local types = require "dockrun.job.types"
 
 local M = {}
@@ -54,39 +55,15 @@ function M.one_of(...)
   end
 end
 
-local function is_ipv4(text)
-  local parts = { text:match "^(%d+)%.(%d+)%.(%d+)%.(%d+)$" }
-  for _, part in ipairs(parts) do
-    if #part > 3 or tonumber(part) > 255 then return false end
-  end
-  return #parts == 4
-end
-
--- RFC 4291, section 2.2: eight groups, of which "::" replaces one or more; the last two may be written as IPv4.
-local function is_ipv6(text)
-  local short = text:find("::", 1, true)
-  if text:find ":::" or short and text:find("::", short + 2, true) then return false end
-  if text:find "^:[^:]" or text:find "[^:]:$" then return false end
-  local last, groups = text:match "^.*:(.*)$" or text, 0
-  if is_ipv4(last) then text, groups = text:sub(1, -#last - 1), 2 end
-  for group in text:gmatch "[^:]+" do
-    if not group:find "^%x%x?%x?%x?$" then return false end
-    groups = groups + 1
-  end
-  return groups == 8 and not short or groups < 8 and short ~= nil
-end
-
-local families = { [4] = is_ipv4, [6] = is_ipv6 }
-
 --- An IP address.
 ---@param family? 4|6  left out: either
 ---@return Check
 function M.address(family)
   return function(value)
     if M.is_open(value) then return nil end
-    for _, number in ipairs { 4, 6 } do
-      if (family or number) == number and families[number](value) then return nil end
-    end
+    local spelling, found = nil, nil
+    if not value:find "%z" then spelling, found = ports.address(value) end
+    if spelling and (family or found) == found then return nil end
     return ("must be an IP%s address, got %s"):format(family and "v" .. family or "", types.show(value))
   end
 end

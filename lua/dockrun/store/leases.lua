@@ -2,8 +2,8 @@
 --- here: core/host/ports.c asks the kernel, and holds each port of this process by a bound socket.
 local owners = require "dockrun.store.owner"
 local mapper = require "dockrun.store.mapper"
+local ports = require "dockrun.core.ports"
 local runtime = require "dockrun.core.runtime"
-local uv = require "luv"
 local time = require "dockrun.util.time"
 
 ---@class Store
@@ -22,17 +22,6 @@ local M = {}
 ---@field index? integer
 
 local ANY = "0.0.0.0"
-
--- One spelling for each address, the same as in core/host/ports.c.
-local function canonical(ip)
-  local found = uv.getaddrinfo(ip, nil, { numerichost = true, socktype = "stream" })
-  if not found then
-    return nil, runtime.error("invalid", ("'%s' is not an IPv4 or IPv6 address; write it in digits, without a name or a port"):format(ip))
-  end
-  local text = found[1].addr
-  text = text:match "^::ffff:(%d+%.%d+%.%d+%.%d+)$" or text
-  return text == "::" and ANY or text
-end
 
 -- The words of core/host/ports.c, with the names that the state knows.
 local function taken(wanted, ip, lease)
@@ -54,7 +43,7 @@ local LEASES = [[
 ---@return true? ok
 ---@return table? err  kind "taken" with ip, port, holder, pid, alloc, task and, if known, job; "invalid"; the database's
 function M:lease(wanted)
-  local ip, invalid = canonical(wanted.ip)
+  local ip, invalid = ports.address(wanted.ip)
   if not ip then return nil, invalid end
   return self.db:transaction(function()
     local held, err = mapper.list(self.db, LEASES .. "WHERE port = ?1 AND (ip = ?2 OR ip = ?3 OR ?2 = ?3)", wanted.port, ip, ANY)
@@ -79,7 +68,7 @@ function M:release(which)
   assert(which.ip and which.port or which.alloc, "a release names ip and port, or alloc")
   local ip, invalid
   if which.ip then
-    ip, invalid = canonical(which.ip)
+    ip, invalid = ports.address(which.ip)
     if not ip then return nil, invalid end
   end
   return self.db:run([[DELETE FROM leases WHERE (?1 IS NULL OR ip = ?1) AND (?2 IS NULL OR port = ?2)
