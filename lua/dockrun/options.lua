@@ -4,6 +4,7 @@
 local capabilities = require "dockrun.driver.capabilities"
 local validators = require "dockrun.job.validators"
 local duration = require "dockrun.job.duration"
+local limits = require "dockrun.job.limits"
 local runtime = require "dockrun.core.runtime"
 local types = require "dockrun.job.types"
 local fs = require "dockrun.util.fs"
@@ -117,12 +118,12 @@ M.rows = {
       local base = os.getenv "XDG_STATE_HOME"
       return (base and base ~= "" and base or (os.getenv "HOME" or "") .. "/.local/state") .. "/dockrun"
     end },
-  { name = "limits.job_bytes", type = "integer", default = 8 << 20, check = range(1, 64 << 20), doc = "bytes of a job file" },
-  { name = "limits.job_seconds", type = "number", default = 10, check = above_zero,
+  { name = "limits.job_bytes", type = "integer", default = limits.job_bytes, check = range(1, 64 << 20), doc = "bytes of a job file" },
+  { name = "limits.job_seconds", type = "number", default = limits.job_seconds, check = above_zero,
     doc = "seconds of the processor that reading a job file may take" },
-  { name = "limits.problems", type = "integer", default = 100, check = range(1, 100000),
+  { name = "limits.problems", type = "integer", default = limits.problems, check = range(1, 100000),
     doc = "problems of a job file that are told" },
-  { name = "limits.allocs_per_job", type = "integer", default = 1000, check = range(1, 1000000),
+  { name = "limits.allocs_per_job", type = "integer", default = limits.allocs_per_job, check = range(1, 1000000),
     doc = "allocations of a job: the counts of its groups together" },
   { name = "limits.allocs", type = "integer", default = 20000, check = range(1, 10000000),
     doc = "allocations of all jobs of a state directory that have not ended" },

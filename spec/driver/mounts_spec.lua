@@ -3,7 +3,7 @@ local allocdir = require "dockrun.driver.allocdir"
 local dockrun = require "dockrun"
 local container_config = require "dockrun.driver.container_config"
 local engines = require "spec.engine"
-local files = require "dockrun.driver.paths"
+local paths = require "dockrun.driver.paths"
 local jobs = require "spec.jobs"
 local options = require "dockrun.options"
 local bind_sources = require "dockrun.driver.bind_sources"
@@ -58,7 +58,7 @@ describe("a path of a job", function()
     "..", "../..", "../other", "../other/local", "../web2", "local/../../../..", "/", "/etc", "/alloc", "../allocx",
   } do
     it(("'%s' is none of the task's"):format(path), function()
-      assert.is_false(files.is_own(of, path))
+      assert.is_false(paths.is_own(of, path))
       local found, err = place_of(path)
       assert.is_nil(found)
       assert.equal("invalid", err.kind)
@@ -238,7 +238,7 @@ describe("a path of a job", function()
       if target:find "^/home" then assert.equal("/home" .. source:match "web(.*)$", target) end
     end
     for _, one in ipairs(sources) do
-      for _, other in ipairs(sources) do assert.is_true(one == other or not files.within(one, other), one .. " is in " .. other) end
+      for _, other in ipairs(sources) do assert.is_true(one == other or not paths.within(one, other), one .. " is in " .. other) end
     end
   end)
 

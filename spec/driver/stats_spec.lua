@@ -5,7 +5,7 @@ local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"
 local process = require "spec.process"
-local usage = require "dockrun.driver.stats"
+local stats = require "dockrun.driver.stats"
 local uv = require "luv"
 
 local ID = ("0123456789abcdef"):rep(4)
@@ -48,8 +48,8 @@ describe("the cgroup of a container", function()
       local group, running = container_cgroup.of(engine, ID, root)
       assert.is_nil(group)
       assert.is_true(running)
-      local reading = usage.new(engine, root):read(ID)
-      assert.same({}, usage.summarise(reading, reading))
+      local reading = stats.new(engine, root):read(ID)
+      assert.same({}, stats.summarise(reading, reading))
     end)
   end
 
@@ -64,8 +64,8 @@ describe("the cgroup of a container", function()
     local engine, root = host(("2:memory:/\n1:cpu:/docker/%s\n"):format(ID), MEMORY, CPU)
     write("cgroup/memory/memory.usage_in_bytes", "1048576\n")
     write(("cgroup/cpu/docker/%s/cpu.stat"):format(ID), "throttled_time 2000000000\n")
-    local now = usage.new(engine, root):read(ID)
-    assert.same({ throttled_seconds = 2.0 }, usage.summarise(now))
+    local now = stats.new(engine, root):read(ID)
+    assert.same({ throttled_seconds = 2.0 }, stats.summarise(now))
   end)
 
   it("gives what there is of it, and pressure", function()
@@ -73,13 +73,13 @@ describe("the cgroup of a container", function()
     local place = ("cgroup/docker/%s/"):format(ID)
     write(place .. "cpu.stat", "usage_usec 5000000\n")
     write(place .. "cpu.pressure", "some avg10=12.50 avg60=1.00 avg300=0.25 total=2500000\n")
-    local reader = usage.new(engine, root)
+    local reader = stats.new(engine, root)
     local before = reader:read(ID)
     before.at = before.at - 1
     write(place .. "cpu.stat", "usage_usec 5500000\n")
     local now = reader:read(ID)
     now.at = before.at + 1
-    local row = usage.summarise(now, before)
+    local row = stats.summarise(now, before)
     assert.is_near(50, row.cpu_percent, 0.01)
     row.cpu_percent = nil
     assert.same({ pressure = { cpu = { some = { avg10 = 12.5, avg60 = 1, avg300 = 0.25, total = 2.5 } } } }, row)
@@ -91,7 +91,7 @@ describe("the cgroup of a container", function()
     local stat, err = cgroup.read(container_cgroup.of(engine, ID, root))
     assert.is_nil(stat)
     assert.matches(("/cgroup/cpu/docker/%s is gone"):format(ID), tostring(err), 1, true)
-    assert.is_nil(usage.new(engine, root):read(ID))
+    assert.is_nil(stats.new(engine, root):read(ID))
   end)
 end)
 
@@ -107,15 +107,15 @@ describe("stats with only a version 2 tree in sight, whose controllers are off",
     local job <close> = jobs.start(endpoint, jobs.text { name = name, image = "busybox:1", command = "exec sleep 600" })
     local _ <close> = job.file
     job:wait_for '"event":"started"'
-    local function stats(...)
+    local function run_stats(...)
       local result = process.run({ "-m", "sh", "-c", V2_ONLY, process.program, "--endpoint", endpoint, "--state-dir",
         jobs.state_dir, "stats", name, ... }, { program = "unshare" })
       assert.equal(0, result.code, result.stderr)
       return result.stdout
     end
     local shares = counts_pressure and "[%d/]+" or "%-"
-    assert.matches(name:gsub("%p", "%%%0") .. "%S+ +%S+ +%-  +%-  +%-  +%-  +%-  +" .. shares .. "\n$", stats())
-    local row = dockrun.json.decode(stats "--json").tasks[1]
+    assert.matches(name:gsub("%p", "%%%0") .. "%S+ +%S+ +%-  +%-  +%-  +%-  +%-  +" .. shares .. "\n$", run_stats())
+    local row = dockrun.json.decode(run_stats "--json").tasks[1]
     for _, key in ipairs { "memory", "memory_limit", "pids", "oom_kills", "throttled_seconds" } do assert.is_nil(row[key]) end
     if counts_pressure then assert.is_number(row.pressure.cpu.some.avg10 + row.pressure.memory.full.total) end
     job:kill "SIGINT"

@@ -7,6 +7,7 @@
 local guards = require "dockrun.core.guard"
 local normalise = require "dockrun.job.normalise"
 local diagnostics = require "dockrun.job.diagnostics"
+local defaults = require "dockrun.job.limits"
 local fs = require "dockrun.util.fs"
 
 local M = {}
@@ -38,14 +39,10 @@ local function formats()
   return table.concat(names, ", ")
 end
 
-local default_limits
-
 -- The value of the option limits.NAME.
 local function limit(opts, name)
   local options = opts.options or opts.runtime and opts.runtime.options
-  if options and options["limits." .. name] then return options["limits." .. name] end
-  default_limits = default_limits or require("dockrun.options").new()
-  return default_limits["limits." .. name]
+  return options and options["limits." .. name] or defaults[name]
 end
 
 local function too_long(file, opts)
