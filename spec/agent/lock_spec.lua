@@ -89,7 +89,7 @@ describe("another dockrun process", function()
     watcher:kill "SIGSTOP"
     local result = dockrun_with("--set", "answer_timeout=1", "stop", name)
     assert.equal(1, result.code)
-    assert.matches(("process that watches job '%s' (process %d) has shown no sign of life for 1 s: a signal has stopped it"):format(
+    assert.matches(("process that watches job '%s' (process %d) has not responded for 1 s: a signal has stopped it"):format(
       name, watcher.pid), result.stderr, 1, true)
     assert.equal(1, #jobs.containers(engine, name))
     result = dockrun_with("run", path)
@@ -125,7 +125,7 @@ describe("another dockrun process", function()
     assert.matches("is run by another dockrun", result.stderr, 1, true)
     result = dockrun_with("--set", "answer_timeout=1", "stop", name)
     assert.equal(1, result.code)
-    assert.matches("has shown no sign of life for 1 s", result.stderr, 1, true)
+    assert.matches("has not responded for 1 s", result.stderr, 1, true)
     assert.equal(1, #jobs.containers(engine, name))
   end)
 
@@ -146,7 +146,7 @@ describe("another dockrun process", function()
     agent:kill "SIGSTOP"
     local result = dockrun_with("--set", "answer_timeout=1", "run", "-d", path)
     assert.equal(1, result.code)
-    assert.matches(("the agent (process %d) has shown no sign of life"):format(agent.pid), result.stderr, 1, true)
+    assert.matches(("the agent (process %d) has not responded"):format(agent.pid), result.stderr, 1, true)
     assert.same({}, jobs.containers(engine, name))
   end)
 
@@ -159,8 +159,8 @@ describe("another dockrun process", function()
     { "failures of no shape", '{"failures":7}\n', 0, "" },
     { "deep nesting", ("["):rep(100000) .. "\n", 1, "gave an answer that is none" },
     { "no end", ("x"):rep(40 << 20), 1, "gave an answer that is none" },
-    { "half a line", '{"failures"', 1, "has shown no sign of life" },
-    { "nothing", "", 1, "has shown no sign of life" },
+    { "half a line", '{"failures"', 1, "has not responded" },
+    { "nothing", "", 1, "has not responded" },
   }
 
   it("that answers nonsense ends no command in another way than by an error", function()

@@ -64,7 +64,7 @@ return job %q {
     local function limited(command, count)
       return dockrun_with({ "--set", limit, table.unpack(command) }, { count = count })
     end
-    local refusal = ("with 1 more allocations there are %d, and limits.allocs is %d"):format(live + 1, live)
+    local refusal = ("adds 1 allocations, which makes %d; limits.allocs is %d"):format(live + 1, live)
     for _, command in ipairs { { "run", "-d", path }, { "plan", path } } do
       local refused = limited(command, "3")
       assert.equal(2, refused.code)
@@ -285,7 +285,7 @@ return job %q {
       jobs.open(dockrun.json.decode(update:wait_for '({[^\n]*"event":"started"[^\n]*})\n').alloc, "fail")
       local result = update:wait()
       assert.equal(1, result.code)
-      assert.matches("task 't' failed; what was there before runs on", result.stderr)
+      assert.matches("task 't' failed; the previous allocation still runs", result.stderr)
       assert.equal(1, #jobs.containers(engine, name))
       local before = container()
       run { update = "yes", command = short, level = "debug", least = "0s" }
@@ -297,7 +297,7 @@ return job %q {
       local before = container()
       local result = dockrun_with({ "run", "-d", path }, { update = "yes", command = "exit 3", least = "1h" })
       assert.equal(1, result.code)
-      assert.matches("the update of .* failed: task 't' failed; what was there before runs on", result.stderr)
+      assert.matches("the update of .* failed: task 't' failed; the previous allocation still runs", result.stderr)
       assert.equal(before.Id, container().Id)
       assert.equal(1, #jobs.containers(engine, name))
     end)
@@ -308,7 +308,7 @@ return job %q {
       local result = dockrun_with({ "run", "-d", path },
         { update = "revert", fixed = port, command = "exit 3", least = "1h" })
       assert.equal(1, result.code)
-      assert.matches("the job is again what it was", result.stderr)
+      assert.matches("reverted to the previous version", result.stderr)
       assert.same({ "sh", "-c", "exec sleep 600" }, container().Config.Cmd)
       assert.is_true(container().State.Running)
     end)
@@ -319,7 +319,7 @@ return job %q {
       local result = dockrun_with({ "run", "-d", path }, { count = 4, update = "revert", least = "5s",
         command = "[ $NOMAD_ALLOC_INDEX != 1 ] || exit 3; exec sleep 700" })
       assert.equal(1, result.code)
-      assert.matches("%[1%] failed: task 't' failed; what was there before runs on; the job is again what it was", result.stderr)
+      assert.matches("%[1%] failed: task 't' failed; the previous allocation still runs; reverted to the previous version", result.stderr)
       for index = 0, 2 do assert.same({ "sh", "-c", "exec sleep 600" }, container(index).Config.Cmd) end
       assert.equal(kept.Id, container(2).Id)
       assert.is_nil(container(3))

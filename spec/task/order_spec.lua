@@ -144,12 +144,12 @@ describe("the tasks of a group", function()
   it("say of each that cannot begin why not, for all three conditions", function()
     for condition, case in pairs {
       started = { { "other", "true", [[hooks = { create = function() return false end },]] }, "never started" },
-      healthy = { { "other", "sleep 0.3; exit 2", [[check = { type = "exec", command = "false" },]] }, "ended before it was healthy" },
+      healthy = { { "other", "sleep 0.3; exit 2", [[check = { type = "exec", command = "false" },]] }, "exited first" },
       completed = { { "other", "exit 2" }, "did not complete" },
     } do
       local other, why = table.unpack(case)
       local _, result = run { { "waits", "true", ("depends_on = { other = %q },"):format(condition) }, other }
-      assert.matches(("task 'other' to be %s, which %s"):format(condition, why),
+      assert.matches(("cannot start: depends on 'other' being %s, but 'other' %s"):format(condition, why),
         by_task(result.events, "failed").waits.message, 1, true)
       assert.is_nil(by_task(result.events, "started").waits)
       assert.equal(1, result.code)
@@ -165,7 +165,7 @@ describe("the tasks of a group", function()
       { "main", "true" }, { "tidy", "true", [[lifecycle = { hook = "poststop" },]] },
     }):gsub('image = "busybox:1"', 'image = "127.0.0.1:9/none:1"')))
     assert.is_nil(by_task(result.events, "started").tidy)
-    assert.matches("nothing of its group ever ran", by_task(result.events, "failed").tidy.message)
+    assert.matches("no container of its group ever ran", by_task(result.events, "failed").tidy.message)
     assert.same({}, jobs.containers(engine, name))
   end)
 

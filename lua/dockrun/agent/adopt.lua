@@ -63,7 +63,7 @@ local function conflict(agent, found, records)
   local known, err = agent.state:alloc(first.alloc)
   if err then return tostring(err) end
   if known and (known.job ~= first.job or known.group ~= first.group or known.index ~= first.index) then
-    return "the state has its allocation as another adoptable"
+    return "the state has its allocation at another place"
   end
   for _, other in ipairs(found.records) do
     if other.job == first.job and other.group == first.group and other.index == first.index then

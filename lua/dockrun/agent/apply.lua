@@ -181,7 +181,7 @@ local function deploy(agent, job, source, dockrun)
   local text = known and known.source
   local before = text and load.source(text, dockrun, true) or recorded_job(job, records)
   local reverted, why = revert(agent, before, text)
-  err.message = ("%s; %s"):format(err.message, reverted and "the job is again what it was" or "it cannot be reverted: " .. tostring(why))
+  err.message = ("%s; %s"):format(err.message, reverted and "reverted to the previous version" or "cannot revert: " .. tostring(why))
   return nil, err
 end
 

@@ -78,7 +78,7 @@ function M.run(agent, dockrun)
   local held <close>, err = lock.hold(agent, lock.agent, function(request)
     return submit(self, request.source)
   end)
-  if not held and err.kind == "taken" then err.message = "an agent with this state and this engine runs already" end
+  if not held and err.kind == "taken" then err.message = "an agent already runs with this state and this engine" end
   if not held then return nil, err end
   local _ <close> = runtime.spawn(gc.run, agent)
   local _ <close> = setmetatable({}, { __close = function() agent:release() end })

@@ -86,8 +86,8 @@ function M.new(options, opts)
   end
   ok, err = self.watch:start()
   if not ok then return nil, err end
-  self.watch.lost = function(why) self:tell(("lost the engine's events: %s; looking for it again"):format(why)) end
-  self.watch.found = function() self:tell "the engine's events are back; every task was looked at again" end
+  self.watch.lost = function(why) self:tell(("lost the engine's events: %s; reconnecting"):format(why)) end
+  self.watch.found = function() self:tell "receiving the engine's events again; checked every task" end
   self.attributes = fingerprint.attributes(engine, options)
   if not opts.readonly and self.attributes["driver.docker.userns"] == "true" then directory.let_through(options.state_dir) end
   local any = self.bind_ip == "0.0.0.0" or self.bind_ip == "::"
@@ -204,7 +204,7 @@ end
 ---  what observed.lua found of its tasks, by name: they go on from there
 ---@return Alloc
 function Agent:start(job, group, index, opts)
-  if self.leaving then error(runtime.error("cancelled", "nothing begins any more: this owner lets go of its tasks"), 0) end
+  if self.leaving then error(runtime.error("cancelled", "cannot start: this process is releasing its tasks"), 0) end
   opts = opts or {}
   local meta = opts.meta or {}
   local alloc = allocs.new(task_env(self), {
@@ -291,7 +291,7 @@ end
 function Agent:stop_job(job, reason)
   for name, change in pairs(self.changes) do
     if not job or job == name then
-      change:cancel(runtime.error("stopped", ("job '%s' was stopped before it was what it should be"):format(name)))
+      change:cancel(runtime.error("stopped", ("job '%s' was stopped before the update finished"):format(name)))
       change:join()
     end
   end

@@ -90,7 +90,7 @@ function M.deploy(agent, job, source, on_held)
     return M.hold(agent, job.name, change, on_held)
   end
   if held.changing > 0 then
-    return nil, runtime.error("taken", ("job '%s' is being changed just now; try again once that is done"):format(job.name))
+    return nil, runtime.error("taken", ("job '%s' is being changed; try again when that is done"):format(job.name))
   end
   local _ <close> = begin(held)
   if on_held then on_held() end
@@ -210,7 +210,7 @@ function M.stop(agent, name, opts)
     local stopping <close> = runtime.spawn(ending, agent, name, apply.stop, reason)
     found, err = stopping:await(deadline and math.max(deadline - runtime.now(), 0))
     if stopping:status() ~= "done" then
-      return nil, runtime.error("failed", ("job '%s' has not ended within %g s"):format(name, opts.timeout))
+      return nil, runtime.error("failed", ("job '%s' did not end within %g s"):format(name, opts.timeout))
     end
     if err then return nil, err end
   end

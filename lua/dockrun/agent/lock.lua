@@ -30,7 +30,10 @@ local function gate(agent, gid)
   return function(peer)
     local may = peer.uid == 0 or peer.uid == uv.getuid() or gid ~= nil and peer.gid == gid
     for _, group in ipairs(peer.groups) do may = may or group == gid end
-    if not may then agent:warn(("user %d (process %d) may not ask for anything here, and was refused"):format(peer.uid, peer.pid)) end
+    if not may then
+      agent:warn(("refused a request of user %d (process %d): only root, this user and the members of socket_group may ask"):format(
+        peer.uid, peer.pid))
+    end
     return may
   end
 end
@@ -147,18 +150,18 @@ local complaints = {}
 
 function complaints.hung(whose, peer, opts)
   local pid = peer and peer.pid > 0 and peer.pid
-  local text = ("%s (%s) has shown no sign of life for %g s"):format(whose, named(peer), opts.patience)
+  local text = ("%s (%s) has not responded for %g s"):format(whose, named(peer), opts.patience)
   if not pid then return text .. "; end it, and try again" end
-  if process.is_stopped(pid) then text = ("%s: a signal has stopped it; `kill -CONT %d` lets it go on"):format(text, pid) end
+  if process.is_stopped(pid) then text = ("%s: a signal has stopped it; `kill -CONT %d` continues it"):format(text, pid) end
   return ("%s; `kill -KILL %d` ends it, and the next command takes over"):format(text, pid)
 end
 
 function complaints.timeout(whose, peer, opts)
-  return ("%s (%s) has not done it within %g s, and is still at it"):format(whose, named(peer), opts.timeout or opts.patience)
+  return ("%s (%s) did not finish within %g s and is still working"):format(whose, named(peer), opts.timeout or opts.patience)
 end
 
 function complaints.broken(whose, peer)
-  return ("%s (%s) gave an answer that is none; is it another version of dockrun?"):format(whose, named(peer))
+  return ("%s (%s) gave an invalid answer; is it another version of dockrun?"):format(whose, named(peer))
 end
 
 --- Asks the process that watches a job for something, and waits for its answer.

@@ -67,7 +67,7 @@ local function add_unrecorded(engine, container, state_dir, found)
   if seen then
     table.insert(found.unowned, containers.observe(row, seen))
   elseif not err or err.status ~= 404 then
-    table.insert(found.strangers, { name = container.name, reason = why or "it cannot be looked at: " .. tostring(err) })
+    table.insert(found.strangers, { name = container.name, reason = why or "cannot inspect it: " .. tostring(err) })
   end
 end
 

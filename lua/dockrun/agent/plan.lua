@@ -210,7 +210,7 @@ local function by_place(records)
     if not stopping then places[key] = places[key] or { alloc = record.alloc, records = {} } end
     local list = not stopping and places[key].alloc == record.alloc and places[key].records or by_alloc[record.alloc]
     if not list then
-      list = { reason = stopping and "its stop was begun" or "another allocation has its place" }
+      list = { reason = stopping and "its stop had begun" or "another allocation has its place" }
       by_alloc[record.alloc], going[#going + 1] = list, list
     end
     list[#list + 1] = record
@@ -277,7 +277,7 @@ function M.check_room(plan, state, most)
   if state then count, err = state:count_allocs() end
   if not count then return nil, err end
   if count + more <= most then return true end
-  local message = "job '%s': with %d more allocations there are %d, and limits.allocs is %d; stop a job, or set more"
+  local message = "job '%s': adds %d allocations, which makes %d; limits.allocs is %d; stop a job or raise the limit"
   return nil, runtime.error("invalid", message:format(plan.job, more, count + more, most))
 end
 

@@ -46,17 +46,17 @@ local function replace(agent, job, replacement, policy)
   local group = group_of(job, replacement.planned.group)
   local stays = replacement.alloc and policy and not has_fixed_ports(group)
   if replacement.alloc then replacement.alloc.replaced = true end
-  if replacement.alloc and not stays then replacement.alloc:stop "it is replaced" end
+  if replacement.alloc and not stays then replacement.alloc:stop "replaced by a new allocation" end
   local successor = agent:start(job, group, replacement.planned.index)
   if not policy then return true end
   local ok, why = await_health(successor, policy.min_healthy_time, policy.healthy_deadline)
   if ok then
-    if stays then replacement.alloc:stop "it is replaced" end
+    if stays then replacement.alloc:stop "replaced by a new allocation" end
     return true
   end
   successor:stop(why)
   if stays then replacement.alloc.replaced = false end
-  if stays then why = why .. "; what was there before runs on" end
+  if stays then why = why .. "; the previous allocation still runs" end
   local err = runtime.error("failed", ("the update of %s.%s[%d] failed: %s"):format(job.name, group.name, replacement.planned.index, why))
   err.reverts = policy.auto_revert
   return nil, err

@@ -88,7 +88,7 @@ local reached = {
   end,
   healthy = function(other)
     if other:is_healthy() then return true end
-    if other:ended() then return false, "ended before it was healthy" end
+    if other:ended() then return false, "exited first" end
   end,
   completed = function(other)
     if other.succeeded then return true end
@@ -113,13 +113,15 @@ end
 local function may_begin(alloc, task)
   if stage(task) == "poststop" then
     if not all(alloc.tasks, is_main, task.ended) then return nil end
-    if not alloc.began then return false, "nothing of its group ever ran" end
+    if not alloc.began then return false, "no container of its group ever ran" end
   end
   local all_true = true
   for _, condition in ipairs(conditions(alloc, task)) do
     local other, on = condition[1], condition[2]
     local verdict, why = reached[on](other)
-    if verdict == false then return false, ("it waits for task '%s' to be %s, which %s"):format(other.name, on, why) end
+    if verdict == false then
+      return false, ("cannot start: depends on '%s' being %s, but '%s' %s"):format(other.name, on, other.name, why)
+    end
     all_true = all_true and verdict
   end
   return all_true or nil
@@ -206,7 +208,7 @@ function Alloc:changed(task)
     elseif task.context.spec.leader then
       end_others(self, ("its group's leader '%s' ended"):format(task.name), 1)
     elseif all(self.tasks, is_finite, task.ended) then
-      end_others(self, "the tasks that it served ended", 3)
+      end_others(self, "the tasks that it serves have ended", 3)
     end
   end
 end

@@ -62,7 +62,7 @@ local function run_command(engine, id, check)
   local code
   code, err = command:exit_code()
   if err then return verdict(err) end
-  if not code then return nil, "its output broke off" end
+  if not code then return nil, "its output ended early" end
   if code == 0 then return true end
   local said = last and ": " .. last:gsub("%s+$", ""):sub(-200) or ""
   return false, ("'%s' ended with %d%s"):format(check.command, code, said)
@@ -82,7 +82,7 @@ function runners.lua(task, check)
   local ok, answer, why = call.call(limits, check.run, task:view())
   if not ok then return false, "the function " .. answer end
   if answer == nil and why == nil then return true end  -- it found nothing to complain of
-  return answer and true or false, why or "the function said no"
+  return answer and true or false, why or "the function returned false"
 end
 
 --- Looks once.

@@ -60,7 +60,7 @@ local function warn_of_moved(task)
   for _, path in ipairs(task.context.moved or {}) do
     for _, other in ipairs(task.alloc.tasks) do
       if other ~= task and other:is_live() then
-        task.services.warn(("task '%s.%s': /%s is shared with task '%s' once that starts again")
+        task.services.warn(("task '%s.%s': /%s will be shared with task '%s' when that task starts again")
           :format(task.group, task.name, path, other.name))
       end
     end

@@ -27,7 +27,7 @@ local function name_holder(engine, err)
   local holder = network.holder_of(engine, err.port)
   if not holder then return end
   err.holder = holder
-  err.message = ("port %d is in use by %s; stop that, or choose another port"):format(err.port, holder)
+  err.message = ("port %d is in use by %s; free it or use a dynamic port"):format(err.port, holder)
 end
 
 local function owner_of(task) return ("%s.%s[%d].%s"):format(task.job, task.group, task.context.alloc.index, task.name) end
@@ -192,7 +192,7 @@ end
 function M.replace_ports(task, lost)
   runtime.sleep(0.05)
   renew_ports(task)
-  task:emit("setup", { message = ("port %d was taken by somebody else meanwhile; starting again"):format(lost) })
+  task:emit("setup", { message = ("another process took port %d meanwhile; retrying"):format(lost) })
 end
 
 --- Before an attempt: gives a task ports if it could not keep those that another process took for it.
@@ -204,7 +204,7 @@ function M.regain_ports(task)
   if err and err.kind ~= "taken" then error(err, 0) end
   if not kept then
     renew_ports(task)
-    task:emit("setup", { ports = task.context.ports, message = "another task has its ports now: took other ports" })
+    task:emit("setup", { ports = task.context.ports, message = "another task has its ports now; allocated other ports" })
   end
   task.lacks_ports = false
 end
