@@ -219,7 +219,7 @@ describe("a task's health", function()
 
   it("is not told by a command that an engine which is away could not run", function()
     local away = assert(require("dockrun.core.docker").connect { endpoint = "unix:///nonexistent/docker.sock" })
-    local ok, why = require("dockrun.task.checks").look({ agent = { engine = away }, container_id = "x" },
+    local ok, why = require("dockrun.task.checks").run({ services = { engine = away }, container_id = "x" },
       { type = "exec", command = "true", timeout = 5 })
     assert.is_nil(ok)
     assert.matches("cannot reach the Docker engine", why)
