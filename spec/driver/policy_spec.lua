@@ -126,12 +126,12 @@ describe("the agent's policy", function()
     for _, row in ipairs(rows) do
       if row.policy then
         limited[row.name] = true
-        assert.is_function(policy.limits[row.name], row.name)
+        assert.is_function(policy.rules[row.name], row.name)
       end
       for _, option in ipairs(row.policy or {}) do assert.not_nil(known[option], option) end
     end
     limited.load = true -- by no setting
-    for name in pairs(policy.limits) do assert.is_true(limited[name], name) end
+    for name in pairs(policy.rules) do assert.is_true(limited[name], name) end
   end)
 end)
 

@@ -48,7 +48,7 @@ end
 
 --- By option: a function that returns the problem of a value, as a text or a list of { key, text }; nil if there is none.
 ---@type table<string, fun(value: any, options: table, dirs: AllocDirs): (string|{ [1]: string, [2]: string }[])?>
-M.limits = {
+M.rules = {
   privileged = function(value, options)
     if value and not options["docker.allow_privileged"] then return "the agent's docker.allow_privileged is false" end
   end,
@@ -129,7 +129,7 @@ M.limits = {
   end,
 }
 
-local names = tables.keys(M.limits)
+local names = tables.keys(M.rules)
 
 --- Whether the operator's options allow a task.
 ---@param task table                 interpolated
@@ -144,7 +144,7 @@ function M.check(task, options, opts)
   local of = opts.dirs or paths.planned(task.name)
   for _, name in ipairs(names) do
     local value = task.config[name]
-    local refusal = value ~= nil and M.limits[name](value, options, of, task.config)
+    local refusal = value ~= nil and M.rules[name](value, options, of, task.config)
     if type(refusal) == "string" then refusal = { { "", refusal } } end
     for _, one in ipairs(refusal or {}) do found:add(path .. name .. one[1], one[2]) end
   end
