@@ -9,19 +9,20 @@ local options = {
   { name = "name", type = "string", check = validators.not_blank, engine = "HostConfig.Mounts[].VolumeOptions.DriverConfig.Name",
     doc = "the volume driver" },
   { name = "options", type = "map", of = "string", engine = "HostConfig.Mounts[].VolumeOptions.DriverConfig.Options",
-    doc = "of the volume driver" },
+    doc = "options of the volume driver" },
 }
 
 local volume_options = {
   { name = "no_copy", type = "boolean", default = false, engine = "HostConfig.Mounts[].VolumeOptions.NoCopy",
-    doc = "do not fill a new volume with what the image has there" },
-  { name = "labels", type = "map", of = "string", engine = "HostConfig.Mounts[].VolumeOptions.Labels", doc = "of a new volume" },
-  { name = "driver_config", type = "block", rows = options, doc = "how a new volume is made" },
+    doc = "do not copy the files of the image into a new volume" },
+  { name = "labels", type = "map", of = "string", engine = "HostConfig.Mounts[].VolumeOptions.Labels", doc = "labels of a new volume" },
+  { name = "driver_config", type = "block", rows = options, doc = "driver of a new volume" },
 }
 
 local tmpfs_options = {
-  { name = "size", type = "integer", check = validators.range(0), engine = "HostConfig.Mounts[].TmpfsOptions.SizeBytes", doc = "bytes" },
-  { name = "mode", type = "mode", engine = "HostConfig.Mounts[].TmpfsOptions.Mode", doc = "of the directory, such as '0755'" },
+  { name = "size", type = "integer", check = validators.range(0), engine = "HostConfig.Mounts[].TmpfsOptions.SizeBytes",
+    doc = "size in bytes" },
+  { name = "mode", type = "mode", engine = "HostConfig.Mounts[].TmpfsOptions.Mode", doc = "mode of the directory, such as '0755'" },
 }
 
 local bind_options = {
@@ -35,13 +36,13 @@ M.mount = {
   { name = "type", type = "string", default = "volume", check = validators.one_of("volume", "bind", "tmpfs"),
     engine = "HostConfig.Mounts[].Type", doc = "volume, bind or tmpfs" },
   { name = "target", type = "string", required = true, check = validators.absolute_path, engine = "HostConfig.Mounts[].Target",
-    doc = "where it is in the container" },
+    doc = "path in the container" },
   { name = "source", type = "string", check = validators.not_blank, engine = "HostConfig.Mounts[].Source",
-    doc = "name of a volume, or path on the host; a relative one is in the task's directory" },
-  { name = "readonly", type = "boolean", default = false, engine = "HostConfig.Mounts[].ReadOnly", doc = "it cannot be written to" },
-  { name = "bind_options", type = "block", rows = bind_options, doc = "for bind" },
-  { name = "tmpfs_options", type = "block", rows = tmpfs_options, doc = "for tmpfs" },
-  { name = "volume_options", type = "block", rows = volume_options, doc = "for volume" },
+    doc = "name of a volume, or path on the host (relative: in the task's directory)" },
+  { name = "readonly", type = "boolean", default = false, engine = "HostConfig.Mounts[].ReadOnly", doc = "mount it read-only" },
+  { name = "bind_options", type = "block", rows = bind_options, doc = "options of a bind mount" },
+  { name = "tmpfs_options", type = "block", rows = tmpfs_options, doc = "options of a tmpfs mount" },
+  { name = "volume_options", type = "block", rows = volume_options, doc = "options of a volume mount" },
 }
 
 -- The modes of a volume that the engine knows; commas separate several.
@@ -78,9 +79,9 @@ M.device = {
   { name = "host_path", type = "string", required = true, check = validators.absolute_path, engine = "HostConfig.Devices[].PathOnHost",
     doc = "the device on the host" },
   { name = "container_path", type = "string", check = validators.absolute_path, engine = "HostConfig.Devices[].PathInContainer",
-    doc = "left out, the same" },
+    doc = "path in the container; left out, the same" },
   { name = "cgroup_permissions", type = "string", default = "rwm", check = validators.matches("some of r, w and m", "[rwm][rwm]?[rwm]?"),
-    engine = "HostConfig.Devices[].CgroupPermissions", doc = "read, write, mknod" },
+    engine = "HostConfig.Devices[].CgroupPermissions", doc = "r: read, w: write, m: mknod" },
 }
 
 return M
