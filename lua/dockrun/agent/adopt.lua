@@ -1,6 +1,6 @@
 --- Takes containers into the state that it did not record: after its database was lost, or replaced by an older copy. The
---- labels of a container tell which task it is. They may be forged, so each is read as a job file is, and held against the
---- agent's policy; and nothing is adopted but by an operator's word.
+--- labels of a container say which task it is. They may be forged. So each is read as a job file is and checked against the
+--- agent's policy, and only an operator's command adopts.
 local labels = require "dockrun.driver.labels"
 local json = require "dockrun.core.json"
 local normalise = require "dockrun.job.normalise"
@@ -19,8 +19,8 @@ local M = {}
 
 -- ---- whether an allocation can be adopted -----------------------------------------------------
 
--- A definition as a job file would have it, with what has lost its meaning left out: tasks that are not there any more have
--- done their work, and functions have no text.
+-- A definition as a job file would have it. Dependencies on tasks without a container are left out (those tasks are done), and
+-- so are checks in Lua (a label cannot hold a function).
 local function raw_task(record, there)
   local task, on = {}, {}
   for key, value in pairs(record.definition) do task[key] = value end
@@ -46,7 +46,7 @@ local function read(records)
   return job, found:error()
 end
 
--- Whether the containers of an allocation say the same of it.
+-- Whether the containers of an allocation agree about it.
 local function agree(records)
   for _, record in ipairs(records) do
     for _, key in ipairs { "job", "group", "index" } do
@@ -90,7 +90,7 @@ local function judge(agent, found, records)
   return job
 end
 
---- What could be adopted of a job, or of all.
+--- Finds the allocations that can be adopted, of a job or of all.
 ---@param agent Agent
 ---@param job? string
 ---@return Adoptable[]? list  an allocation each, in the order of job, group and index
@@ -120,7 +120,7 @@ end
 
 -- ---- taking it over ---------------------------------------------------------------------------
 
--- What runs goes on. What has ended is not begun again by being adopted.
+-- A running task stays running. An ended one stays ended: adopting restarts nothing.
 local function state_of(record)
   if record.state == "running" then return "running" end
   return record.state == "failed" and "failed" or "dead"

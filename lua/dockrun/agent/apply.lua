@@ -1,5 +1,6 @@
---- Carries out a plan: what is to stay is watched from here on, what is new begins, and what is replaced gives way as
---- the job's `update` block says (https://developer.hashicorp.com/nomad/docs/job-specification/update).
+--- Carries out a plan: adopts the allocations that stay, starts the new ones, stops those that the job no longer has, and
+--- replaces others by rollout.lua. Also stops, kills and takes over jobs. The caller holds the job's lock. A replacement of
+--- this file has the functions `run`, `take_over`, `stop` and `kill`.
 local again = require("dockrun.driver.retry").call
 local allocs = require "dockrun.task.alloc"
 local internal = require "dockrun.util.internal"
@@ -38,8 +39,8 @@ local function recorded_task(record)
   return task
 end
 
--- The job that these allocations were started by, from what their containers carry. Functions have no text: checks in Lua
--- are left out.
+-- The job that started these allocations, from what the state or the containers' labels hold. These hold no functions, so
+-- checks in Lua are left out.
 local function recorded_job(job, records)
   local before, seen = { name = job.name, type = job.type, meta = {}, hooks = {}, groups = json.array {} }, {}
   for _, record in ipairs(records) do
@@ -51,7 +52,7 @@ local function recorded_job(job, records)
   return before, before.groups[1]
 end
 
--- Goes on with what is there of an allocation; what nobody can go on with is taken away.
+-- Adopts what exists of an allocation. Removes containers that cannot be adopted.
 local function adopt(agent, planned, job, group)
   local here = agent:alloc(planned.alloc)
   if here then
@@ -76,12 +77,12 @@ local function adopt(agent, planned, job, group)
   return agent:start(job, group, planned.index, { id = planned.alloc, records = records, meta = meta })
 end
 
--- Returns the first error; what it was for runs on as it did.
+-- Returns the last error; that task runs on with its old limits.
 local function change_limits(agent, job, planned, group)
   local running, failure = {}, nil
   for _, record in ipairs(planned.records) do running[record.task] = record.state == "running" and record.limits ~= nil end
   for _, change in ipairs(planned.tasks) do
-    if change.action == "in_place" and running[change.task] then  -- any other has them from its next start on
+    if change.action == "in_place" and running[change.task] then  -- a task that does not run gets them at its next start
       for _, task in ipairs(group.tasks) do
         if task.name == change.task then
           local which = { job = job.name, group = group.name, name = task.name, alloc_id = planned.alloc }
@@ -133,7 +134,7 @@ local function carry_out(agent, job, plan)
   return true
 end
 
--- What is there of a job, with what a killed process had half done brought to its end; and how the state has the job.
+-- Finds what can be adopted of a job, after finishing what a killed process had half done. Returns the job's row as well.
 local function find_adoptable(agent, name)
   local known, err = agent.state:job(name)
   if err then return nil, err end
@@ -157,7 +158,7 @@ local function find_adoptable(agent, name)
   return observed.adoptable(found), known
 end
 
--- Makes it what it should be, from what is there.
+-- Plans and carries out the change from what exists.
 local function change(agent, job, source, records)
   local plan = plans.make(job, records, function() return driver.can_update(agent.engine) end)
   local ok, err = plans.check_room(plan, agent.state, agent.options["limits.allocs"])
@@ -166,7 +167,7 @@ local function change(agent, job, source, records)
   return carry_out(agent, job, plan)
 end
 
--- The whole job as it was, by its text or by what was there of it.
+-- Deploys the previous version: by its text, or by what existed of it.
 local function revert(agent, before, source)
   local records, err = find_adoptable(agent, before.name)
   if not records then return nil, err end
@@ -185,15 +186,15 @@ local function deploy(agent, job, source, dockrun)
   return nil, err
 end
 
---- Brings a job to what it should be, whatever of it is there. Returns once everything of it that is there has been taken
---- over, and what is to be replaced has been.
+--- Deploys a job, whatever of it exists already. Returns once everything that exists is adopted, and every allocation that
+--- needed it is replaced.
 ---@param agent Agent
----@param job table          normalised; the caller holds it, see lock.lua
----@param source? JobSource  what it was read from
----@param dockrun? table     what hooks of a job file find as `dockrun`, for one that is read again
+---@param job table          normalised; the caller holds its lock, see lock.lua
+---@param source? JobSource  the text of the job
+---@param dockrun? table     the value of `dockrun` in hooks of a job file that is read again
 ---@return true? ok
----@return table? err  an update that failed: what was there before runs on, or, with `auto_revert`, the job is what it was;
----  kind "stopped": it was to end meanwhile
+---@return table? err  a failed update: the previous allocation still runs, or with `auto_revert` the previous version of the
+---  job; kind "stopped": the job was stopped meanwhile
 function M.run(agent, job, source, dockrun)
   local deploying <close> = runtime.spawn(internal.call, deploy, agent, job, source, dockrun)
   agent.changes[job.name] = deploying
@@ -208,7 +209,7 @@ function M.run(agent, job, source, dockrun)
   error(err, 0)
 end
 
--- Records as one list for each allocation.
+-- One list for each allocation.
 local function by_alloc(records)
   local lists, index = {}, {}
   for _, record in ipairs(records) do
@@ -222,7 +223,7 @@ local function by_alloc(records)
   return lists
 end
 
--- Goes on with everything of a job as it was started.
+-- Adopts every allocation of a job as it was started.
 local function adopt_all(agent, name, records)
   local known, err = agent.state:job(name)
   if err then return nil, err end
@@ -233,7 +234,7 @@ local function adopt_all(agent, name, records)
   return true
 end
 
--- Nothing of a job runs: it is not to be said of it, whoever had noted it last.
+-- No task of a job runs: its row must not say "running".
 local function note_end(agent, name)
   local known, err = agent.state:job(name)
   local _
@@ -241,9 +242,9 @@ local function note_end(agent, name)
   return not err or nil, err
 end
 
---- Goes on with a job of which there is no text, by what the state and its containers tell.
+--- Adopts a job that has no text, from the state and its containers.
 ---@param agent Agent
----@param name string  the caller holds the job, see lock.lua
+---@param name string  the caller holds its lock, see lock.lua
 ---@return true? ok
 ---@return table? err
 function M.take_over(agent, name)
@@ -253,12 +254,11 @@ function M.take_over(agent, name)
   return note_end(agent, name)
 end
 
---- Ends a job as it wants to be ended, what the agent runs of it and what it has not taken over yet, and waits until
---- nothing of it is left.
+--- Stops a job as its text says, including tasks that the agent has not adopted yet, and waits until nothing of it is left.
 ---@param agent Agent
----@param name string  the caller holds the job, see lock.lua
+---@param name string  the caller holds its lock, see lock.lua
 ---@param reason? string
----@return boolean? found  false where there is nothing of it
+---@return boolean? found  false if neither the state nor the engine has it
 ---@return table? err
 function M.stop(agent, name, reason)
   agent:stop_job(name, reason)
@@ -279,9 +279,9 @@ function M.stop(agent, name, reason)
   return true
 end
 
---- Ends what the agent runs, and what of a job it has not taken over yet, at once.
+--- Kills what the agent runs, and the tasks of a job that it has not adopted yet.
 ---@param agent Agent
----@param name string  the caller holds the job, see lock.lua
+---@param name string  the caller holds its lock, see lock.lua
 ---@return true? ok
 ---@return table? err
 function M.kill(agent, name)

@@ -63,7 +63,7 @@ local function error_answer(err)
   return { error = { kind = known and type(err.kind) == "string" and err.kind or "internal", message = tostring(err) } }
 end
 
--- The answer to a line; nil to an empty one, by which a client only asks whether this process lives.
+-- The answer to a line. An empty line gets none: a client sends it to check that this process responds.
 local function answer_to(line, on_request)
   if not line:find "%S" then return nil end
   local ok, request = pcall(json.decode, line)
@@ -101,10 +101,10 @@ local complaints = {
   timeout = { "invalid", ("a request must come within %d s"):format(READING) },
 }
 
---- What answers the clients of a listening pipe.
+--- Makes the function that answers the clients of a listening pipe.
 ---@param may_ask fun(peer: table): boolean  whether a peer (see core/host/peer.c) is answered at all
----@param on_request fun(request: table): table?  raises an error that the client is to have; may wait
----@return fun(client: table) serve  for each pipe that was accepted, in a task of its own; closes it
+---@param on_request fun(request: table): table?  an error that it raises is sent to the client; may wait
+---@return fun(client: table) serve  for each pipe that was accepted, in a fiber of its own; closes it
 function M.server(may_ask, on_request)
   local counts = {}
   return function(client)
@@ -137,8 +137,8 @@ end
 
 --- The process that listens on a socket.
 ---@param path string
----@return "none"|"there"|"foreign" standing  none: its process has ended; foreign: of another user
----@return table? peer  see core/host/peer.c; nil if it cannot be told
+---@return "none"|"there"|"foreign" status  none: its process has ended; foreign: another user's
+---@return table? peer  see core/host/peer.c; nil if unknown
 function M.listener(path)
   local pipe, code = connect(path)
   if not pipe then return (code == "ECONNREFUSED" or code == "ENOENT") and "none" or "there" end
@@ -148,7 +148,7 @@ function M.listener(path)
   return "there", peer
 end
 
--- Whether the process that listens does anything within so many seconds: it closes what sends an empty line.
+-- Whether the listening process responds within so many seconds: it closes a connection that sends an empty line.
 local function lives(path, seconds)
   local deadline = runtime.now() + seconds
   repeat
@@ -164,12 +164,12 @@ local function lives(path, seconds)
   return false
 end
 
-local LOOK = 5  -- seconds of silence before a look at whether the other process lives
+local CHECK_AFTER = 5  -- seconds of silence before checking that the other process responds
 
 local function await_answer(reader, path, patience, deadline)
   while true do
     local left = deadline - runtime.now()
-    local line, why = reader:line(math.max(math.min(LOOK, patience, left), 0))
+    local line, why = reader:line(math.max(math.min(CHECK_AFTER, patience, left), 0))
     if line or why ~= "timeout" then return line, why end
     if runtime.now() >= deadline then return nil, "timeout" end
     if reader.size > 0 or not lives(path, patience) then
@@ -188,8 +188,8 @@ local function is_error(value) return type(value) == "table" and type(value.kind
 ---@param patience number   seconds that it may show no sign of life
 ---@param timeout? number   seconds that it may take in all
 ---@return table? answer
----@return "none"|"ended"|"hung"|"timeout"|"foreign"|"broken"|table|nil why  none: no process listens; ended: it has ended,
----  and answered nothing; broken: what it says is no answer; a table: the error that it answered
+---@return "none"|"ended"|"hung"|"timeout"|"foreign"|"broken"|table|nil why  none: no process listens; ended: it ended
+---  without an answer; broken: its answer is invalid; a table: the error that it answered
 ---@return table? peer
 function M.ask(path, request, patience, timeout)
   local deadline = runtime.now() + (timeout or math.huge)

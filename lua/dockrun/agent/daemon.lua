@@ -1,5 +1,6 @@
---- The agent that goes on by itself: it takes over every job of the state that nobody watches, takes new ones from `dockrun
---- run -d`, and tidies up. Its own end leaves the tasks running, for the next one to take over.
+--- The loop of `dockrun agent`: takes over every job of the state that no process watches, accepts new ones from `dockrun
+--- run -d`, and collects garbage. When it ends, the tasks stay running, and the next agent takes them over. A replacement of
+--- this file has the function `run`.
 local apply = require "dockrun.agent.apply"
 local lock = require "dockrun.agent.lock"
 local gc = require "dockrun.agent.gc"
@@ -10,31 +11,31 @@ local runtime = require "dockrun.core.runtime"
 
 local M = {}
 
-local RETRY = 5  -- seconds before a job that cannot be had just now is tried again
+local RETRY = 5  -- seconds before another attempt to take over a job
 
----@class Supervisor
+---@class Daemon
 ---@field agent Agent
----@field dockrun table  what hooks of job files find as `dockrun`
-local Supervisor = {}
-Supervisor.__index = Supervisor
+---@field dockrun table  the value of `dockrun` in hooks of job files
+local Daemon = {}
+Daemon.__index = Daemon
 
 local function raise_unless(ok, err)
   if not ok then error(err, 0) end
   return ok
 end
 
--- recorded: it runs already, perhaps by a version without limits.
+-- recorded: the job runs already; an older version without limits may have started it.
 local function read(self, source, recorded) return raise_unless(load.source(source, self.dockrun, recorded)) end
 
--- What `dockrun run -d` asks for.
+-- Answers `dockrun run -d`.
 local function submit(self, source)
   local job = read(self, source)
   raise_unless(jobs.deploy(self.agent, job, source))
   return { failures = self.agent:await_running(job.name), warnings = self.agent:limitations_of(job.name) }
 end
 
--- A job of the state, by the text that it was read from; without one, by what its containers carry. What the state has of
--- it counts once it is held: until then somebody else may have stopped it.
+-- Takes over a job of the state: by its text, or without one by its containers. Reads the state once the lock is held: before
+-- that, another process may have stopped the job.
 local function recover(self, name)
   local agent = self.agent
   return jobs.hold(agent, name, function()
@@ -43,13 +44,13 @@ local function recover(self, name)
     local found
     found, err = observed.find(agent, name)
     if not found then return nil, err end
-    if observed.is_over(found) then return observed.finish(agent, found, name) end  -- it was killed before it could say so
+    if observed.is_over(found) then return observed.finish(agent, found, name) end  -- the process was killed before it recorded the end
     if not known.source then return apply.take_over(agent, name) end
     return apply.run(agent, read(self, known.source, true), known.source, self.dockrun)
   end)
 end
 
--- Every job that should run here and that no process watches. A job that has ended is forgotten.
+-- Takes over every job that should run here and that no process watches. Forgets jobs that have ended.
 local function take_over(self)
   local agent = self.agent
   for _, task in ipairs(agent.tasks) do
@@ -68,13 +69,13 @@ local function take_over(self)
   end
 end
 
---- Runs until it is cancelled, then lets go of its tasks.
+--- Runs until it is cancelled, then releases its tasks.
 ---@param agent Agent
----@param dockrun table  what hooks of job files find as `dockrun`
+---@param dockrun table  the value of `dockrun` in hooks of job files
 ---@return nil
----@return table? err  kind "taken": there is an agent already
+---@return table? err  kind "taken": an agent already runs
 function M.run(agent, dockrun)
-  local self = setmetatable({ agent = agent, dockrun = dockrun }, Supervisor)
+  local self = setmetatable({ agent = agent, dockrun = dockrun }, Daemon)
   local held <close>, err = lock.hold(agent, lock.agent, function(request)
     return submit(self, request.source)
   end)

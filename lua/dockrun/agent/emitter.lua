@@ -1,4 +1,4 @@
--- What happens to tasks, told to whoever listens: the command line, a log, a host program.
+--- Sends the events of tasks to listeners: the command line, a log, the state, a host program. Keeps no event.
 local time = require "dockrun.util.time"
 
 local M = {}
@@ -15,9 +15,9 @@ function M.new() return setmetatable({ listeners = {} }, Emitter) end
 ---@param listener fun(event: table)
 function Emitter:listen(listener) self.listeners[#self.listeners + 1] = listener end
 
---- Tells an event of a task: {time, job, group, task, alloc, event} and the fields of this event (snake_case).
+--- Sends an event of a task: {time, job, group, task, alloc, event} and the fields of this event (snake_case).
 ---@param task { job: string, group: string, name: string, alloc_id: string }
----@param name string  one of the contract's event names
+---@param name string  see docs/lifecycle.md
 ---@param fields? table<string, any>
 ---@return table event
 function Emitter:emit(task, name, fields)

@@ -1,6 +1,6 @@
---- What no job owns any more: containers, networks, directories, images, leases and records that a killed process left, or
---- whose time is over. Only what this state recorded is removed: what another tool made, or a dockrun with another state
---- directory, is none of ours, whatever its labels say.
+--- Garbage collection: finds and removes containers, networks, directories, images, leases and rows that no job owns any
+--- more. Never removes what this state did not record, whatever its labels say: another tool, or a dockrun with another state
+--- directory, may own it. A replacement of this file has the functions `find`, `collect` and `run`.
 local try = require "dockrun.util.try"
 local allocdir = require "dockrun.driver.allocdir"
 local labels = require "dockrun.driver.labels"
@@ -21,7 +21,7 @@ local M = {}
 
 local function age_of(moment) return time.now() - time.seconds(moment) end
 
--- Gone already, or somebody else is at it: as good as removed.
+-- Already gone, or another process is removing it: counts as removed.
 local function removed(ok, err)
   if ok or err.status == 404 or err.status == 409 then return true end
   return nil, err
@@ -33,7 +33,7 @@ local function add_containers(agent, found, list)
   local function add(record, reason, remove)
     if is_fresh(agent, time.seconds(record.created)) then return end
     list[#list + 1] = { kind = "container", name = labels.container_name(record.task, record.alloc), reason = reason, remove = remove }
-    record.goes = true  -- and with it, what only it has
+    record.goes = true  -- and so do its directories and image
   end
   for _, record in ipairs(found.records) do
     if record.container_id and observed.has_ended(record.row) and agent.options["docker.cleanup.container"] then
@@ -45,7 +45,7 @@ local function add_containers(agent, found, list)
   end
 end
 
--- Intents to remove what is not there any more, or never came to be.
+-- Drops intents to remove containers that do not exist.
 local function settle_forgotten(agent, found)
   for _, forgotten in ipairs(found.forgotten) do
     if not forgotten.record and not is_fresh(agent, time.seconds(forgotten.intent.at)) then
@@ -56,8 +56,8 @@ local function settle_forgotten(agent, found)
   return true
 end
 
--- Scripts and hooks may make networks for an allocation, labelled as its containers are. One whose allocation the state
--- does not know is left alone.
+-- Scripts and hooks may create networks for an allocation, with the labels of its containers. A network whose allocation is not
+-- in the state is left alone.
 local function add_networks(agent, found, list, ignored)
   local networks, err = network.list(agent.engine, agent.state.id)
   if not networks then return nil, err end
@@ -170,10 +170,10 @@ local function add_ignored(found, ignored)
   end
 end
 
---- All that is garbage now. Finishes, on the way, what a killed process left half done in the state itself.
+--- Finds what is garbage now. Also finishes what a killed process left half done in the state.
 ---@param agent Agent
 ---@return Garbage[]? list
----@return table|{ kind: string, name: string, reason: string }[] err_or_ignored  what has labels of dockrun's, and is not ours
+---@return table|{ kind: string, name: string, reason: string }[] err_or_ignored  has labels of dockrun's, but this state did not record it
 function M.find(agent)
   local ok, err = agent.images:settle(agent.is_alive)
   if not ok then return nil, err end
@@ -193,10 +193,10 @@ function M.find(agent)
   return list, ignored
 end
 
---- Removes what was found, and takes back the leases of processes that have ended.
+--- Removes what was found, and reclaims the leases of processes that have ended.
 ---@param agent Agent
 ---@param list Garbage[]
----@param report? fun(garbage: Garbage, err?: table)  of each, once it is gone or could not go
+---@param report? fun(garbage: Garbage, err?: table)  called after each removal
 ---@return true? ok
 ---@return table? err  the first
 function M.collect(agent, list, report)
@@ -212,18 +212,18 @@ function M.collect(agent, list, report)
   return true
 end
 
-local function turn(agent)
+local function collect_once(agent)
   local list, err = M.find(agent)
   if not list then return nil, err end
   return M.collect(agent, list)
 end
 
---- Looks again and again, every `gc.period`, until it is cancelled.
+--- Collects every `gc.period` seconds until it is cancelled.
 ---@param agent Agent
 function M.run(agent)
   while agent.options["gc.period"] > 0 do
     runtime.sleep(agent.options["gc.period"])
-    local _, err = try(turn, agent)
+    local _, err = try(collect_once, agent)
     if err then agent:warn(err) end
   end
 end

@@ -1,4 +1,5 @@
--- What the tasks of one owner share, and the way of a job: submitted, watched, stopped.
+--- The agent: holds what the tasks of one process share (engine, state, hooks, ports), and starts, stops and releases
+--- allocations. waits.lua waits for them; jobs.lua has what commands and scripts call.
 local allocs = require "dockrun.task.alloc"
 local corePorts = require "dockrun.core.ports"
 local directory = require "dockrun.store.directory"
@@ -33,22 +34,22 @@ local M = {}
 ---@field hooks Hooks
 ---@field tasks Task[]
 ---@field allocs Alloc[]
----@field stops table<table, true>  coroutines that stop a job as one of its hooks wished
----@field changes table<string, table>  coroutines that bring a job to what it should be, by its name
----@field limitations table<string, table>  what the engine would not do for a job's tasks, by the job's name
+---@field stops table<table, true>  fibers that stop a job because one of its hooks asked
+---@field changes table<string, table>  fibers that deploy a job, by its name
+---@field limitations table<string, table>  the engine's warnings about a job's tasks, by the job's name
 ---@field held table<string, HeldJob>  the jobs that this owner runs, by name
----@field leaving? boolean  it lets go of its tasks, and begins nothing any more
+---@field leaving? boolean  it has released its tasks and starts no more
 ---@field random fun(): number  from [0, 1)
 ---@field on_transition? fun(task: Task, from: string, to: string, cause: string)
----@field on_log? fun(task: Task, is_reattached?: boolean)  follows a task's output in a coroutine of its own
+---@field on_log? fun(task: Task, is_reattached?: boolean)  follows a task's output, in a fiber of its own
 ---@field on_progress? fun(task: Task, current: integer, total: integer)
 local Agent = {}
 Agent.__index = Agent
 
---- An agent for the engine that the options name. Reaches it, and begins to watch.
+--- Makes an agent for the engine that the options name: connects to it and starts to watch its events.
 ---@param options table<string, any>  see options.lua
 ---@param opts? { trace?: fun(call: table), emitter?: Emitter, random?: (fun(): number), state?: Store, readonly?: boolean,
----  is_alive?: fun(owner: Owner): boolean }  state: where it is open already; readonly: for who starts and changes nothing
+---  is_alive?: fun(owner: Owner): boolean }  state: if it is open already; readonly: the caller changes nothing
 ---@return Agent? agent
 ---@return table? err  kind "unreachable", "invalid", those of store.open, …
 function M.new(options, opts)
@@ -96,14 +97,14 @@ function M.new(options, opts)
   return self
 end
 
---- Tells what concerns the person who runs this, and no task alone.
+--- Prints a warning that concerns no single task.
 ---@param message string
 function Agent:tell(message)
   local tell = self.on_warning or function(text) io.stderr:write("dockrun: warn: ", standard.safe(text, "text"), "\n") end
   tell(message)
 end
 
---- Tells of what went wrong beside the tasks, each thing once a minute at most.
+--- Prints an error that stops no task. The same one at most once a minute.
 ---@param err table
 function Agent:warn(err)
   local message, now = tostring(err), runtime.now()
@@ -112,7 +113,7 @@ function Agent:warn(err)
   self:tell(message)
 end
 
---- Tells what the engine would not do for a task, in the engine's words: once, however many containers the task has.
+--- Prints a warning of the engine about a task. Once, however many containers the task has.
 ---@param task { job: string, group: string, name: string }
 ---@param text string
 function Agent:limitation(task, text)
@@ -132,7 +133,7 @@ local function uuid()
   return (("%02x"):rep(16):format(table.unpack(bytes)):gsub("^(%x%x%x%x%x%x%x%x)(%x%x%x%x)(%x%x%x%x)(%x%x%x%x)", "%1-%2-%3-%4-"))
 end
 
--- The images that a job is known to want. They are in use until it has ended.
+-- The images that a job is known to use. They count as in use until it has ended.
 local function images_of(job)
   local list = json.array {}
   for _, group in ipairs(job.groups or {}) do
@@ -141,9 +142,9 @@ local function images_of(job)
   return list
 end
 
---- Writes a job down, before anything of it is started.
+--- Records a job in the state, before anything of it is started.
 ---@param job table
----@param source? JobSource  what it was read from
+---@param source? JobSource  the text of the job
 ---@return true? ok
 ---@return table? err
 function Agent:record(job, source)
@@ -177,12 +178,12 @@ local function new_task(self, alloc, job, group, spec, records)
   if records and records[spec.name] then
     task:recover(records[spec.name])
   elseif records and (hook == "prestart" or hook == "poststart") then
-    task:skip()  -- it did its work when the others began
+    task:skip()  -- it did its work when the allocation started
   end
   return task
 end
 
--- In one transaction: an allocation is there with all its tasks, or not at all.
+-- In one transaction: the state has an allocation with all its tasks, or not at all.
 local function write(self, alloc, records)
   return self.state:transaction(function()
     self.state:remove_ended(alloc)
@@ -195,13 +196,13 @@ local function write(self, alloc, records)
   end)
 end
 
---- Starts one allocation of a group: each of its tasks in a coroutine of its own. Returns at once. Raises where the state
---- cannot be written to; nothing is started then.
----@param job table    normalised, see job/load.lua; `snapshot` has written it down
+--- Starts one allocation of a group: each of its tasks in a fiber of its own. Returns at once. Raises if the state cannot be
+--- written; nothing is started then.
+---@param job table    normalised, see job/load.lua; `record` has put it into the state
 ---@param group table
 ---@param index integer  from 0
----@param opts? { id?: string, records?: table<string, Observation>, meta?: table }  an allocation that is there already, and
----  what observed.lua found of its tasks, by name: they go on from there
+---@param opts? { id?: string, records?: table<string, Observation>, meta?: table }  an allocation that exists already, and
+---  what observed.lua found of its tasks, by name: they are adopted
 ---@return Alloc
 function Agent:start(job, group, index, opts)
   if self.leaving then error(runtime.error("cancelled", "cannot start: this process is releasing its tasks"), 0) end
@@ -221,8 +222,8 @@ function Agent:start(job, group, index, opts)
   return alloc
 end
 
---- Writes down that a job has ended, if all that this owner runs of it has. While the job is being changed it has not:
---- between an allocation and its successor nothing of it runs.
+--- Records that a job has ended, if all its tasks here have. A job that is being changed has not ended: between an
+--- allocation and its successor no task of it runs.
 ---@param name string
 function Agent:note_end(name)
   local count, failed = 0, false
@@ -247,23 +248,23 @@ function Agent:alloc_ended(alloc)
   self:note_end(alloc.job)
 end
 
---- What the engine would not do for a job, a sentence each.
+--- The engine's warnings about a job.
 ---@param job string
 ---@return string[]
 function Agent:limitations_of(job)
   return json.array { table.unpack(self.limitations[job] or {}) }
 end
 
---- What this host is, as plan.check asks.
+--- This host, as plan.check needs it.
 ---@return { attr: table, node: table, ip: string, options: table<string, any> }
 function Agent:host() return { attr = self.attributes, node = self.node, ip = self.ip, options = self.options } end
 
 for name, method in pairs(require "dockrun.agent.waits") do Agent[name] = method end
 
--- What scripts and host programs ask for; see jobs.lua. `start` and the others below are for what carries that out.
+-- For scripts and host programs; see jobs.lua. The methods below are for jobs.lua and apply.lua.
 Agent.run, Agent.plan, Agent.stop, Agent.status = jobs.run, jobs.plan, jobs.stop, jobs.status
 
---- The allocation of this id that this owner runs.
+--- The allocation of this id that this process runs.
 ---@param id? string
 ---@return Alloc?
 function Agent:alloc(id)
@@ -285,7 +286,7 @@ function Agent:forget(job)
   self.tasks, self.allocs = tasks, kept
 end
 
---- Stops the allocations of a job (or all) as it wants, and waits for the end of their tasks.
+--- Stops the allocations of a job (or all) as the job says, and waits until their tasks have ended.
 ---@param job? string
 ---@param reason? string
 function Agent:stop_job(job, reason)
@@ -310,7 +311,7 @@ function Agent:stop_job(job, reason)
   for _, task in ipairs(tasks) do task.coroutine:await() end
 end
 
---- Stops a job without waiting for it: for a hook of a task that is to end with it.
+--- Stops a job without waiting: for a hook of a task of that job.
 ---@param job string
 ---@param reason? string
 function Agent:stop_async(job, reason)
@@ -318,27 +319,26 @@ function Agent:stop_async(job, reason)
   stop = runtime.spawn_free(function()
     local _ <close> = setmetatable({}, { __close = function() self.stops[stop] = nil end })
     local ok, err = pcall(self.stop_job, self, job, reason)
-    local was_released = type(err) == "table" and err.kind == "cancelled"  -- of the tasks, meanwhile
+    local was_released = type(err) == "table" and err.kind == "cancelled"  -- the tasks were released meanwhile
     if not ok and not was_released then error(err, 0) end
   end)
   self.stops[stop] = true
 end
 
---- Ends every task at once.
+--- Kills every task.
 function Agent:kill()
   allocs.each(self.tasks, "kill")
   self:wait()
 end
 
---- Leaves all containers to themselves: nothing of any task happens here any more, and nothing new begins.
+--- Stops watching every task; their containers keep running. Nothing starts after that.
 function Agent:release()
   self.leaving = true
   for _, change in pairs(self.changes) do change:cancel "detached" end
   for _, task in ipairs(self.tasks) do task:detach() end
 end
 
---- Leaves what still runs to itself, removes the images that this agent pulled and that nothing uses any more, and ends the
---- watch.
+--- Releases what still runs, removes the images that this agent pulled and that nothing uses any more, and stops watching.
 function Agent:close()
   if next(self.held) then jobs.leave(self) end
   for stop in pairs(self.stops) do pcall(stop.await, stop) end  -- it writes to the state

@@ -1,5 +1,5 @@
---- What a process does with jobs: run, plan, stop, kill. The commands, the agent that goes on by itself, scripts and host programs
---- all do it here. A job that runs here is held (lock.lua) from before its plan is made until it has ended.
+--- Runs, plans, stops and kills jobs: for the commands, the daemon, scripts and host programs. A process holds the lock of a job
+--- (lock.lua) from before it makes the plan until the job has ended. A replacement of this file has the functions below.
 local apply = require "dockrun.agent.apply"
 local lock = require "dockrun.agent.lock"
 local internal = require "dockrun.util.internal"
@@ -14,11 +14,11 @@ local status = require "dockrun.agent.status"
 
 local M = {}
 
----@class HeldJob  a job that this process holds; Agent.held has them by name
----@field changing integer   how many changes and stops of it are under way
----@field fiber table        ends when the job has ended and is held no more
+---@class HeldJob  a job whose lock this process holds; Agent.held has them by name
+---@field changing integer   how many changes and stops of it are in progress
+---@field fiber table        ends when the job has ended and its lock is released
 
--- A change of a job, or its stop, from here until it is closed. The job is held as long as that takes.
+-- Marks a change or a stop of a job as in progress until it is closed. The lock is held as long.
 local function begin(held)
   held.changing = held.changing + 1
   return setmetatable({}, { __close = function() held.changing = held.changing - 1 end })
@@ -29,8 +29,8 @@ local function changing(held, change, ...)
   return change(...)
 end
 
--- Holds a job until it has ended, however often it is changed meanwhile. Between two allocations of a change no task runs
--- for a moment: that is no end.
+-- Holds the lock of a job until the job has ended, however often it is changed meanwhile. Between two allocations no task runs
+-- for a moment: the job has not ended then.
 local function hold(agent, name, ready, first, on_held)
   local held = { changing = 0, fiber = runtime.current() }
   local job_lock <close>, err = lock.hold(agent, name, function(request)
@@ -47,7 +47,7 @@ local function hold(agent, name, ready, first, on_held)
   local done, ok, why = xpcall(changing, internal.handler, held, first)
   if not done then ok, why = nil, ok end
   ready:push { ok, why }
-  if not done and type(why) == "table" and why.kind == "cancelled" then return end  -- let go of
+  if not done and type(why) == "table" and why.kind == "cancelled" then return end  -- released
   agent:await_job(name)
   while held.changing > 0 or not agent:job_has_ended(name) do
     runtime.sleep(0.05)
@@ -55,13 +55,13 @@ local function hold(agent, name, ready, first, on_held)
   end
 end
 
---- Holds a job that is not held here, and begins with it.
+--- Takes the lock of a job, then calls `first`.
 ---@param agent Agent
 ---@param name string
----@param first fun(): true?, table?  makes it what it should be
----@param on_held? fun()              called once the job is held, before `first`
+---@param first fun(): true?, table?  deploys it
+---@param on_held? fun()              called once the lock is held, before `first`
 ---@return true? ok    of `first`
----@return table? err  of `first`; kind "taken": another process watches the job; "system"; those of the state
+---@return table? err  of `first`; kind "taken": another process holds the lock; "system"; those of the state
 function M.hold(agent, name, first, on_held)
   local ready = queue.new()
   runtime.spawn_free(hold, agent, name, ready, first, on_held)
@@ -69,24 +69,23 @@ function M.hold(agent, name, first, on_held)
   return answer[1], answer[2]
 end
 
---- Makes a job what it should be, and watches it from then on: what there is of it already is taken over, what is missing
---- is started, and what differs is changed.
+--- Deploys a job and watches it from then on: adopts what exists, starts what is missing, and changes what differs.
 ---@param agent Agent
 ---@param job table          normalised
----@param source? JobSource  what it was read from: another process can go on with it after this one
+---@param source? JobSource  the text of the job: another process can take the job over by it
 ---@param on_held? fun()     as of `hold`
 ---@return true? ok
----@return table? err  as of `hold` and of apply.run; kind "taken": it is being changed just now
+---@return table? err  as of `hold` and of apply.run; kind "taken": another change of it is in progress
 function M.deploy(agent, job, source, on_held)
   local ok, err = plans.check(job, agent:host())
   if not ok then return nil, err end
   local held = agent.held[job.name]
   local function change()
-    agent.limitations[job.name] = nil  -- the one who asks hears of them all
+    agent.limitations[job.name] = nil  -- this caller gets all of them
     return apply.run(agent, job, source, require "dockrun")
   end
   if not held then
-    agent:forget(job.name)  -- what has ended of it
+    agent:forget(job.name)  -- tasks of an earlier run
     return M.hold(agent, job.name, change, on_held)
   end
   if held.changing > 0 then
@@ -97,7 +96,7 @@ function M.deploy(agent, job, source, on_held)
   return change()
 end
 
--- Each returns why tasks failed.
+-- Each waits, and returns why tasks failed.
 local waits = {}
 
 function waits.none() return {} end
@@ -116,7 +115,7 @@ end
 ---@param agent Agent
 ---@param name string
 ---@param what "running"|"healthy"|"exited"|"none"  until every task runs, or has ended; is healthy, or has ended; has ended
----@param timeout? number  seconds; the job goes on after it
+---@param timeout? number  seconds; the job continues after that
 ---@return true? ok
 ---@return table? err      kind "failed": tasks have failed, `failures` says why; "timeout"
 function M.await(agent, name, what, timeout)
@@ -129,8 +128,8 @@ function M.await(agent, name, what, timeout)
   return nil, err
 end
 
---- Leaves every job to itself, once what is under way of it is done: its containers run on, and another process may take
---- it over.
+--- Releases every job, once changes in progress are done. Its containers keep running, and another process may take the job
+--- over.
 ---@param agent Agent
 function M.leave(agent)
   local fibers = {}
@@ -153,7 +152,7 @@ local function read(job, vars)
   return job, job and source or err
 end
 
---- What `run` would do.
+--- Says what `run` would change.
 ---@param agent Agent
 ---@param job table|string  as of `run`
 ---@param opts? { vars?: table<string, string> }
@@ -178,7 +177,7 @@ function M.plan(agent, job, opts)
   return { job = job.name, changes = changes }
 end
 
--- Ends a job that this process holds, or holds it meanwhile.
+-- Stops a job: takes its lock for that time, if this process does not hold it.
 local function ending(agent, name, finish, reason)
   local held = agent.held[name]
   if not held then
@@ -191,13 +190,13 @@ local function ending(agent, name, finish, reason)
   return found, err
 end
 
---- Stops a job as it wants to be stopped, and cleans up after it: the process that watches it does.
+--- Stops a job as its text says, and cleans up. If another process watches it, that process does this.
 ---@param agent Agent
 ---@param name string
----@param opts? { reason?: string, purge?: boolean, timeout?: number }  purge: forget it wholly; timeout: seconds to wait, and
----  what has begun goes on after it
+---@param opts? { reason?: string, purge?: boolean, timeout?: number }  purge: remove it from the state; timeout: seconds to
+---  wait; the stop continues after that
 ---@return true? ok
----@return table? err  kind "failed": there is no such job, or it has not ended in time; those of the process that watches it
+---@return table? err  kind "failed": there is no such job, or it did not end in time; those of the process that watches it
 function M.stop(agent, name, opts)
   opts = opts or {}
   local reason, deadline = opts.reason or "stopped", opts.timeout and runtime.now() + opts.timeout
@@ -222,7 +221,7 @@ function M.stop(agent, name, opts)
   return true
 end
 
---- Ends what runs of a job at once.
+--- Kills what runs of a job.
 ---@param agent Agent
 ---@param name string
 ---@return true? ok
@@ -231,10 +230,10 @@ function M.kill(agent, name) return ending(agent, name, apply.kill) end
 
 ---@class RunOptions
 ---@field vars? table<string, string>  of a job file
----@field wait? "running"|"healthy"|"exited"|"none"  see `await`; "none" does not even wait until the job is what it should be
----@field timeout? number  seconds to wait, once the job is what it should be
+---@field wait? "running"|"healthy"|"exited"|"none"  see `await`; "none" does not wait until it is deployed
+---@field timeout? number  seconds to wait after the deployment
 
--- Returns once the job is held here. What goes wrong later is a warning.
+-- Returns once the lock is held. A later error is a warning.
 local function deploy_async(agent, job, source)
   local outcome = queue.new()
   runtime.spawn_free(function()
@@ -250,13 +249,12 @@ local function deploy_async(agent, job, source)
   return answer[1], answer[2]
 end
 
---- What `dockrun run` does.
+--- Does the work of `dockrun run`.
 ---@param agent Agent
 ---@param job table|string  normalised, see job/load.lua, or the path of a job file
 ---@param opts? RunOptions
----@return { jobs: table[] }? status  of the job, as `dockrun status --json` prints it; nil where it could not be made what it
----  should be
----@return table? err  kind "taken": another process watches the job; "failed", "timeout": see `await`; those of `deploy`
+---@return { jobs: table[] }? status  of the job, as `dockrun status --json` prints it; nil if it could not be deployed
+---@return table? err  kind "taken": another process holds its lock; "failed", "timeout": see `await`; those of `deploy`
 function M.run(agent, job, opts)
   opts = opts or {}
   local wait = opts.wait or "running"

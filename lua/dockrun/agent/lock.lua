@@ -1,6 +1,7 @@
---- One process watches a job. It holds the job by a socket in the state directory, which is also where others ask it for
---- something: to stop the job, or, of the agent, to take one over. A socket whose process has died is taken over; that of
---- a process which lives and does nothing is an error that names the process.
+--- The job lock: makes sure that one process watches a job. The lock is a socket in the state directory. Other processes send
+--- requests to it: to stop the job, or to the agent's to take a job over. The socket of a process that has died is replaced;
+--- one of a process that does not respond is an error that names the process. A replacement of this file has the functions
+--- `hold`, `ask` and `reason`, and the name `agent`.
 local channel = require "dockrun.agent.channel"
 local directory = require "dockrun.store.directory"
 local hash = require("dockrun.driver.labels").hash
@@ -15,17 +16,17 @@ local M = {}
 local LONGEST = 107  -- bytes of a socket's path: sockaddr_un, unix(7)
 local PRIVATE, GROUP = tonumber("600", 8), tonumber("660", 8)
 
--- The same for the same job on the same engine; a socket's path must be short.
+-- The same path for the same job on the same engine. Hashed, because a socket's path must be short.
 local function path_of(state_dir, endpoint, job) return ("%s/jobs/%s"):format(state_dir, hash(endpoint .. "\n" .. job)) end
 
--- The group whose members may ask as well; nil for none.
+-- The group whose members may send requests as well; nil if there is none.
 local function group_of(options)
   local name = options.socket_group
   if name == "" then return nil end
   return peers.group(name)
 end
 
--- Whether a peer may ask: root, this very user, and the members of the group.
+-- Whether a peer may send requests: root, this user and the members of the group.
 local function gate(agent, gid)
   return function(peer)
     local may = peer.uid == 0 or peer.uid == uv.getuid() or gid ~= nil and peer.gid == gid
@@ -38,23 +39,23 @@ local function gate(agent, gid)
   end
 end
 
--- Only this user gets to it, or the group as well; whatever the umask is.
+-- Lets only this user connect, or the group as well; independent of the umask.
 local function restrict(path, gid)
   local ok, why = uv.fs_chmod(path, gid and GROUP or PRIVATE)
   if ok and gid then ok, why = uv.fs_chown(path, -1, gid) end
   return ok, why
 end
 
--- A file is told from one that took its name since by both: inodes are given out again.
+-- Compares both, because a new file of that name may have got the same inode.
 local function is_same(a, b)
   return a and b and a.ino == b.ino and a.ctime.sec == b.ctime.sec and a.ctime.nsec == b.ctime.nsec
 end
 
--- Listens at the path, in the place of the stale socket that is to be there still. One process at a time does this: who
--- finds a dead one's socket would else take away the one that another has put in its place.
+-- Listens at the path, and replaces the stale socket if that is still there. In a transaction, so that one process at a time
+-- does this: otherwise two could find the same stale socket, and the second would remove the first's new one.
 ---@return table? pipe
 ---@return table? err
----@return table? other  what is there, where that is why not
+---@return table? other  uv.fs_stat of the socket that is in the way
 local function listen(agent, path, stale, gid, clients)
   local pipe, other = uv.new_pipe(), nil
   local ok, why, code
@@ -86,11 +87,11 @@ end
 local JobLock = {}
 JobLock.__index = JobLock
 
---- Takes hold of a job.
+--- Takes the lock of a job.
 ---@param agent Agent
 ---@param job string
----@param on_request fun(request: table): table?  what another process asks, and the answer; may wait
----@return JobLock? claim  until it is closed
+---@param on_request fun(request: table): table?  answers a request of another process; may wait
+---@return JobLock? lock  held until it is closed
 ---@return table? err    kind "taken": another process watches the job; "system"; "invalid"; those of the state
 function M.hold(agent, job, on_request)
   local state_dir = agent.options.state_dir
@@ -108,16 +109,16 @@ function M.hold(agent, job, on_request)
   repeat
     pipe, err, other = listen(agent, path, other, gid, clients)
     if err then return nil, err end
-    local standing, peer
-    if other then standing, peer = channel.listener(path) end
-    if standing == "foreign" then return nil, foreign(path, peer) end
-    if standing == "there" then
+    local status, peer
+    if other then status, peer = channel.listener(path) end
+    if status == "foreign" then return nil, foreign(path, peer) end
+    if status == "there" then
       return nil, runtime.error("taken", ("job '%s' is run by another dockrun (%s); `dockrun stop %s` ends it"):format(job,
         named(peer), job))
     end
   until pipe
   pipe:unref()
-  -- A task of the caller's, and no callback of the pipe: what it serves lives as long as what holds the job.
+  -- A fiber of the caller's and not a callback of the pipe: it ends together with the fiber that holds the lock.
   local serve = channel.server(gate(agent, gid), on_request)
   local server = runtime.spawn_free(function()
     while true do runtime.spawn(serve, clients:pop()) end
@@ -125,7 +126,7 @@ function M.hold(agent, job, on_request)
   return setmetatable({ pipe = pipe, path = path, server = server }, JobLock)
 end
 
---- Lets go of it. Idempotent.
+--- Releases the lock. Idempotent.
 function JobLock:close()
   if not self.pipe then return end
   self.pipe:close()  -- and libuv unlinks the socket
@@ -135,10 +136,10 @@ end
 
 JobLock.__close = JobLock.close
 
---- The name under which the agent is held: no job is called so.
+--- The name of the lock of `dockrun agent`: no job has this name.
 M.agent = ""
 
---- Why another process asks for a stop, as it says itself.
+--- The reason for a stop that another process gives.
 ---@param request table
 ---@return string
 function M.reason(request)
@@ -164,13 +165,13 @@ function complaints.broken(whose, peer)
   return ("%s (%s) gave an invalid answer; is it another version of dockrun?"):format(whose, named(peer))
 end
 
---- Asks the process that watches a job for something, and waits for its answer.
+--- Sends a request to the process that watches a job, and waits for its answer.
 ---@param agent Agent
 ---@param job string
 ---@param request table
----@param timeout? number  seconds that it may take; without, as long as it shows signs of life
+---@param timeout? number  seconds that it may take; nil: as long as it responds
 ---@return table? answer  nil if no process watches it, or it ended meanwhile
----@return table? err     of the other process; kind "hung" if it does nothing, "failed" if it takes too long, "system"
+---@return table? err     of the other process; kind "hung" if it does not respond, "failed" if it takes too long, "system"
 function M.ask(agent, job, request, timeout)
   local path = path_of(agent.options.state_dir, agent.engine:endpoint(), job)
   if #path > LONGEST or not uv.fs_stat(path) then return nil end

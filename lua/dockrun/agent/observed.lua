@@ -1,6 +1,6 @@
---- What is there of a job: what the state recorded of its tasks, and their containers on the engine, put together. A process
---- may have been killed at any instant, so neither alone tells all. A container that the state did not record is not the
---- job's, whatever its labels say.
+--- Observes a job: joins the tasks' rows in the state with their containers on the engine. A process may have been killed at
+--- any instant, so neither alone is complete. Never counts a container as the job's that the state did not record, whatever its
+--- labels say. A replacement of this file has the functions below.
 local allocdir = require "dockrun.driver.allocdir"
 local driver = require "dockrun.driver.docker"
 local labels = require "dockrun.driver.labels"
@@ -8,22 +8,23 @@ local containers = require "dockrun.driver.containers"
 
 local M = {}
 
----@param row table  a task's row of the state
+--- Whether a task has ended.
+---@param row TaskRecord
 ---@return boolean
 function M.has_ended(row) return row.state == "dead" or row.state == "failed" end
 
 ---@class Forgotten
----@field intent Intent        to remove what the state does not have as a task any more
----@field record? Observation   its container; nil if it is not there
+---@field intent Intent        to remove a container whose task is not in the state any more
+---@field record? Observation   its container; nil if it does not exist
 
 ---@class Found
----@field records Observation[]         those of the state's tasks, each with its container if that is there
+---@field records Observation[]         the state's tasks, each with its container if that exists
 ---@field allocs table<string, table>  the state's allocations, by id; `live` if a task of it has not ended
 ---@field forgotten Forgotten[]
----@field unowned Observation[]         containers that this state can have made and did not record: see cli/adopt.lua
+---@field unowned Observation[]         containers that this state may have made but did not record: see adopt.lua
 ---@field strangers { name: string, reason: string }[]  other containers with a label of dockrun's
 
--- Whether the state has recorded a container since its task's row was read: the row is then as it is now.
+-- Whether the state has recorded a container since the row of its task was read. Updates the row if so.
 local function is_recorded_now(state, row, container)
   local now = not row.forgotten and state:task(row.alloc, row.task)
   if not now or not containers.is_recorded(now, container, state.id) then return false end
@@ -32,7 +33,7 @@ local function is_recorded_now(state, row, container)
   return true
 end
 
--- Which row recorded which container, as a function of that.
+-- Makes the function that finds the row of a container.
 local function finder(rows, state)
   local ids, names = {}, {}
   for _, row in ipairs(rows) do
@@ -45,7 +46,7 @@ local function finder(rows, state)
   end
 end
 
--- What the state does not have as a task any more on this engine, as rows of tasks.
+-- The intents to remove containers on this engine, as rows of tasks.
 local function forgotten_rows(intents, job, endpoint)
   local rows = {}
   for _, intent in ipairs(intents) do
@@ -59,7 +60,7 @@ local function forgotten_rows(intents, job, endpoint)
   return rows
 end
 
--- A container that is not recorded. Whatever is wrong with it is no error: it is none of ours.
+-- Adds a container that is not recorded. If something is wrong with it, that is no error: it is not ours.
 local function add_unrecorded(engine, container, state_dir, found)
   local row, why = containers.claim(container, state_dir)
   local seen, err
@@ -71,7 +72,7 @@ local function add_unrecorded(engine, container, state_dir, found)
   end
 end
 
--- Puts containers to rows.
+-- Joins containers and rows.
 local function join(agent, listed, rows, forgotten)
   local engine, found, seen = agent.engine, { records = {}, forgotten = {}, unowned = {}, strangers = {} }, {}
   local row_of = finder(table.move(forgotten, 1, #forgotten, #rows + 1, { table.unpack(rows) }), agent.state)
@@ -92,7 +93,7 @@ local function join(agent, listed, rows, forgotten)
   return found
 end
 
--- By place; at one place, what is to stay first: the newest allocation that nobody has begun to stop.
+-- By place. At one place, the newest allocation that is not being stopped comes first: it is the one to keep.
 local function sort(found)
   local function rank(record)
     local alloc = found.allocs[record.alloc]
@@ -112,7 +113,7 @@ local function sort(found)
   end)
 end
 
--- What the state has of a job, or of all.
+-- Reads the state of a job, or of all jobs.
 local function read(state, job, endpoint)
   if not state then return {}, {}, {} end
   local rows, err = state:tasks { job = job }
@@ -125,13 +126,13 @@ local function read(state, job, endpoint)
   return rows, allocs, forgotten_rows(intents, job, endpoint)
 end
 
---- Everything of a job, or of all jobs.
+--- Finds everything of a job, or of all jobs.
 ---@param agent { engine: table, state?: Store, options: table<string, any> }
 ---@param job? string
 ---@return Found? found
 ---@return table? err
 function M.find(agent, job)
-  -- The state first: what another process starts meanwhile has a row before it has a container.
+  -- The state first: a task that another process starts meanwhile has a row before it has a container.
   local rows, allocs, forgotten = read(agent.state, job, agent.engine:endpoint())
   if not rows then return nil, allocs end
   local listed, err = containers.list(agent.engine, job)
@@ -150,8 +151,8 @@ end
 
 local function place_of(at) return ("%s %s %d"):format(at.job, at.group, at.index) end
 
--- Places with an allocation that goes on. An ended one at the same place is of an earlier run. If there is any such place,
--- a run of the job was cut off: allocations at other places that have ended did so in that run, and are not begun again.
+-- Places with an allocation that has not ended. An ended one at the same place is of an earlier run. If there is any such place,
+-- a run of the job was interrupted: allocations at other places that have ended, ended in that run and are not restarted.
 local function live_places(found)
   local places = {}
   for _, alloc in pairs(found.allocs) do
@@ -173,9 +174,8 @@ function M.is_over(found)
   return next(found.allocs) ~= nil, failed
 end
 
---- Of what was found of a job, that which a run begins with: allocations that have not ended, those that have while
---- others of the same run have not, and their containers. Each has `adopt` if its task is taken over as it is, and `meta`
---- of its allocation.
+--- Selects what a run of a job starts from: allocations that have not ended, those that have ended while others of the same
+--- run have not, and their containers. Sets `adopt` if the task is adopted as it is, and `meta` of its allocation.
 ---@param found Found
 ---@return Observation[]
 function M.adoptable(found)
@@ -191,7 +191,7 @@ function M.adoptable(found)
   return list
 end
 
--- Directories and leases of allocations whose tasks have all ended: a process was killed between the two.
+-- Removes directories and leases of allocations whose tasks have all ended: a process was killed before it could.
 local function finish_ended(agent, found)
   local held = {}
   for _, record in ipairs(found.records) do held[record.alloc] = held[record.alloc] or record.container_id ~= nil end
@@ -206,7 +206,7 @@ local function finish_ended(agent, found)
   return true
 end
 
---- Removes the container of a task that has ended, and notes that it is gone.
+--- Removes the container of a task that has ended, and records that.
 ---@param agent Agent
 ---@param record Observation
 ---@return true? ok
@@ -220,7 +220,7 @@ function M.remove_ended(agent, record)
   return not err or nil, err
 end
 
---- Removes what the state does not have as a task any more.
+--- Removes the container of a task that is not in the state any more.
 ---@param agent Agent
 ---@param forgotten Forgotten
 ---@return true? ok
@@ -233,7 +233,7 @@ function M.remove_forgotten(agent, forgotten)
   return not err or nil, err
 end
 
--- Containers whose tasks have ended: they could not be removed then.
+-- Removes containers whose tasks have ended: an earlier removal failed.
 local function remove_containers(agent, found)
   if not agent.options["docker.cleanup.container"] then return true end
   for _, record in ipairs(found.records) do
@@ -251,8 +251,7 @@ local function remove_containers(agent, found)
   return true
 end
 
---- Finishes what a process that was killed had only half done, as far as it concerns no task that goes on. To be called
---- by who holds the job.
+--- Finishes what a killed process had half done, except for tasks that are adopted. The caller holds the job's lock.
 ---@param agent Agent
 ---@param found Found   of the job
 ---@param job string

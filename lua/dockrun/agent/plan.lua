@@ -1,5 +1,5 @@
---- What running a job would do to what is there already: for each allocation, whether it is made, changed in place,
---- replaced, stopped or left alone, and the fields that force it. Changes nothing.
+--- Makes the plan of a job: for each allocation, whether to create, update in place, replace, stop or keep it, and the fields
+--- that force this. Changes nothing. A replacement of this file has the functions below.
 local constraint = require "dockrun.job.constraint"
 local labels = require "dockrun.driver.labels"
 local env = require "dockrun.task.env"
@@ -17,7 +17,7 @@ local M = {}
 
 -- ---- whether the job can run here -------------------------------------------------------------
 
--- A task with its names filled in as far as they are known before it has ports: a port is shown as 0.
+-- A task, interpolated as far as possible before it has ports: a dynamic port counts as 0.
 local function filled(job, group, task, host, path)
   local ports = {}
   for i, port in ipairs(task.resources.network.ports) do
@@ -31,7 +31,7 @@ local function filled(job, group, task, host, path)
   })
 end
 
--- What is wrong with a task on a host, each place once: what cannot be filled in is not judged besides.
+-- Reports what is wrong with a task on a host, once for each place: a string that cannot be interpolated is not validated.
 local function check_task(job, group, task, host, found)
   local path, reported = ("job.%s.group.%s.task.%s"):format(job.name, group.name, task.name), {}
   local function report(at, why)
@@ -47,8 +47,8 @@ local function check_task(job, group, task, host, found)
   report_all(select(2, policy.check(whole or rest, host.options, { path = path })))
 end
 
---- Whether a host takes a job: its constraints, the names in its strings, the agent's limits. Everything that is wrong is
---- told at once.
+--- Whether a job can run on a host: checks its constraints, the names in its strings and the agent's policy. Reports all that
+--- is wrong at once.
 ---@param job table   normalised
 ---@param host { attr: table, node: table, ip?: string, options: table<string, any> }
 ---@return true? ok
@@ -66,19 +66,19 @@ end
 
 -- ---- what differs -----------------------------------------------------------------------------
 
--- Fields that no container has: whoever watches the task takes them from the job as it is now.
+-- Fields that no container has: the process that watches the task reads them from the job.
 local not_in_container = {
   restart = true, checks = true, constraints = true, depends_on = true, leader = true, lifecycle = true, shutdown_delay = true,
   hooks = true,
 }
 
--- An older version wrote the default of its time into a definition. What it made keeps that, and is not replaced for it.
+-- An older version stored the default of its time. A container that it made keeps that and is not replaced because of it.
 local function forget_old_defaults(task, record, wanted)
   local older = not record.stop_timeout
   if older and task.kill_signal == "SIGTERM" and not wanted.kill_signal then task.kill_signal = nil end
 end
 
--- The definition that a container has now: as the state knows it, or as it was made, with the limits that the engine tells.
+-- The stored text of a container, from the state or its label, with the limits that the engine reports.
 local function current(record, wanted)
   local task = tables.copy_data(record.row and record.row.definition or record.definition)
   forget_old_defaults(task, record, wanted)
@@ -107,7 +107,7 @@ end
 
 --- Fields in which a task differs from its container.
 ---@param record Observation
----@param task table   normalised, not filled in
+---@param task table   normalised, not interpolated
 ---@param meta table   of job, group and task together
 ---@return { path: string, old: any, new: any, forces: "in_place"|"replace" }[]
 function M.fields(record, task, meta)
@@ -128,10 +128,10 @@ end
 ---@field group string
 ---@field index integer
 ---@field task string
----@field alloc? string         of what is there
+---@field alloc? string         that exists
 ---@field container_id? string
----@field fields table[]        what forces it
----@field reason? string        where it is no field of its own
+---@field fields table[]        that force it
+---@field reason? string        if no field of its own forces it
 
 ---@class PlanAlloc
 ---@field action "create"|"keep"|"replace"|"stop"
@@ -145,7 +145,7 @@ end
 ---@field job string
 ---@field allocs PlanAlloc[]
 
--- A task that is done once it has done its work: that it is not there says nothing.
+-- A task that ends when its work is done: it need not exist.
 local function is_ephemeral(task) return task.lifecycle and not task.lifecycle.sidecar end
 
 local function plan_task(job, group, index, task, record, can_update)
@@ -167,7 +167,7 @@ local function plan_task(job, group, index, task, record, can_update)
   return change
 end
 
--- An allocation is one thing: it is replaced with all its tasks, or not at all.
+-- An allocation is replaced with all its tasks, or not at all.
 local function plan_alloc(job, group, index, records, can_update)
   local by_task, alloc = {}, { group = group.name, index = index, tasks = {}, records = records, action = "keep" }
   for _, record in ipairs(records) do
@@ -200,8 +200,8 @@ local function plan_alloc(job, group, index, records, can_update)
   return alloc
 end
 
--- "group index" -> records of one allocation there. A second allocation of the same place is to go, and one whose stop was
--- begun: lists of records, an allocation each.
+-- "group index" -> records of one allocation there. A second allocation at the same place is to be stopped, and so is
+-- one whose stop had begun: returned as lists of records, one for each allocation.
 local function by_place(records)
   local places, going, by_alloc = {}, {}, {}
   for _, record in ipairs(records) do
@@ -227,11 +227,11 @@ local function stop_all(records, reason)
   return { action = "stop", group = records[1].group, index = records[1].index, alloc = records[1].alloc, tasks = tasks, records = records }
 end
 
---- The plan for a job, given what of it is on the engine.
+--- Makes the plan for a job, from what exists of it.
 ---@param job table            normalised
 ---@param records Observation[] of this job, see observed.lua
----@param can_update? fun(): boolean  whether the engine changes limits in place: asked once, and only if that matters; yes
----  if left out
+---@param can_update? fun(): boolean  whether the engine changes limits in place: called at most once, if it matters; yes
+---  if nil
 ---@return Plan
 function M.make(job, records, can_update)
   local possible
@@ -256,7 +256,7 @@ function M.make(job, records, can_update)
   return plan
 end
 
--- By how many allocations the state grows.
+-- How many allocations the state gains.
 local function growth(plan)
   local count = 0
   for _, alloc in ipairs(plan.allocs) do
@@ -265,9 +265,9 @@ local function growth(plan)
   return count
 end
 
---- Whether a state takes the allocations that a plan adds. A plan that adds none is taken, whatever runs already.
+--- Whether the allocations that a plan adds are within limits.allocs. A plan that adds none always is.
 ---@param plan Plan
----@param state? Store   nil: it is not there yet
+---@param state? Store   nil: it does not exist yet
 ---@param most integer   limits.allocs
 ---@return true? ok
 ---@return table? err  kind "invalid"; those of the state
@@ -281,7 +281,7 @@ function M.check_room(plan, state, most)
   return nil, runtime.error("invalid", message:format(plan.job, more, count + more, most))
 end
 
---- Whether there is anything to do.
+--- Whether the plan changes anything.
 ---@param plan Plan
 ---@return boolean
 function M.has_changes(plan)

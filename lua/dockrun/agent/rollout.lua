@@ -13,9 +13,9 @@ local function group_of(job, name)
   end
 end
 
-local POLL = 0.1  -- seconds between two looks at whether an allocation is healthy
+local POLL = 0.1  -- seconds between two checks of whether an allocation is healthy
 
--- Healthy in a row for `least` seconds; nil, why where a task fails or `most` seconds are over.
+-- Waits until all tasks are healthy for `least` seconds without a break. nil, why if a task fails or after `most` seconds.
 local function await_health(alloc, least, most)
   local deadline, since = runtime.now() + most, nil
   while true do
@@ -41,7 +41,7 @@ local function has_fixed_ports(group)
   return false
 end
 
--- One allocation gives way to its successor: where ports allow, only once that one is healthy.
+-- Replaces one allocation. Without fixed ports, the old one stops only once its successor is healthy.
 local function replace(agent, job, replacement, policy)
   local group = group_of(job, replacement.planned.group)
   local stays = replacement.alloc and policy and not has_fixed_ports(group)
@@ -65,7 +65,7 @@ end
 --- Replaces allocations group by group, `max_parallel` at a time; stops at the first that fails.
 ---@param agent Agent
 ---@param job table  normalised
----@param list { planned: PlanAlloc, alloc?: Alloc }[]  what is to be replaced, group by group
+---@param list { planned: PlanAlloc, alloc?: Alloc }[]  the allocations to replace, group by group
 ---@return true? ok
 ---@return table? err  kind "failed"; `reverts` if the job's policy asks for its previous version
 function M.run(agent, job, list)

@@ -1,10 +1,10 @@
---- Jobs and their tasks, as the state and the engine have them.
+--- The status of jobs and their tasks, from the state and the engine. Changes nothing.
 local json = require "dockrun.core.json"
 local observed = require "dockrun.agent.observed"
 
 local M = {}
 
--- The state of a job from its tasks': the first of these that any of them is in.
+-- The status of a job is the first of these that any of its tasks has.
 local order = { "failed", "running", "pending", "dead", "unowned" }
 
 local function status_of(tasks, known)
@@ -16,7 +16,7 @@ local function status_of(tasks, known)
   return known and known.status or "dead"
 end
 
--- Every job with its tasks, those of the state that have none left too.
+-- Every job with its tasks, including jobs of the state that have no task left.
 local function by_job(records, jobs, last)
   local list, index = json.array {}, {}
   local function job_of(name)

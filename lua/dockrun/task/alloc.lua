@@ -1,4 +1,5 @@
---- An allocation: one of a group's `count`, with a task of each kind. It says whose turn it is, and who ends with whom.
+--- An allocation: one of a group's `count`, with a task of each kind. Decides when a task may start, and which
+--- tasks stop together. Knows its agent only as TaskEnv. A replacement of this file has `new`, `each` and the methods below.
 ---
 ---   prestart tasks, and prestart sidecars  ->  main tasks  ->  poststart tasks     -> poststop tasks
 ---   must have completed     must run           until they end  once the main run      once all main tasks ended
@@ -38,7 +39,7 @@ local M = {}
 ---@field id string
 ---@field index integer
 ---@field tasks Task[]
----@field stopping? string  why, from the moment that it is to end
+---@field stopping? string  why it is being stopped
 ---@field began boolean     a container of it has run
 ---@field job string
 ---@field group string
@@ -56,7 +57,7 @@ function M.new(services, which)
   }, Alloc)
 end
 
---- Writes it down. A transaction of the store's is the caller's.
+--- Records it. The caller opens a transaction of the store, if it needs one.
 ---@return true? ok
 ---@return table? err
 function Alloc:save()
@@ -78,9 +79,9 @@ local function all(tasks, wanted, holds)
   return true
 end
 
--- ---- whose turn it is -------------------------------------------------------------------------
+-- ---- when a task starts ------------------------------------------------------------------------
 
--- Whether a task has come to what another waits for: true; false, why it never will; nil while it may.
+-- Whether a task fulfils the condition of another: true; false, why if it never will; nil if it still may.
 local reached = {
   started = function(other)
     if other.started then return true end
@@ -96,7 +97,7 @@ local reached = {
   end,
 }
 
--- What a task waits for: { other task, condition }.
+-- The conditions of a task: { other task, condition }.
 local function conditions(alloc, task)
   local list, own = {}, stage(task)
   for _, other in ipairs(alloc.tasks) do
@@ -127,10 +128,10 @@ local function may_begin(alloc, task)
   return all_true or nil
 end
 
---- Waits for a task's turn.
+--- Waits until a task may start.
 ---@param task Task
 ---@return true? ok
----@return table? err  kind "order": its turn can never come
+---@return table? err  kind "order": it can never start
 function Alloc:wait_for_dependencies(task)
   while true do
     local verdict, why = may_begin(self, task)
@@ -142,16 +143,16 @@ function Alloc:wait_for_dependencies(task)
   end
 end
 
--- ---- who ends with whom -----------------------------------------------------------------------
+-- ---- how an allocation stops ------------------------------------------------------------------
 
--- Those who end together, in this order; each lot is waited for. Poststop tasks are not asked: their turn comes now.
+-- The tasks that stop together, stage by stage. Poststop tasks are not stopped: they start now.
 local shutdown_order = {
   function(task) return task.context.spec.leader end,
   is_finite,
   function(task) return stage(task) ~= "poststop" end,
 }
 
---- Does something for tasks at the same time, and waits until it is done for each.
+--- Calls a method of several tasks at the same time, and waits for all of the calls.
 ---@param tasks Task[]
 ---@param method string
 function M.each(tasks, method, ...)
@@ -169,7 +170,7 @@ local function stop_tasks(self, wanted, reason)
   for _, task in ipairs(tasks) do task.coroutine:join() end
 end
 
---- Notes that it is to end, so that another process would go on with that.
+--- Records that it is being stopped, so that another process can finish this.
 ---@param reason? string
 function Alloc:mark_stopping(reason)
   if self.stopping then return end
@@ -178,7 +179,7 @@ function Alloc:mark_stopping(reason)
   if not ok then self.services.warn(err) end
 end
 
---- Stops its tasks as the job wants, the leader first, sidecars last. Returns once they have ended; poststop tasks run
+--- Stops its tasks as the job says, the leader first, sidecars last. Returns once they have ended; poststop tasks run
 --- then. A second stop waits with the first.
 ---@param reason? string
 function Alloc:stop(reason)
@@ -186,7 +187,7 @@ function Alloc:stop(reason)
   for _, wanted in ipairs(shutdown_order) do stop_tasks(self, wanted, reason) end
 end
 
--- Begins to end the shutdown_order from this one on, without waiting for it. Once each.
+-- Starts to stop the tasks from this stage on, and does not wait. Once for each stage.
 local function end_others(self, reason, first)
   if self.ending and self.ending <= first then return end
   self.ending = first
@@ -195,13 +196,13 @@ local function end_others(self, reason, first)
   end)
 end
 
---- A task came to another state.
+--- To be called when a task has changed its state.
 ---@param task Task
 function Alloc:changed(task)
   self.began = self.began or task.started
   local waiting = self.waiting
   self.waiting = {}
-  for _, woken in ipairs(waiting) do woken:push(true) end  -- first: who can never begin now says so, before it is stopped
+  for _, woken in ipairs(waiting) do woken:push(true) end  -- first: a task that can never start fails before it is stopped
   if task:ended() and stage(task) ~= "poststop" then
     if task.state == "failed" then
       end_others(self, ("task '%s' of its group failed"):format(task.name), 1)
@@ -213,8 +214,8 @@ function Alloc:changed(task)
   end
 end
 
---- Takes over what has changed in the job of an allocation that stays: what its tasks are from their next start on, and
---- what their watcher does at once.
+--- Gives its tasks another version of their job, which needs no other container. Checks and restart policies change at once,
+--- the rest at the next start.
 ---@param job table
 ---@param group table
 function Alloc:redefine(job, group)
@@ -225,8 +226,8 @@ function Alloc:redefine(job, group)
   end
 end
 
---- Of an allocation that another process left: what its tasks that have ended mean for the others, and, where it was
---- being stopped, that goes on.
+--- Continues an allocation of another process: applies the end of its ended tasks to the others, and continues its stop if it
+--- was being stopped.
 function Alloc:resume()
   for _, task in ipairs(self.tasks) do
     if task:ended() then self:changed(task) end
@@ -234,7 +235,7 @@ function Alloc:resume()
   if self.stopping then runtime.spawn(self.stop, self, self.stopping) end
 end
 
---- A task has ended: with the last one, its directories go, unless a container was left that has them.
+--- To be called when a task has ended. Removes the directories after the last one, unless a container that uses them is left.
 ---@return true? ok
 ---@return table? err
 function Alloc:task_ended()

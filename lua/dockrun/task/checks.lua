@@ -1,4 +1,5 @@
---- One look at a task, by the kind of its check.
+--- Runs one check of a task, once. Counts nothing: health.lua does. A replacement of this file has the function `run`; a new
+--- check type is a function in `runners` and a row in job/schema/lifecycle.lua.
 local exec = require "dockrun.driver.exec"
 local retry = require "dockrun.driver.retry"
 local http = require "dockrun.core.http"
@@ -15,7 +16,7 @@ local function port_of(task, check)
   end
 end
 
--- Where the port answers. One that is bound on all addresses does so on the node's.
+-- The address of the port. One that is bound on all addresses answers on the node's.
 local function address(task, check)
   local port = port_of(task, check)
   return port.ip, port.host_port
@@ -42,14 +43,14 @@ function runners.http(task, check)
   return false, ("status %d from %s"):format(answer.status, url)
 end
 
--- Of an engine that cannot be heard nothing is known of the task; what it says itself, such as that the container is
--- paused, fails the check.
+-- An engine that cannot be reached says nothing about the task. An error of the engine, such as that the container is paused,
+-- fails the check.
 local function verdict(err)
   if retry.is_transient(err) then return nil, tostring(err) end
   return false, tostring(err)
 end
 
--- The command's end shows by the end of its output.
+-- The command has ended when its output has.
 local function run_command(engine, id, check)
   local command <close>, err = exec.start(engine, id, { command = { check.command, table.unpack(check.args or {}) } })
   if not command then return verdict(err) end
@@ -81,14 +82,14 @@ function runners.lua(task, check)
   local limits = setmetatable({ timeout = check.timeout }, { __index = task.services.hooks.limits })
   local ok, answer, why = call.call(limits, check.run, task:view())
   if not ok then return false, "the function " .. answer end
-  if answer == nil and why == nil then return true end  -- it found nothing to complain of
+  if answer == nil and why == nil then return true end  -- nothing returned: it passes
   return answer and true or false, why or "the function returned false"
 end
 
---- Looks once.
+--- Runs a check once.
 ---@param task Task
 ---@param check table  a row of job/schema/lifecycle.lua, normalised
----@return boolean? ok   nil: it could not be told
+---@return boolean? ok   nil: unknown
 ---@return string? why not
 function M.run(task, check) return runners[check.type](task, check) end
 

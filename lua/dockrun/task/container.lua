@@ -1,5 +1,5 @@
---- Gives a task its container and takes it away: pulls the image, creates, starts, ends and removes. lifecycle.lua says when.
---- A function raises what went wrong, and leaves what it made where `discard` and `cleanup` find it.
+--- The container of a task: pulls the image, creates, starts, stops and removes. lifecycle.lua calls it. A function raises its
+--- error, and leaves what it created where `discard` and `cleanup` find it. Teardown by another process is driver/teardown.lua.
 local container_config = require "dockrun.driver.container_config"
 local driver = require "dockrun.driver.docker"
 local labels = require "dockrun.driver.labels"
@@ -29,11 +29,11 @@ local function obtain_image(task)
   })
 end
 
---- The image, on the engine.
+--- Makes sure that the engine has the image.
 ---@param task Task
 function M.pull(task)
   local context = task.context
-  local wanted = { image = context.image_asked }  -- not what the hook made of it at the attempt before
+  local wanted = { image = context.image_asked }  -- not the result of the hook at the previous attempt
   task:hook("pull", wanted)
   context.resolved.config.image = wanted.image
   context.image = must(obtain_image(task))
@@ -44,18 +44,18 @@ end
 
 -- ---- creating, starting -----------------------------------------------------------------------
 
--- The engine's own words, after what it was that it would not do.
+-- Puts what failed before the engine's own words.
 local function explain(err, what)
   if err and err.kind == "engine" then err.message = ("cannot %s the container: %s"):format(what, err.message) end
   return err
 end
 
---- The name of a creation that is about to be asked for. No other creation has it, and no copy of a container.
+--- Makes an intent: the random name of one creation. No other creation and no copy of a container has it.
 ---@return string
 function M.new_intent() return ("%02x"):rep(16):format(uv.random(16):byte(1, 16)) end
 
--- A container that is there already cannot be given what this one shares. That is so if a hook names it or a variable
--- does, or if an older dockrun made the other one.
+-- Warns of paths that existing containers cannot share with this one until they are created again. That happens if a hook or a
+-- variable names the path, or if an older dockrun made the other container.
 local function warn_of_moved(task)
   for _, path in ipairs(task.context.moved or {}) do
     for _, other in ipairs(task.alloc.tasks) do
@@ -67,7 +67,7 @@ local function warn_of_moved(task)
   end
 end
 
---- The container. Nothing but its hooks can be broken off: whether the engine made it must be known.
+--- Creates the container. A stop can cancel only its hooks: whether the engine created the container must be known.
 ---@param task Task
 function M.create(task)
   local context = task.context
@@ -91,7 +91,7 @@ function M.create(task)
   task.answered = not retry.is_unanswered(err)
   if err and not retry.is_transient(err) then task.intent = nil end  -- the engine refused
   explain(err, "create")
-  if err and err.status == 404 then err.kind, err.final = "pull", false end  -- what is missing may be there at the next attempt
+  if err and err.status == 404 then err.kind, err.final = "pull", false end  -- the next attempt may find it
   task.container_id = must(id, err)
   task:save()
   if warnings then task.services.limitation(task, warnings) end
@@ -102,7 +102,7 @@ end
 --- Starts it.
 ---@param task Task
 ---@return true? ok
----@return integer|false|nil lost  false, or the port (0: unknown) that went to somebody else meanwhile
+---@return integer|false|nil lost  false, or the port (0: unknown) that another process took meanwhile
 ---@return table? err
 function M.start(task)
   task.events = task.services.watch:add(task.container_id)
@@ -114,10 +114,10 @@ end
 
 -- ---- the end ----------------------------------------------------------------------------------
 
--- Of a task that is killed, nothing is tried twice.
+-- Retries, except for a task that is being killed.
 local function patiently(task, call) return (task.killed and call or retry.call)(call) end
 
--- What the engine has, although we were cut off before it could say so.
+-- Finds the container of a creation whose answer was lost.
 local function find_container(task)
   if task.container_id or not task.context.resolved or not task.intent then return task.container_id end
   local name = labels.container_name(task.name, task.alloc_id)
@@ -126,13 +126,13 @@ local function find_container(task)
   return driver.intended_id(found, task.intent)
 end
 
--- Waits until the last lines are read, before the container is removed. As long as that may take while the engine is away.
+-- Waits until the last lines are read, before the container is removed. Long enough for an engine that restarts.
 local function await_logs(task)
   if task.logs then pcall(task.logs.await, task.logs, task.killed and 5 or 60) end
   task.logs = nil
 end
 
---- Removes the container, if there is one: of an attempt that failed, or before the next. nil, err where it cannot.
+--- Removes the container, if there is one: after a failed attempt, or before the next.
 ---@param task Task
 ---@return true? ok
 ---@return table? err
@@ -140,7 +140,7 @@ function M.discard(task)
   local id, unknown = find_container(task)
   if unknown then return nil, unknown end
   if not id then
-    if task.answered then task.intent = nil end  -- else the engine may be at it still
+    if task.answered then task.intent = nil end  -- else the engine may still create it
     return true
   end
   await_logs(task)
@@ -152,7 +152,7 @@ function M.discard(task)
   return true
 end
 
---- Gives back what the task had.
+--- Releases all that the task holds.
 ---@param task Task
 function M.cleanup(task)
   if task.services.options["docker.cleanup.container"] or not task.result then
@@ -166,14 +166,14 @@ function M.cleanup(task)
   if task.context.image then task.services.state:touch_image(task.context.image.reference.full) end
 end
 
---- How a container ends that is killed.
+--- How to stop a container that is killed.
 M.at_once = { signal = "SIGKILL", timeout = 0 }
 
---- Ends a container as its job, or a `kill` hook, wants: a signal, and SIGKILL after the time-out. Goes on trying while
---- the engine cannot be reached.
+--- Stops a container as its job or a `kill` hook says: a signal, and SIGKILL after the time-out. Retries while the engine
+--- cannot be reached.
 ---@param task Task
 ---@param how { signal: string, timeout: number }
----@return true? ok  also where there is no such container any more
+---@return true? ok  also if the container does not exist any more
 ---@return table? err
 function M.end_container(task, how)
   local engine, id, pause = task.services.engine, task.container_id, 0.2
@@ -188,7 +188,7 @@ function M.end_container(task, how)
       if ok and not task:await_exit(how.timeout) then ok, err = engine:container_kill(id) end
     end
     if ok or err.status == 409 or err.status == 304 then return true end
-    if err.status == 404 then  -- of this container, or of what became of its name on the way?
+    if err.status == 404 then  -- of this container, or of another error that an engine reports so?
       local found = engine:container_inspect(id)
       if not (found and not driver.has_ended(found)) then return true end
     elseif err.status and err.status < 500 then

@@ -1,4 +1,5 @@
---- The environment of a task: where it runs, what it may use, and what its job says.
+--- Builds the environment of a task: NOMAD_… variables, meta, and its own `env`.
+--- { job = "web", alloc = "5a1f", ports = { http = 20001 } } -> { NOMAD_JOB_NAME = "web", NOMAD_HOST_PORT_http = "20001", … }
 local upper = require("dockrun.job.ports").variable
 local tables = require "dockrun.util.tables"
 
@@ -12,15 +13,14 @@ local M = {}
 ---@field ip string       the node's address
 ---@field ports { label: string, host_port: integer, container_port: integer }[]
 
--- An IPv6 address stands in brackets before a port: RFC 3986, section 3.2.2.
+-- An IPv6 address is in brackets before a port: RFC 3986, section 3.2.2.
 local function address(ip, port) return (ip:find(":", 1, true) and "[%s]:%d" or "%s:%d"):format(ip, port) end
 
--- The port that a task is told. A numeric label is the container's port already, and what it leads to on the host is the
--- news; any other label is told the port to bind.
+-- The value of NOMAD_PORT_…: the port to bind. A numeric label is that port already, so its variable has the host's port.
 local function port_for_task(port) return port.label:find "^%d+$" and port.host_port or port.container_port end
 
 local function add_ports(env, context)
-  -- Upper-cased names first: as written wins, where a label is another's in upper case.
+  -- Upper-cased names first: if a label is another one in upper case, the label as written wins.
   for _, name_of in ipairs { upper, function(label) return label end } do
     for _, port in ipairs(context.ports) do
       local name = name_of(port.label)

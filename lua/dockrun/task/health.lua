@@ -21,7 +21,7 @@ local function add_source(self, name)
   self.sources[name] = "starting"
 end
 
--- The whole, from its parts.
+-- The health of the whole, from its sources.
 local function combined(self)
   local whole = "healthy"
   for _, name in ipairs(self.names) do
@@ -42,13 +42,13 @@ local function set(self, name, state, why)
   self.report(whole, reason)
 end
 
--- Looks again and again, and counts. A task that fails too often in a row, once its grace is over, begins anew.
+-- Runs a check at its interval, and counts. Restarts a task that fails too often in a row after its grace period.
 local function run(self, check, name)
   local passes, failures, bad = 0, 0, 0
   local started, again = runtime.now(), check.check_restart or { limit = 0, grace = 0 }
   while true do
     local ok, why = try(checks.run, self.task, check)
-    if ok ~= nil then  -- what could not be told counts for nothing
+    if ok ~= nil then  -- an unknown result does not count
       passes, failures = ok and passes + 1 or 0, ok and 0 or failures + 1
       bad = (not ok and runtime.now() - started >= again.grace) and bad + 1 or 0
     end
@@ -72,7 +72,7 @@ local function read_engine_health(self)
   if state ~= "starting" then set(self, ENGINE, state) end
 end
 
---- Watches a task that runs, until it is closed.
+--- Watches the health of a running task until it is closed.
 ---@param task Task
 ---@param report fun(state: "healthy"|"unhealthy", why?: string)  called at each change
 ---@return Health
@@ -87,11 +87,11 @@ function M.watch(task, report)
   return self
 end
 
---- Whether anything tells of its health.
+--- Whether it has any check.
 ---@return boolean
 function Health:has_sources() return #self.names > 0 end
 
---- An event of the container.
+--- Takes an event of the container.
 ---@param event { action: string }
 function Health:seen(event)
   local state = event.action:match "^health_status: (%a+)"

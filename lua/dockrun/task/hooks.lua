@@ -1,4 +1,4 @@
---- How a task runs its hooks, and what of its work a stop may break off: methods of a task, see lifecycle.lua.
+--- Runs the hooks of a task, and the parts of its work that a stop can cancel: methods of a Task, see lifecycle.lua.
 local env = require "dockrun.task.env"
 local hooks = require "dockrun.hooks"
 local image = require "dockrun.driver.image"
@@ -9,7 +9,7 @@ local tables = require "dockrun.util.tables"
 ---@class Task
 local M = {}
 
---- What hooks see of the task.
+--- The task as its hooks see it.
 function M:view()
   local context = self.context
   local task = context.resolved or context.spec
@@ -24,7 +24,7 @@ function M:view()
   }
 end
 
---- Runs fn in a coroutine of its own, which a stop cancels: it breaks off this, and nothing that comes after it.
+--- Runs fn in a fiber of its own that a stop cancels. The stop cancels only this call, not what follows it.
 ---@param fn function
 ---@return any ...  of fn's
 function M:cancellable(fn, ...)
@@ -38,17 +38,17 @@ function M:cancellable(fn, ...)
   return table.unpack(answer, 2, answer.n)
 end
 
---- Breaks off what a stop may break off.
+--- Cancels what runs under `cancellable`.
 function M:cancel_current()
   if self.part then self.part:cancel(self.stopping) end
 end
 
--- Where hooks of its own job stand.
+-- The hooks of its job, outermost first.
 local function own_hooks(context)
   return { { "job", context.job.hooks or {} }, { "group", context.group.hooks or {} }, { "task", context.spec.hooks or {} } }
 end
 
---- Runs a transition's hooks, here and now.
+--- Runs the hooks of a transition in this fiber.
 ---@param name string
 ---@param thing? any
 ---@return true? ok
@@ -58,13 +58,13 @@ function M:run_hook(name, thing)
   return self.services.hooks:run(name, own_hooks(self.context), self:view(), thing, report)
 end
 
---- A copy of its text for its first hooks to change; nil where it has none.
+--- A copy of the spec, for its first hooks to change; nil if it has no such hook.
 function M:draft()
   local own, all = own_hooks(self.context), self.services.hooks
   if all:has("received", own) or all:has("setup", own) then return tables.copy(self.context.spec) end
 end
 
---- The image that it will use; nil if its hooks, or names that are filled in later, have a say in it.
+--- The image that it will use; nil if hooks or interpolation may still change it.
 ---@return string?
 function M:planned_image()
   local own, all = own_hooks(self.context), self.services.hooks
@@ -74,7 +74,7 @@ function M:planned_image()
   return image.planned(self.context.resolved.config.image)
 end
 
---- Runs a transition's hooks. Raises where one fails or says no, which takes the task off its way.
+--- Runs the hooks of a transition. Raises if one fails or vetoes.
 ---@param name string
 ---@param thing? any
 function M:hook(name, thing)
@@ -84,13 +84,13 @@ function M:hook(name, thing)
   error(err, 0)
 end
 
--- Makes a thing again what it was.
+-- Gives a table its previous content.
 local function restore(thing, before)
   for key in next, thing do thing[key] = nil end
   for key, value in next, before do thing[key] = value end
 end
 
---- A hook after which nothing can be refused any more: its failure is told and changes nothing.
+--- Runs hooks that cannot veto: an error is an event and changes nothing.
 ---@param name string
 ---@param thing? any
 ---@return boolean ok
@@ -102,7 +102,7 @@ function M:notify_hook(name, thing)
   local done, ok, err = pcall(part.await, part)
   self.notifying[part] = nil
   if before and not (done and ok) then restore(thing, before) end
-  if not done and not self.killed then error(ok, 0) end  -- who waits was cancelled, not the hook
+  if not done and not self.killed then error(ok, 0) end  -- the caller was cancelled, not the hook
   if not done then return nil, ok end
   if not ok then self:emit("hook_failed", { message = tostring(err) }) end
   return ok, err

@@ -38,21 +38,21 @@ local START_ATTEMPTS = 5
 ---@field alloc_id string
 ---@field state string       of M.transitions
 ---@field started boolean    its container has run
----@field succeeded boolean  it ended as it should
+---@field succeeded boolean  its work is done
 ---@field result? TaskResult of the last run
 ---@field error? table       why it failed before it ran
 ---@field container_id? string
----@field intent? string     a container may be there that came of it, see driver/docker.lua
+---@field intent? string     the engine may have a container with it, see driver/labels.lua
 ---@field answered? boolean   the engine answered the last request to create
----@field part? table       the coroutine of what it is at, where a stop may break that off
----@field notifying table         the coroutines of hooks that only a kill breaks off
----@field stopping? table    the error that a stop raises, from the moment it was asked for
----@field killed boolean     it is to end at once
+---@field part? table       the fiber that a stop cancels
+---@field notifying table  the fibers of hooks that only a kill cancels
+---@field stopping? table    the error that a stop raises, from its request on
+---@field killed boolean     it is being killed
 ---@field detached boolean   leave the container alone from now on
----@field recovered? Observation  what another process left of it
----@field held_ports integer[]  of the host, which this process holds for it
+---@field recovered? Observation  what was found of it, if another process started it
+---@field held_ports integer[]  of the host, that this process holds for it
 ---@field lacks_ports? boolean  those that another process took for it could not be kept
----@field wake_at? number    when a task that waits for its next attempt begins it, on the clock of runtime.now
+---@field wake_at? number    when its next attempt starts, by runtime.now
 ---@field started_at? string  RFC 3339: when its container last began to run
 local Task = {}
 Task.__index = Task
@@ -60,7 +60,7 @@ for _, part in ipairs { "hooks", "stop", "restore" } do
   for name, method in pairs(require("dockrun.task." .. part)) do Task[name] = method end
 end
 
--- A task that is done when it ends well: of a batch job, or one that prepares or tidies up for others.
+-- Whether a task is done when it exits with 0: of a batch job, or a prestart, poststart or poststop task.
 local function is_finite(context)
   local lifecycle = context.spec.lifecycle
   if lifecycle then return lifecycle.hook == "poststop" or not lifecycle.sidecar end
@@ -84,21 +84,21 @@ end
 
 function Task:emit(name, fields) return self.services.emitter:emit(self, name, fields) end
 
---- The state as the contract names it: pending, running, dead or failed.
+--- The public status: pending, running, dead or failed.
 function Task:status() return containers.status[self.state] or "pending" end
 
 function Task:ended() return self.state == "dead" or self.state == "failed" end
 
---- Whether its container runs, and nobody has asked it to end.
+--- Whether its container runs and is not being stopped.
 function Task:is_live() return self.state == "running" or self.state == "healthy" or self.state == "unhealthy" end
 
---- Healthy by its checks; where nothing tells, by running, or by having done what it was there for.
+--- Whether it is healthy: by its checks; without checks, if it runs or its work is done.
 function Task:is_healthy()
   if self.state == "healthy" or self.succeeded then return true end
   return self.state == "running" and self.health ~= nil and not self.health:has_sources()
 end
 
---- Comes to another state.
+--- Changes the state.
 ---@param state string
 ---@param cause string  of M.transitions
 function Task:transition(state, cause)
@@ -112,12 +112,12 @@ function Task:transition(state, cause)
   self.alloc:changed(self)
 end
 
---- Writes down where the task stands. What runs already goes on where that fails; with `needed` it is raised, so that
---- nothing is begun of which no other process could know.
+--- Records the task. A failure is a warning, and what runs continues. With `needed` it is raised, so that nothing starts
+--- that no other process could find.
 ---@param needed? boolean
 function Task:save(needed)
   local state = self.services.state
-  -- As it is when its turn to write has come, which may be later.
+  -- Snapshot inside of the transaction: it may have waited.
   local ok, err = state:transaction(function() return state:put_task(record.of(self)) end)
   if ok then return end
   if needed then error(err, 0) end
@@ -152,7 +152,7 @@ local function describe(result)
   return result.oom and how .. "; the kernel killed a process of it: out of memory" or how
 end
 
--- What the checks say. Those of a task that is ending already change nothing.
+-- Takes the result of the checks. A task that is already ending ignores it.
 local function on_health(self, state, why)
   if not self:is_live() or self.state == state then return end
   self:transition(state, "health")
@@ -160,13 +160,13 @@ local function on_health(self, state, why)
   self:notify_hook(state, { id = self.container_id, reason = why })
 end
 
---- From running to exited.
+--- Waits for the end of the container: from running to exited.
 ---@param kernel OomWatch
 function Task:watch_end(kernel)
   local ended <close> = health.watch(self, function(state, why) on_health(self, state, why) end)
   self.health = ended
-  self.alloc:changed(self)  -- where nothing tells of its health, it is healthy now
-  if self.stopping then runtime.spawn(self.halt, self, "user") end  -- it came while the engine was starting it
+  self.alloc:changed(self)  -- a task without checks is healthy now
+  if self.stopping then runtime.spawn(self.halt, self, "user") end  -- the stop came during the start
   if self.detached then error(runtime.error("cancelled", "detached"), 0) end
   self.watching = true
   local result = driver.wait(self.services.engine, self.container_id, self.events, function(event)
@@ -186,7 +186,7 @@ function Task:watch_end(kernel)
   self:notify_hook("exited", result)
 end
 
---- From its image to the end of its container.
+--- One attempt: from its image to the end of its container.
 function Task:run_once()
   self.result = nil
   if self.container_id then
@@ -212,13 +212,12 @@ function Task:run_once()
   self:watch_end(kernel)
 end
 
---- Counts as having done its work already: nothing of it begins.
+--- Marks its work as already done: it does not start.
 function Task:skip() self.state, self.succeeded = "dead", true end
 
 -- ---- the whole life ---------------------------------------------------------------------------
 
--- Errors that the next attempt may not meet: the engine or the registry is away for now, or in trouble; the state cannot
--- be written to.
+-- Kinds of errors that may be gone at the next attempt: the engine, the registry or the state is unavailable for now.
 local passing = { full = true, busy = true, readonly = true, store = true }
 
 local function may_pass(err)
@@ -227,7 +226,7 @@ local function may_pass(err)
   return passing[err.kind] or retry.is_transient(err)
 end
 
--- Whether it begins anew, by the policy and by the `restart` hooks.
+-- Decides about a restart, by the policy and the `restart` hooks.
 local function decide(self, err)
   local result = self.result
   local decision = self.restarts:decide {
@@ -243,14 +242,14 @@ local function decide(self, err)
   return decision
 end
 
---- Waits until the next attempt's time has come.
+--- Waits until the next attempt.
 function Task:await_attempt()
   self:cancellable(runtime.sleep, math.max(self.wake_at - runtime.now(), 0))
   self.wake_at = nil
   self:transition("pulling", "policy")
 end
 
--- Waits for the next attempt, or says that there is none.
+-- Waits for the next attempt; returns false if there is none.
 local function next_attempt(self, err)
   local decision = decide(self, err)
   if not decision.restart then
@@ -274,7 +273,7 @@ local function next_attempt(self, err)
   return true
 end
 
--- Its own turn, and what it keeps for its whole life.
+-- Waits for its dependencies, and sets up what it keeps for its whole life.
 local function begin(self)
   self:emit "received"
   local draft = self:draft()
@@ -313,7 +312,7 @@ local function finish(self, err)
     self:emit("failed", { message = tostring(err), container_id = self.container_id, traceback = err.traceback })
     self:notify_hook("failed", err)
   end
-  -- A stop that came while it ran and lost its way since: an engine that failed between the two.
+  -- If the engine failed during a stop, the container may still run.
   if self:is_live() then self:halt "user" end
   if self.state == "stopping" then self:transition("exited", "engine") end
   self:transition("cleanup", cause_of_end(self, err))
@@ -325,19 +324,19 @@ local function finish(self, err)
   if self.stopping then self:notify_hook("stopped", self.result) end
 end
 
---- The whole life. Returns when nothing of the task is left (or it was detached).
+--- Runs the whole life. Returns when nothing of the task is left, or it was detached.
 function Task:run()
   if self:ended() then return end
   local ok, err = true, nil
   if self.entry ~= "cleanup" then ok, err = xpcall(live, internal.handler, self) end
-  -- Cancelled by nobody who asked it to end: its process ends, and the next one goes on from here.
+  -- Cancelled without a stop: this process ends, and the next one continues from here.
   if not ok and not self.stopping and type(err) == "table" and err.kind == "cancelled" then self.detached = true end
   if not self.detached then finish(self, not ok and err or nil) end
 end
 
--- ---- another text ----------------------------------------------------------------------------
+-- ---- another version --------------------------------------------------------------------------
 
--- What its first hooks make of another text. Where they fail, what they do not change counts.
+-- Makes the draft of another version by the first hooks. If one fails, the spec counts.
 local function redraft(self)
   local context, wanted = self.context, self:draft()
   if not wanted or not self:notify_hook("received", wanted) or not self:notify_hook("setup", wanted) then return nil end
@@ -346,7 +345,7 @@ local function redraft(self)
   return task
 end
 
---- Another text of the same task, which needs no other container.
+--- Gives the task another version of its spec, which needs no other container.
 ---@param job table
 ---@param group table
 ---@param spec table
@@ -356,7 +355,7 @@ function Task:redefine(job, group, spec)
   self.stored, self.stored_draft = nil, nil
   context.draft = redraft(self)
   self.restarts.policy = (context.draft or spec).restart
-  if self.state ~= "received" then setup.fill_in(self) end
+  if self.state ~= "received" then setup.resolve(self) end
   self:save()
 end
 

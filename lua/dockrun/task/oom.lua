@@ -1,6 +1,7 @@
---- Out of memory, told apart from any other SIGKILL: by the engine's event, and by the kernel's own count in the
---- container's cgroup. The count goes with the container, so its file is kept open from the start on: version 2 tells of
---- each change of it at once (poll for POLLPRI, Documentation/admin-guide/cgroup-v2.rst), version 1 is looked at each second.
+--- Detects that the kernel killed a process because of memory, as opposed to any other SIGKILL: by the engine's event, and by
+--- the kernel's count in the container's cgroup. The cgroup goes away with the container, so the file is kept open from the
+--- start. Version 2 signals each change (poll for POLLPRI, Documentation/admin-guide/cgroup-v2.rst); version 1 is read every
+--- second.
 local container_cgroup = require "dockrun.driver.cgroup"
 local queue = require "dockrun.core.queue"
 local runtime = require "dockrun.core.runtime"
@@ -26,7 +27,7 @@ local function report_kills(self, kills)
   self.task:notify_hook("oom", { id = self.task.container_id, kills = kills })
 end
 
--- Reads the count. False if there is none, or none any more.
+-- Reads the count. False if there is none (any more).
 local function read_count(self)
   local text = self.file and uv.fs_read(self.file, SIZE, 0)
   local kills = text and text:match "oom_kill (%d+)"
@@ -46,7 +47,7 @@ local function follow(self, root)
   self.file = path and uv.fs_open(path, "r", 0)
   if not self.file then return end
   local changed = queue.new()
-  -- Asked for no other file: luv 1.44 leaks the handle of one that cannot be polled.
+  -- Only for version 2: luv 1.44 leaks the handle of a file that cannot be polled.
   local system = uv.fs_statfs(path:match "^(.*)/")
   self.poll = system and system.type == CGROUP2 and uv.new_poll(self.file) or nil
   if self.poll then self.poll:start("p", function() changed:push(true) end) end
@@ -64,7 +65,7 @@ function M.watch(task, root)
   return self
 end
 
---- The engine told of one.
+--- Takes an "oom" event of the engine.
 function OomWatch:seen()
   if self.kills == 0 then report_kills(self, 1) end
 end

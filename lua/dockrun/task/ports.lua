@@ -10,14 +10,14 @@ local M = {}
 ---@field label string
 ---@field ip string              the node's address
 ---@field host_port integer
----@field container_port integer  the same as the host's, where the label is not a number
+---@field container_port integer  the same as the host's, if the label is not a number
 ---@field protocols string[]      always tcp and udp
 
 local function release(allocator, bind_ip, mappings)
   for _, mapping in ipairs(mappings) do allocator:release(bind_ip, mapping.host_port) end
 end
 
--- A free port of which the lease can be had. Those of which it cannot are kept until the end, so that none is offered
+-- Takes a free port with its lease. Ports whose lease another process has are held until the end, so that none is offered
 -- twice.
 local function pick(allocator, bind_ip, owner, label, lease)
   local refused <close> = setmetatable({}, { __close = function(list)
@@ -34,7 +34,7 @@ local function pick(allocator, bind_ip, owner, label, lease)
   end
 end
 
--- Exactly this port.
+-- Takes this port with its lease.
 local function reserve(allocator, bind_ip, port, owner, label, lease)
   local ok, err = allocator:reserve(bind_ip, port, owner)
   if not ok then return nil, err end
@@ -44,13 +44,13 @@ local function reserve(allocator, bind_ip, port, owner, label, lease)
   return nil, err
 end
 
---- Takes a host port for everything that a task asks for, or for nothing. Leases that were taken stay where one fails: the
---- caller releases those of the whole task.
+--- Takes a host port for each label that a task asks for, or none at all. If one fails, leases that were taken stay: the caller
+--- releases those of the whole task.
 ---@param allocator table  dockrun.core.ports
 ---@param bind_ip string   address that the ports will be bound on
 ---@param ip string        the node's address, as tasks see it
 ---@param asked { label: string, static?: integer, to?: integer }[]
----@param owner string     named when somebody else wants one of them
+---@param owner string     named when another task wants one of them
 ---@param lease fun(port: integer, label: string): true?, table?  takes it among all processes; kind "taken": another has it
 ---@return PortMapping[]? mappings
 ---@return table? err  kind "taken" or "exhausted"; the lease's
@@ -78,9 +78,9 @@ end
 
 -- ---- leases -----------------------------------------------------------------------------------
 
--- Whether the container of the lease's task runs, and so has the port. An engine that cannot be asked may have one, and one of
--- another engine cannot be seen from here.
-local function holder(services)
+-- Makes the function that says whether the container of a lease's task runs, and so uses the port. Yes if that is unknown: the
+-- engine cannot be reached, or the job runs on another engine.
+local function in_use(services)
   local listed
   return function(lease)
     local row, err = services.state:task(lease.alloc, lease.task)
@@ -96,13 +96,13 @@ local function holder(services)
   end
 end
 
---- Takes back what processes that have ended hold, but for the ports of containers that run on.
+--- Releases the leases of processes that have ended, except for ports of containers that still run.
 ---@param services TaskEnv
 ---@return Lease[]? released
 ---@return table? err
-function M.reclaim(services) return services.state:reclaim_leases(holder(services), services.is_alive) end
+function M.reclaim(services) return services.state:reclaim_leases(in_use(services), services.is_alive) end
 
---- What `ports.allocate` asks for every port that the kernel would let it have.
+--- Makes the function by which `allocate` leases a port. If another process has it, reclaims leases once and retries.
 ---@param services TaskEnv
 ---@param task Task
 ---@return fun(port: integer, label: string): true?, table?
@@ -112,7 +112,7 @@ function M.lease_port(services, task)
     local wanted = { ip = services.bind_ip, port = port, alloc = task.alloc_id, task = task.name, label = label }
     local ok, err = services.state:lease(wanted)
     if ok or err.kind ~= "taken" or reclaimed then return ok, err end
-    reclaimed = true  -- once: what has not gone by then is held
+    reclaimed = true  -- once: a lease that is still there is in use
     local _, why = M.reclaim(services)
     if why then return nil, why end
     return services.state:lease(wanted)

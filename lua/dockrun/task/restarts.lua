@@ -1,4 +1,4 @@
---- Whether a task that ended begins again, and when: Nomad's restart policy
+--- Decides whether a task restarts after its end, and when: Nomad's restart policy
 --- (https://developer.hashicorp.com/nomad/docs/job-specification/restart), counted as Nomad counts.
 
 local M = {}
@@ -14,13 +14,13 @@ local JITTER = 0.25
 ---@class RestartDecision     a `restart` hook may change it
 ---@field restart boolean
 ---@field delay number        seconds
----@field failed boolean      where there is no restart: whether the task counts as failed
+---@field failed boolean      without a restart: whether the task counts as failed
 ---@field reason string
 ---@field attempt integer     of this interval
 
 ---@class Restarts
 ---@field policy RestartPolicy
----@field on_success boolean  an exit with 0 is no reason to stay down: a service has no end
+---@field on_success boolean  also restart after exit code 0: a service has no end
 ---@field now fun(): number
 ---@field random fun(): number  from [0, 1)
 ---@field count integer       attempts in this interval
@@ -42,9 +42,9 @@ local function no(reason, failed, attempt)
   return { restart = false, delay = 0, failed = failed, reason = reason, attempt = attempt }
 end
 
---- What to do after an end. Counts it.
+--- Decides what to do after an end, and counts it.
 ---@param ended { success?: boolean, unrecoverable?: boolean, awaited?: boolean }  unrecoverable: it never started, and
----  never will; awaited: somebody waits for it to end for good, and not for an interval's end
+---  never will; awaited: its allocation is being stopped and waits for its end
 ---@return RestartDecision
 function Restarts:decide(ended)
   local policy, now = self.policy, self.now()
@@ -70,7 +70,7 @@ function Restarts:decide(ended)
   }
 end
 
---- Goes on counting where another process was cut off.
+--- Continues the counts of another process.
 ---@param record { restarts?: integer, restart_count?: integer, restart_since?: number }
 ---@param since number  restart_since, on this process's clock
 function Restarts:restore(record, since)

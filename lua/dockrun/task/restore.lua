@@ -1,4 +1,4 @@
---- How a task goes on where another process left it: methods of a task, see lifecycle.lua.
+--- Continues a task that another process started: methods of a Task, see lifecycle.lua.
 local handles = require "dockrun.driver.handle"
 local oom = require "dockrun.task.oom"
 local snapshot = require "dockrun.task.snapshot"
@@ -10,11 +10,11 @@ local setup = require "dockrun.task.setup"
 ---@field resume? function  its first run
 local M = {}
 
--- How a task goes on, by where it was: each is the first run, in the place of `run_once`.
+-- By the state that it was in: the first run of the task, in place of `run_once`.
 local resume = {}
 
--- The container; nil where there is none. An engine that cannot be heard is waited for: to take the container for lost
--- would start it twice.
+-- The container; nil if it does not exist. Waits for an engine that cannot be reached: to take the container for lost would
+-- start the task twice.
 local function inspect(self)
   local pause = 0.2
   while not self.killed do
@@ -26,7 +26,7 @@ local function inspect(self)
   error(self.stopping, 0)
 end
 
--- Its container runs, or has ended since, or has vanished: what is so will be seen by who watches it.
+-- Its container runs, has ended or was removed: `watch_end` finds out.
 function resume.running(self)
   local found = inspect(self)
   self.events = self.services.watch:add(self.container_id)
@@ -44,7 +44,7 @@ function resume.running(self)
   self:watch_end(kernel)
 end
 
--- Its end was seen, but nothing was decided yet.
+-- Its end was recorded, but no decision about a restart.
 function resume.exited(self)
   setup.restore(self)
   self:transition("exited", "recovery")
@@ -60,7 +60,7 @@ end
 
 local has_run = { running = true, healthy = true, unhealthy = true, stopping = true }
 
--- Which of these it is; nil where it begins anew, because it had not come far enough.
+-- The entry for what was found; nil if the task starts from the beginning.
 local function entry(found)
   local state = found.row.state
   if state == "cleanup" then return "cleanup" end
@@ -69,14 +69,14 @@ local function entry(found)
   if found.container_id and (found.started_at or has_run[state]) then return "running" end
 end
 
---- Goes on where another process left it, by what that wrote down and what is on the engine. To be called before `run`.
+--- Continues from what another process recorded and what the engine has. To be called before `run`.
 ---@param found Observation  see agent/observed.lua
 function M:recover(found)
   self.recovered, self.container_id, self.context.ports = found, found.container_id, found.ports
   self.entry = entry(found)
   self.resume = resume[self.entry]
   local row = found.row
-  if self.entry == "running" then self.container_id = self.container_id or row.container_id end  -- gone: which is seen then
+  if self.entry == "running" then self.container_id = self.container_id or row.container_id end  -- `running` sees that it is gone
   local detail = row.detail
   self.intent = detail.intent
   self.context.draft = detail.wanted and revalidate.restore(detail.wanted, self.context.spec)

@@ -22,7 +22,7 @@ end
 
 -- ---- setup ------------------------------------------------------------------------------------
 
--- Names the container that publishes the port: a better name than that of the engine's proxy process.
+-- Puts the container that publishes the port into the error: more useful than the name of the engine's proxy process.
 local function name_holder(engine, err)
   local holder = network.holder_of(engine, err.port)
   if not holder then return end
@@ -44,7 +44,7 @@ local function take_ports(task, asked)
   for i, mapping in ipairs(mappings) do task.held_ports[i] = mapping.host_port end
 end
 
---- Releases what this task holds: not what it only had before, which may be another task's by now.
+--- Releases the ports that this task holds; not those that it held earlier, which another task may have now.
 ---@param task Task
 function M.release_ports(task)
   local services = task.services
@@ -54,8 +54,8 @@ function M.release_ports(task)
   if err then services.warn(err) end
 end
 
--- Takes over the ports that another process took for the task. If no container had them meanwhile, another task may have
--- them by now: nil, an error of the kind "taken".
+-- Takes over the ports that another process took for the task. nil, error of kind "taken": another task has them now, which
+-- can happen if no container used them meanwhile.
 local function keep_ports(task)
   local services, held = task.services, {}
   for _, port in ipairs(task.held_ports) do held[port] = true end
@@ -71,7 +71,7 @@ local function keep_ports(task)
   return true
 end
 
--- On another host's engine there are none here.
+-- None if the engine is on another host.
 local function name_dirs(task)
   local context = task.context
   if not task.services.engine:endpoint():find "^unix:" then return end
@@ -83,9 +83,9 @@ local function make_dirs(task)
   if task.context.dirs then must(allocdir.make(task.context.dirs)) end
 end
 
---- The environment, and the task's strings with everything filled in.
+--- Builds the environment, and interpolates the task's text: context.draft or context.spec becomes context.resolved.
 ---@param task Task
-function M.fill_in(task)
+function M.resolve(task)
   local context = task.context
   local wanted = context.draft or context.spec
   context.resolved = wanted
@@ -97,7 +97,7 @@ function M.fill_in(task)
   context.image_asked = context.resolved.config.image
 end
 
--- Where the container has the host's own network, a port leads nowhere but to itself.
+-- On the host's network, a port maps to itself.
 local function asked_ports(context)
   local spec, asked = context.draft or context.spec, {}
   for i, port in ipairs(spec.resources.network.ports) do
@@ -106,8 +106,8 @@ local function asked_ports(context)
   return asked
 end
 
--- The container's ports after a hook has changed the host's: one that is to be the same as the host's follows it. On the
--- host's own network every port is.
+-- Updates the container's ports after a hook has changed the host's: a port without `to` is the same as the host's. On the
+-- host's network every port is.
 local function follow(context, mappings)
   local same, before = {}, {}
   for _, port in ipairs(asked_ports(context)) do same[port.label] = port.to == nil end
@@ -119,7 +119,7 @@ local function follow(context, mappings)
   end
 end
 
--- The ports of a task, as its hooks want them.
+-- Runs the `ports` hooks, and takes other ports if they changed any.
 local function settle_ports(task)
   local context = task.context
   local wanted = tables.copy(context.ports)
@@ -136,9 +136,9 @@ local function settle_ports(task)
   context.ports = wanted
 end
 
---- Ports, directories, environment: kept for the task's whole life.
+--- Sets up ports, directories and environment, which the task keeps for its whole life.
 ---@param task Task
----@param draft? table  its text, for hooks to change
+---@param draft? table  a copy of its spec, for hooks to change
 function M.setup(task, draft)
   local context = task.context
   task:hook("setup", draft)
@@ -149,15 +149,15 @@ function M.setup(task, draft)
   make_dirs(task)
   take_ports(task, asked_ports(context))
   settle_ports(task)
-  M.fill_in(task)
+  M.resolve(task)
   must(policy.check(task.context.resolved, task.services.options, { dirs = task.context.dirs }))
   task:emit("setup", { ports = task.context.ports })
 end
 
---- What setup gave to a task that another process left: its ports are its own still, whether or not its container has
---- them just now.
+--- Takes over what another process set up for the task. The ports are still the task's, even if its container does not use
+--- them now.
 ---@param task Task
----@param container? table  Engine API, ContainerInspect; nil where there is none
+---@param container? table  Engine API, ContainerInspect; nil if there is none
 function M.restore(task, container)
   local services, context = task.services, task.context
   if container then name_dirs(task) else make_dirs(task) end
@@ -170,7 +170,7 @@ function M.restore(task, container)
   end
   local without = #context.ports == 0 and #asked_ports(context) > 0
   task.lacks_ports = without or not kept
-  if not without then M.fill_in(task) end
+  if not without then M.resolve(task) end
   if container then
     context.image, context.stop_signal = driver.made_of(container)
   end
@@ -178,15 +178,15 @@ end
 
 -- ---- other ports ------------------------------------------------------------------------------
 
--- Takes ports once more, as the job and the hooks want them. Raises if a fixed one is another's.
+-- Takes ports again, as the job and the hooks say. Raises if another task has a fixed one.
 local function renew_ports(task)
   M.release_ports(task)
   take_ports(task, asked_ports(task.context))
   settle_ports(task)
-  M.fill_in(task)
+  M.resolve(task)
 end
 
---- Other ports than those that were lost.
+--- Takes other ports after one was lost.
 ---@param task Task
 ---@param lost integer
 function M.replace_ports(task, lost)
@@ -195,7 +195,7 @@ function M.replace_ports(task, lost)
   task:emit("setup", { message = ("another process took port %d meanwhile; retrying"):format(lost) })
 end
 
---- Before an attempt: gives a task ports if it could not keep those that another process took for it.
+--- Before an attempt: takes ports if the task could not keep those that another process took for it.
 ---@param task Task
 function M.regain_ports(task)
   if not task.lacks_ports then return end

@@ -1,5 +1,5 @@
---- A task as the state keeps it: all that another process needs to go on where this one was cut off. It is written at
---- every transition, before anything of the new state is done: "creating" is there before the engine is asked to create.
+--- Makes the record of a task: all that another process needs to continue after this one is killed. lifecycle.lua writes it at
+--- every transition, before the work of the new state: "creating" is recorded before the request to create.
 local labels = require "dockrun.driver.labels"
 local json = require "dockrun.core.json"
 local runtime = require "dockrun.core.runtime"
@@ -7,12 +7,12 @@ local time = require "dockrun.util.time"
 
 local M = {}
 
---- A moment of the clock that never steps back, as seconds since 1970, which other processes understand.
+--- Converts a moment of runtime.now() to seconds since 1970, which other processes understand.
 ---@param moment number  of runtime.now()
 ---@return number
 function M.to_wall(moment) return time.now() + moment - runtime.now() end
 
---- And back.
+--- The opposite of `to_wall`.
 ---@param seconds number  since 1970
 ---@return number moment
 function M.from_wall(seconds) return runtime.now() + seconds - time.now() end
@@ -39,7 +39,7 @@ function M.of(task)
   }
 end
 
---- How the last run ended, as it was recorded.
+--- The result of the last run, from its record.
 ---@param record table
 ---@return TaskResult? result
 function M.result(record)

@@ -1,4 +1,5 @@
---- How a task is asked to end: methods of a task, see lifecycle.lua.
+--- Stops, kills, restarts and detaches a task: methods of a Task, see lifecycle.lua. Teardown of a task that another process
+--- started is driver/teardown.lua.
 local container_config = require "dockrun.driver.container_config"
 local container = require "dockrun.task.container"
 local queue = require "dockrun.core.queue"
@@ -17,7 +18,7 @@ function M:await_exit(timeout)
   return ended:pop(timeout) == true
 end
 
---- Ends the container that runs, as the job wants. The end itself is seen by who watches it.
+--- Stops the running container as the job says. `watch_end` sees its end.
 ---@param cause "user"|"health"
 ---@param reason? string
 function M:halt(cause, reason)
@@ -40,7 +41,7 @@ function M:halt(cause, reason)
   self:notify_hook("killed", { id = self.container_id })
 end
 
---- Ends the container and lets the restart policy decide what follows: for a task that its checks gave up.
+--- Stops the container and lets the restart policy decide: for a task whose checks failed too often.
 ---@param reason string
 function M:restart(reason)
   if not self:is_live() then return end
@@ -48,8 +49,8 @@ function M:restart(reason)
   self:halt("health", reason)
 end
 
---- Asks the task to end, for good: its container is stopped as the job wants, or, before there is one, it goes no
---- further. A second stop changes nothing.
+--- Stops the task for good: stops its container as the job says, or cancels what it does before there is one. A second stop
+--- changes nothing.
 ---@param reason? string
 function M:stop(reason)
   if self.stopping or self:ended() or self.state == "cleanup" then return end
@@ -58,7 +59,7 @@ function M:stop(reason)
   self:halt("user", reason)
 end
 
---- Ends it at once: no delay, no grace, no hook that runs on.
+--- Kills it: no delay, no grace period, and hooks are cancelled.
 function M:kill()
   self.killed = true
   for part in pairs(self.notifying) do part:cancel "killed" end
@@ -67,11 +68,11 @@ function M:kill()
   if self.state == "stopping" then container.end_container(self, container.at_once) end
 end
 
---- Leaves a container that runs to itself: nothing of the task happens any more.
+--- Stops watching the task. Its container keeps running.
 function M:detach()
   self.detached = true
-  local at_rest = self.watching or self.state == "received" or self.state == "waiting"
-  if at_rest then self.coroutine:cancel "detached" end
+  local is_idle = self.watching or self.state == "received" or self.state == "waiting"
+  if is_idle then self.coroutine:cancel "detached" end
 end
 
 return M

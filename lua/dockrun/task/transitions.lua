@@ -18,7 +18,7 @@
 ---          dead, or failed
 local M = {}
 
---- Every transition there is: from, to, who may cause it.
+--- Every transition: from, to, and its possible causes.
 ---@type { [1]: string, [2]: string, by: string }[]
 M.list = {
   { "received", "setup", by = "order" },
