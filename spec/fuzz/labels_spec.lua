@@ -98,7 +98,7 @@ describe("whatever the labels of a container hold", function()
         return { attr = {}, node = {}, ip = "127.0.0.1", options = set }
       end }
       local found = assert(observed.find(agent))
-      for _, record in ipairs(found.records) do assert.is_true(record.container_id == nil, ("seed %d"):format(seed)) end
+      for _, observation in ipairs(found.observations) do assert.is_true(observation.container_id == nil, ("seed %d"):format(seed)) end
       assert.equal(1, #found.unowned + #found.strangers)
       local done, list = pcall(adopt.find, agent)
       assert(done, ("seed %d: %s"):format(seed, list))

@@ -29,8 +29,8 @@ local function recorded_group(job, name)
   return group
 end
 
-local function recorded_task(record)
-  local task = record.definition or { name = record.task, config = {}, resources = { cpu = 2, memory = 4, network = { ports = {} } } }
+local function recorded_task(seen)
+  local task = seen.definition or { name = seen.task, config = {}, resources = { cpu = 2, memory = 4, network = { ports = {} } } }
   local checks = json.array {}
   for _, check in ipairs(task.checks or {}) do
     if check.type ~= "lua" then checks[#checks + 1] = check end
@@ -41,13 +41,13 @@ end
 
 -- The job that started these allocations, from what the state or the containers' labels hold. These hold no functions, so
 -- checks in Lua are left out.
-local function recorded_job(job, records)
-  local before, seen = { name = job.name, type = job.type, meta = {}, hooks = {}, groups = json.array {} }, {}
-  for _, record in ipairs(records) do
-    local group, key = recorded_group(before, record.group), record.group .. " " .. record.task
-    group.count = math.max(group.count, record.index + 1)
-    if not seen[key] then table.insert(group.tasks, recorded_task(record)) end
-    seen[key] = true
+local function recorded_job(job, observations)
+  local before, has_task = { name = job.name, type = job.type, meta = {}, hooks = {}, groups = json.array {} }, {}
+  for _, seen in ipairs(observations) do
+    local group, key = recorded_group(before, seen.group), seen.group .. " " .. seen.task
+    group.count = math.max(group.count, seen.index + 1)
+    if not has_task[key] then table.insert(group.tasks, recorded_task(seen)) end
+    has_task[key] = true
   end
   return before, before.groups[1]
 end
@@ -59,28 +59,28 @@ local function adopt(agent, planned, job, group)
     if planned.action == "keep" then here:redefine(job, group) end
     return here
   end
-  local records, meta = {}, nil
-  for _, record in ipairs(planned.records) do
-    if record.adopt then
-      records[record.task], meta = record, record.meta
-    elseif record.container_id then
-      teardown.stop(agent.engine, agent.emitter, record, {})
+  local observations, meta = {}, nil
+  for _, seen in ipairs(planned.observations) do
+    if seen.adopt then
+      observations[seen.task], meta = seen, seen.meta
+    elseif seen.container_id then
+      teardown.stop(agent.engine, agent.emitter, seen, {})
     end
   end
-  if not next(records) then
-    for _, why in ipairs(teardown.directories(agent.options.state_dir, planned.records)) do
-      agent.emitter:emit({ job = job.name, group = group.name, name = planned.records[1].task, alloc_id = planned.alloc }, "failed",
+  if not next(observations) then
+    for _, why in ipairs(teardown.directories(agent.options.state_dir, planned.observations)) do
+      agent.emitter:emit({ job = job.name, group = group.name, name = planned.observations[1].task, alloc_id = planned.alloc }, "failed",
         { message = "clean-up: " .. tostring(why) })
     end
     return nil
   end
-  return agent:start(job, group, planned.index, { id = planned.alloc, records = records, meta = meta })
+  return agent:start(job, group, planned.index, { id = planned.alloc, observations = observations, meta = meta })
 end
 
 -- Returns the last error; that task runs on with its old limits.
 local function change_limits(agent, job, planned, group)
   local running, failure = {}, nil
-  for _, record in ipairs(planned.records) do running[record.task] = record.state == "running" and record.limits ~= nil end
+  for _, seen in ipairs(planned.observations) do running[seen.task] = seen.state == "running" and seen.limits ~= nil end
   for _, change in ipairs(planned.tasks) do
     if change.action == "in_place" and running[change.task] then  -- a task that does not run gets them at its next start
       for _, task in ipairs(group.tasks) do
@@ -113,7 +113,7 @@ local function carry_out(agent, job, plan)
       failure = change_limits(agent, job, planned, group) or failure
       adopt(agent, planned, job, group)
     elseif planned.action ~= "create" then
-      local old_job, old_group = recorded_job(job, planned.records)
+      local old_job, old_group = recorded_job(job, planned.observations)
       local alloc = adopt(agent, planned, old_job, old_group)
       if planned.action == "replace" then
         replacing[#replacing + 1] = { planned = planned, alloc = alloc }
@@ -121,7 +121,7 @@ local function carry_out(agent, job, plan)
         alloc.replaced = true
         leaving[#leaving + 1] = alloc
       end
-      table.move(planned.records, 1, #planned.records, #gone + 1, gone)
+      table.move(planned.observations, 1, #planned.observations, #gone + 1, gone)
     end
   end
   allocs.each(leaving, "stop", "the job no longer has it")
@@ -159,8 +159,8 @@ local function find_adoptable(agent, name)
 end
 
 -- Plans and carries out the change from what exists.
-local function change(agent, job, source, records)
-  local plan = plans.make(job, records, function() return driver.can_update(agent.engine) end)
+local function change(agent, job, source, observations)
+  local plan = plans.make(job, observations, function() return driver.can_update(agent.engine) end)
   local ok, err = plans.check_room(plan, agent.state, agent.options["limits.allocs"])
   if ok then ok, err = agent:record(job, source) end
   if not ok then return nil, err end
@@ -169,18 +169,18 @@ end
 
 -- Deploys the previous version: by its text, or by what existed of it.
 local function revert(agent, before, source)
-  local records, err = find_adoptable(agent, before.name)
-  if not records then return nil, err end
-  return change(agent, before, source, records)
+  local observations, err = find_adoptable(agent, before.name)
+  if not observations then return nil, err end
+  return change(agent, before, source, observations)
 end
 
 local function deploy(agent, job, source, dockrun)
-  local records, known = find_adoptable(agent, job.name)
-  if not records then return nil, known end
-  local ok, err = change(agent, job, source, records)
+  local observations, known = find_adoptable(agent, job.name)
+  if not observations then return nil, known end
+  local ok, err = change(agent, job, source, observations)
   if ok or not err.reverts then return ok, err end
   local text = known and known.source
-  local before = text and load.source(text, dockrun, true) or recorded_job(job, records)
+  local before = text and load.source(text, dockrun, true) or recorded_job(job, observations)
   local reverted, why = revert(agent, before, text)
   err.message = ("%s; %s"):format(err.message, reverted and "reverted to the previous version" or "cannot revert: " .. tostring(why))
   return nil, err
@@ -210,25 +210,25 @@ function M.run(agent, job, source, dockrun)
 end
 
 -- One list for each allocation.
-local function by_alloc(records)
+local function by_alloc(observations)
   local lists, index = {}, {}
-  for _, record in ipairs(records) do
-    local list = index[record.alloc]
+  for _, seen in ipairs(observations) do
+    local list = index[seen.alloc]
     if not list then
-      list = { alloc = record.alloc, index = record.index, records = {} }
-      index[record.alloc], lists[#lists + 1] = list, list
+      list = { alloc = seen.alloc, index = seen.index, observations = {} }
+      index[seen.alloc], lists[#lists + 1] = list, list
     end
-    table.insert(list.records, record)
+    table.insert(list.observations, seen)
   end
   return lists
 end
 
 -- Adopts every allocation of a job as it was started.
-local function adopt_all(agent, name, records)
+local function adopt_all(agent, name, observations)
   local known, err = agent.state:job(name)
   if err then return nil, err end
-  for _, planned in ipairs(by_alloc(records)) do
-    local old_job, old_group = recorded_job(known.definition, planned.records)
+  for _, planned in ipairs(by_alloc(observations)) do
+    local old_job, old_group = recorded_job(known.definition, planned.observations)
     adopt(agent, planned, old_job, old_group)
   end
   return true
@@ -248,9 +248,9 @@ end
 ---@return true? ok
 ---@return table? err
 function M.take_over(agent, name)
-  local records, err = find_adoptable(agent, name)
-  if not records then return nil, err end
-  if #records > 0 then return adopt_all(agent, name, records) end
+  local observations, err = find_adoptable(agent, name)
+  if not observations then return nil, err end
+  if #observations > 0 then return adopt_all(agent, name, observations) end
   return note_end(agent, name)
 end
 
@@ -262,20 +262,20 @@ end
 ---@return table? err
 function M.stop(agent, name, reason)
   agent:stop_job(name, reason)
-  local records, err = find_adoptable(agent, name)
-  if not records then return nil, err end
-  if #records == 0 then
+  local observations, err = find_adoptable(agent, name)
+  if not observations then return nil, err end
+  if #observations == 0 then
     local known
     known, err = agent.state:job(name)
     return not err and known ~= nil or nil, err
   end
   local ok
-  ok, err = adopt_all(agent, name, records)
+  ok, err = adopt_all(agent, name, observations)
   if not ok then return nil, err end
   agent:stop_job(name, reason)
   ok, err = note_end(agent, name)  -- first: until then its images are in use
   if not ok then return nil, err end
-  teardown.images(agent.images, agent.emitter, records, agent.options)
+  teardown.images(agent.images, agent.emitter, observations, agent.options)
   return true
 end
 
@@ -286,11 +286,11 @@ end
 ---@return table? err
 function M.kill(agent, name)
   agent:kill()
-  local records, err = find_adoptable(agent, name)
-  if not records then return nil, err end
-  if #records == 0 then return true end
+  local observations, err = find_adoptable(agent, name)
+  if not observations then return nil, err end
+  if #observations == 0 then return true end
   local ok
-  ok, err = adopt_all(agent, name, records)
+  ok, err = adopt_all(agent, name, observations)
   if not ok then return nil, err end
   agent:kill()
   return true

@@ -30,25 +30,26 @@ end
 local function is_fresh(agent, seconds) return time.now() - seconds < agent.options["gc.creation_grace"] end
 
 local function add_containers(agent, found, list)
-  local function add(record, reason, remove)
-    if is_fresh(agent, time.seconds(record.created)) then return end
-    list[#list + 1] = { kind = "container", name = labels.container_name(record.task, record.alloc), reason = reason, remove = remove }
-    record.goes = true  -- and so do its directories and image
+  local function add(seen, reason, remove)
+    if is_fresh(agent, time.seconds(seen.created)) then return end
+    list[#list + 1] = { kind = "container", name = labels.container_name(seen.task, seen.alloc), reason = reason, remove = remove }
+    seen.goes = true  -- and so do its directories and image
   end
-  for _, record in ipairs(found.records) do
-    if record.container_id and observed.has_ended(record.row) and agent.options["docker.cleanup.container"] then
-      add(record, "its task has ended", function() return observed.remove_ended(agent, record) end)
+  for _, seen in ipairs(found.observations) do
+    if seen.container_id and observed.has_ended(seen.row) and agent.options["docker.cleanup.container"] then
+      add(seen, "its task has ended", function() return observed.remove_ended(agent, seen) end)
     end
   end
   for _, forgotten in ipairs(found.forgotten) do
-    if forgotten.record then add(forgotten.record, "no job owns it", function() return observed.remove_forgotten(agent, forgotten) end) end
+    local seen = forgotten.observation
+    if seen then add(seen, "no job owns it", function() return observed.remove_forgotten(agent, forgotten) end) end
   end
 end
 
 -- Drops intents to remove containers that do not exist.
 local function settle_forgotten(agent, found)
   for _, forgotten in ipairs(found.forgotten) do
-    if not forgotten.record and not is_fresh(agent, time.seconds(forgotten.intent.at)) then
+    if not forgotten.observation and not is_fresh(agent, time.seconds(forgotten.intent.at)) then
       local _, err = agent.state:done(forgotten.intent.id)
       if err then return nil, err end
     end
@@ -81,11 +82,11 @@ end
 
 local function add_directories(agent, found, list)
   local held = {}
-  for _, record in ipairs(found.records) do
-    held[record.alloc] = held[record.alloc] or record.container_id ~= nil and not record.goes
+  for _, seen in ipairs(found.observations) do
+    held[seen.alloc] = held[seen.alloc] or seen.container_id ~= nil and not seen.goes
   end
   for _, forgotten in ipairs(found.forgotten) do
-    if forgotten.record and not forgotten.record.goes then held[forgotten.record.alloc] = true end
+    if forgotten.observation and not forgotten.observation.goes then held[forgotten.observation.alloc] = true end
   end
   -- After the state was lost, containers that it does not know may use theirs. They are called <task>-<alloc id>.
   local function has_name(id)
@@ -94,7 +95,7 @@ local function add_directories(agent, found, list)
     end
     return false
   end
-  for _, record in ipairs(found.unowned) do held[record.alloc] = held[record.alloc] or not found.allocs[record.alloc] end
+  for _, seen in ipairs(found.unowned) do held[seen.alloc] = held[seen.alloc] or not found.allocs[seen.alloc] end
   for _, id in ipairs(allocdir.list(agent.options.state_dir)) do
     local root = allocdir.of(agent.options.state_dir, id, "").root
     local alloc, stat = found.allocs[id], uv.fs_stat(root)
@@ -110,9 +111,9 @@ local function add_images(agent, found, list)
   local images, err = agent.state:images()
   if not images then return nil, err end
   local going = {}
-  for _, record in ipairs(found.records) do going[record.container_id or ""] = record.goes end
+  for _, seen in ipairs(found.observations) do going[seen.container_id or ""] = seen.goes end
   for _, forgotten in ipairs(found.forgotten) do
-    if forgotten.record then going[forgotten.record.container_id] = forgotten.record.goes end
+    if forgotten.observation then going[forgotten.observation.container_id] = forgotten.observation.goes end
   end
   for _, image in ipairs(images) do
     local used, _
@@ -140,11 +141,11 @@ local function add_jobs(agent, found, list)
   local jobs, err = agent.state:jobs()
   if not jobs then return nil, err end
   local live, last = {}, {}
-  for _, record in ipairs(found.records) do
-    local alloc = found.allocs[record.alloc]
-    live[record.job] = live[record.job] or alloc and alloc.live or record.container_id ~= nil
-    local at = record.row and record.row.finished_at
-    if at and at > (last[record.job] or "") then last[record.job] = at end
+  for _, seen in ipairs(found.observations) do
+    local alloc = found.allocs[seen.alloc]
+    live[seen.job] = live[seen.job] or alloc and alloc.live or seen.container_id ~= nil
+    local at = seen.row and seen.row.finished_at
+    if at and at > (last[seen.job] or "") then last[seen.job] = at end
   end
   for _, job in ipairs(jobs) do
     if not live[job.name] and age_of(last[job.name] or job.submitted_at) >= agent.options["gc.job_threshold"] then
@@ -161,8 +162,8 @@ end
 
 -- Containers with labels of dockrun's that this state did not record.
 local function add_ignored(found, ignored)
-  for _, record in ipairs(found.unowned) do
-    ignored[#ignored + 1] = { kind = "container", name = labels.container_name(record.task, record.alloc),
+  for _, seen in ipairs(found.unowned) do
+    ignored[#ignored + 1] = { kind = "container", name = labels.container_name(seen.task, seen.alloc),
       reason = "it is not in this state; `dockrun adopt` takes it over" }
   end
   for _, stranger in ipairs(found.strangers) do

@@ -169,28 +169,28 @@ local function task_env(self)
   return services
 end
 
-local function new_task(self, alloc, job, group, spec, records)
+local function new_task(self, alloc, job, group, spec, observations)
   local task = lifecycle.new(alloc.services, alloc, {
     job = job, group = group, resolved = spec, spec = spec, alloc = { id = alloc.id, index = alloc.index }, ip = self.ip,
     bind_ip = self.publish_ip, ports = {}, env = {}, meta = env.meta(job, group, spec), state_id = self.state.id,
   })
   local hook = spec.lifecycle and not spec.lifecycle.sidecar and spec.lifecycle.hook
-  if records and records[spec.name] then
-    task:recover(records[spec.name])
-  elseif records and (hook == "prestart" or hook == "poststart") then
+  if observations and observations[spec.name] then
+    task:recover(observations[spec.name])
+  elseif observations and (hook == "prestart" or hook == "poststart") then
     task:skip()  -- it did its work when the allocation started
   end
   return task
 end
 
 -- In one transaction: the state has an allocation with all its tasks, or not at all.
-local function write(self, alloc, records)
+local function write(self, alloc, observations)
   return self.state:transaction(function()
     self.state:remove_ended(alloc)
     self.state:set_job_status(alloc.job, "running")
     alloc:save()
     for _, task in ipairs(alloc.tasks) do
-      local known = records and records[task.name]
+      local known = observations and observations[task.name]
       if not (known and known.row) then self.state:put_task(snapshot.of(task)) end
     end
   end)
@@ -201,7 +201,7 @@ end
 ---@param job table    normalised, see job/load.lua; `record` has put it into the state
 ---@param group table
 ---@param index integer  from 0
----@param opts? { id?: string, records?: table<string, Observation>, meta?: table }  an allocation that exists already, and
+---@param opts? { id?: string, observations?: table<string, Observation>, meta?: table }  an allocation that exists already, and
 ---  what observed.lua found of its tasks, by name: they are adopted
 ---@return Alloc
 function Agent:start(job, group, index, opts)
@@ -212,13 +212,13 @@ function Agent:start(job, group, index, opts)
     id = opts.id or uuid(), job = job.name, group = group.name, index = index, created = meta.created or time.now(),
   })
   alloc.stopping = meta.stopping
-  for i, spec in ipairs(group.tasks) do alloc.tasks[i] = new_task(self, alloc, job, group, spec, opts.records) end
-  local ok, err = write(self, alloc, opts.records)
+  for i, spec in ipairs(group.tasks) do alloc.tasks[i] = new_task(self, alloc, job, group, spec, opts.observations) end
+  local ok, err = write(self, alloc, opts.observations)
   if not ok then error(err, 0) end
   table.move(alloc.tasks, 1, #alloc.tasks, #self.tasks + 1, self.tasks)
   self.allocs[#self.allocs + 1] = alloc
   for _, task in ipairs(alloc.tasks) do task.coroutine = runtime.spawn_free(task.run, task) end
-  if opts.records then alloc:resume() end
+  if opts.observations then alloc:resume() end
   return alloc
 end
 

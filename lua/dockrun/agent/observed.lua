@@ -15,10 +15,10 @@ function M.has_ended(row) return row.state == "dead" or row.state == "failed" en
 
 ---@class Forgotten
 ---@field intent Intent        to remove a container whose task is not in the state any more
----@field record? Observation   its container; nil if it does not exist
+---@field observation? Observation  its container; nil if it does not exist
 
 ---@class Found
----@field records Observation[]         the state's tasks, each with its container if that exists
+---@field observations Observation[]    the state's tasks, each with its container if that exists
 ---@field allocs table<string, table>  the state's allocations, by id; `live` if a task of it has not ended
 ---@field forgotten Forgotten[]
 ---@field unowned Observation[]         containers that this state may have made but did not record: see adopt.lua
@@ -63,10 +63,10 @@ end
 -- Adds a container that is not recorded. If something is wrong with it, that is no error: it is not ours.
 local function add_unrecorded(engine, container, state_dir, found)
   local row, why = containers.claim(container, state_dir)
-  local seen, err
-  if row then seen, err = engine:container_inspect(container.id) end
-  if seen then
-    table.insert(found.unowned, containers.observe(row, seen))
+  local inspected, err
+  if row then inspected, err = engine:container_inspect(container.id) end
+  if inspected then
+    table.insert(found.unowned, containers.observe(row, inspected))
   elseif not err or err.status ~= 404 then
     table.insert(found.strangers, { name = container.name, reason = why or "cannot inspect it: " .. tostring(err) })
   end
@@ -74,33 +74,33 @@ end
 
 -- Joins containers and rows.
 local function join(agent, listed, rows, forgotten)
-  local engine, found, seen = agent.engine, { records = {}, forgotten = {}, unowned = {}, strangers = {} }, {}
+  local engine, found, by_row = agent.engine, { observations = {}, forgotten = {}, unowned = {}, strangers = {} }, {}
   local row_of = finder(table.move(forgotten, 1, #forgotten, #rows + 1, { table.unpack(rows) }), agent.state)
   for _, container in ipairs(listed) do
     local row = row_of(container)
     if row then
       local inspected, err = engine:container_inspect(container.id)
       if not inspected and err.status ~= 404 then return nil, err end
-      seen[row] = inspected
+      by_row[row] = inspected
     else
       add_unrecorded(engine, container, agent.options.state_dir, found)
     end
   end
-  for i, row in ipairs(rows) do found.records[i] = containers.observe(row, seen[row]) end
+  for i, row in ipairs(rows) do found.observations[i] = containers.observe(row, by_row[row]) end
   for i, row in ipairs(forgotten) do
-    found.forgotten[i] = { intent = row.forgotten, record = seen[row] and containers.observe(row, seen[row]) }
+    found.forgotten[i] = { intent = row.forgotten, observation = by_row[row] and containers.observe(row, by_row[row]) }
   end
   return found
 end
 
 -- By place. At one place, the newest allocation that is not being stopped comes first: it is the one to keep.
 local function sort(found)
-  local function rank(record)
-    local alloc = found.allocs[record.alloc]
+  local function rank(seen)
+    local alloc = found.allocs[seen.alloc]
     local meta = alloc and alloc.meta or {}
     return meta.stopping and 1 or 0, -(meta.created or 0)
   end
-  table.sort(found.records, function(a, b)
+  table.sort(found.observations, function(a, b)
     for _, key in ipairs { "job", "group", "index" } do
       if a[key] ~= b[key] then return a[key] < b[key] end
     end
@@ -167,9 +167,9 @@ end
 ---@return boolean failed
 function M.is_over(found)
   local failed = false
-  for _, record in ipairs(found.records) do
-    if not M.has_ended(record.row) then return false, false end
-    failed = failed or record.row.state == "failed"
+  for _, seen in ipairs(found.observations) do
+    if not M.has_ended(seen.row) then return false, false end
+    failed = failed or seen.row.state == "failed"
   end
   return next(found.allocs) ~= nil, failed
 end
@@ -181,12 +181,12 @@ end
 function M.adoptable(found)
   local list, places = {}, live_places(found)
   local cut_off = next(places) ~= nil
-  for _, record in ipairs(found.records) do
-    local alloc = found.allocs[record.alloc]
-    record.meta = alloc.meta or {}
-    local ended_in_it = cut_off and not record.meta.stopping and not places[place_of(record)]
-    record.adopt = alloc.live or ended_in_it
-    if record.container_id or record.adopt then list[#list + 1] = record end
+  for _, seen in ipairs(found.observations) do
+    local alloc = found.allocs[seen.alloc]
+    seen.meta = alloc.meta or {}
+    local ended_in_it = cut_off and not seen.meta.stopping and not places[place_of(seen)]
+    seen.adopt = alloc.live or ended_in_it
+    if seen.container_id or seen.adopt then list[#list + 1] = seen end
   end
   return list
 end
@@ -194,7 +194,7 @@ end
 -- Removes directories and leases of allocations whose tasks have all ended: a process was killed before it could.
 local function finish_ended(agent, found)
   local held = {}
-  for _, record in ipairs(found.records) do held[record.alloc] = held[record.alloc] or record.container_id ~= nil end
+  for _, seen in ipairs(found.observations) do held[seen.alloc] = held[seen.alloc] or seen.container_id ~= nil end
   for id, alloc in pairs(found.allocs) do
     if not alloc.live and not held[id] then
       local ok, err = allocdir.remove(allocdir.of(agent.options.state_dir, id, "").root)
@@ -208,15 +208,15 @@ end
 
 --- Removes the container of a task that has ended, and records that.
 ---@param agent Agent
----@param record Observation
+---@param seen Observation
 ---@return true? ok
 ---@return table? err
-function M.remove_ended(agent, record)
-  local ok, err = driver.remove(agent.engine, record.container_id)
+function M.remove_ended(agent, seen)
+  local ok, err = driver.remove(agent.engine, seen.container_id)
   if not ok then return nil, err end
   local _
-  _, err = agent.state:container_gone(record.alloc, record.task, record.container_id)
-  record.container_id = nil
+  _, err = agent.state:container_gone(seen.alloc, seen.task, seen.container_id)
+  seen.container_id = nil
   return not err or nil, err
 end
 
@@ -227,7 +227,7 @@ end
 ---@return table? err
 function M.remove_forgotten(agent, forgotten)
   local ok, err = true, nil
-  if forgotten.record then ok, err = driver.remove(agent.engine, forgotten.record.container_id) end
+  if forgotten.observation then ok, err = driver.remove(agent.engine, forgotten.observation.container_id) end
   local _
   if ok then _, err = agent.state:done(forgotten.intent.id) end
   return not err or nil, err
@@ -236,14 +236,14 @@ end
 -- Removes containers whose tasks have ended: an earlier removal failed.
 local function remove_containers(agent, found)
   if not agent.options["docker.cleanup.container"] then return true end
-  for _, record in ipairs(found.records) do
-    if record.container_id and M.has_ended(record.row) then
-      local ok, err = M.remove_ended(agent, record)
+  for _, seen in ipairs(found.observations) do
+    if seen.container_id and M.has_ended(seen.row) then
+      local ok, err = M.remove_ended(agent, seen)
       if not ok then return nil, err end
     end
   end
   for _, forgotten in ipairs(found.forgotten) do
-    if forgotten.record or forgotten.intent.data.container_id then
+    if forgotten.observation or forgotten.intent.data.container_id then
       local ok, err = M.remove_forgotten(agent, forgotten)
       if not ok then return nil, err end
     end

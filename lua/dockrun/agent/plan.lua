@@ -73,16 +73,16 @@ local not_in_container = {
 }
 
 -- An older version stored the default of its time. A container that it made keeps that and is not replaced because of it.
-local function forget_old_defaults(task, record, wanted)
-  local older = not record.stop_timeout
+local function forget_old_defaults(task, seen, wanted)
+  local older = not seen.stop_timeout
   if older and task.kill_signal == "SIGTERM" and not wanted.kill_signal then task.kill_signal = nil end
 end
 
 -- The stored text of a container, from the state or its label, with the limits that the engine reports.
-local function current(record, wanted)
-  local task = tables.copy_data(record.row and record.row.definition or record.definition)
-  forget_old_defaults(task, record, wanted)
-  return record.limits and limits.from_engine(task, record.limits, wanted) or task  -- without limits it has no container now
+local function current(seen, wanted)
+  local task = tables.copy_data(seen.row and seen.row.definition or seen.definition)
+  forget_old_defaults(task, seen, wanted)
+  return seen.limits and limits.from_engine(task, seen.limits, wanted) or task  -- without limits it has no container now
 end
 
 local function is_empty(value) return value == nil or value == 0 or type(value) == "table" and next(value) == nil end
@@ -106,18 +106,18 @@ local function compare(old, new, path, fields)
 end
 
 --- Fields in which a task differs from its container.
----@param record Observation
+---@param seen Observation
 ---@param task table   normalised, not interpolated
 ---@param meta table   of job, group and task together
 ---@return { path: string, old: any, new: any, forces: "in_place"|"replace" }[]
-function M.fields(record, task, meta)
+function M.fields(seen, task, meta)
   local fields = {}
-  if not record.definition then return { { path = "definition", forces = "replace" } } end
-  if not record.adopt then
-    fields[1] = { path = "state", old = record.state, new = "running", forces = "replace" }
+  if not seen.definition then return { { path = "definition", forces = "replace" } } end
+  if not seen.adopt then
+    fields[1] = { path = "state", old = seen.state, new = "running", forces = "replace" }
   end
   local wanted = json.decode(labels.definition(task, meta))
-  compare(current(record, wanted), wanted, "", fields)
+  compare(current(seen, wanted), wanted, "", fields)
   return fields
 end
 
@@ -139,7 +139,7 @@ end
 ---@field index integer
 ---@field alloc? string
 ---@field tasks PlanChange[]
----@field records Observation[]
+---@field observations Observation[]
 
 ---@class Plan
 ---@field job string
@@ -148,15 +148,15 @@ end
 -- A task that ends when its work is done: it need not exist.
 local function is_ephemeral(task) return task.lifecycle and not task.lifecycle.sidecar end
 
-local function plan_task(job, group, index, task, record, can_update)
+local function plan_task(job, group, index, task, seen, can_update)
   local change = { group = group.name, index = index, task = task.name, fields = json.array {}, action = "none" }
-  if not record then
+  if not seen then
     change.action = is_ephemeral(task) and "none" or "create"
     return change
   end
-  change.alloc, change.container_id = record.alloc, record.container_id
-  if record.state ~= "running" and is_ephemeral(task) then return change end
-  change.fields = json.array(M.fields(record, task, env.meta(job, group, task)))
+  change.alloc, change.container_id = seen.alloc, seen.container_id
+  if seen.state ~= "running" and is_ephemeral(task) then return change end
+  change.fields = json.array(M.fields(seen, task, env.meta(job, group, task)))
   for _, field in ipairs(change.fields) do
     if change.action ~= "replace" then change.action = field.forces end
   end
@@ -168,28 +168,28 @@ local function plan_task(job, group, index, task, record, can_update)
 end
 
 -- An allocation is replaced with all its tasks, or not at all.
-local function plan_alloc(job, group, index, records, can_update)
-  local by_task, alloc = {}, { group = group.name, index = index, tasks = {}, records = records, action = "keep" }
-  for _, record in ipairs(records) do
-    by_task[record.task], alloc.alloc = record, record.alloc
+local function plan_alloc(job, group, index, observations, can_update)
+  local by_task, alloc = {}, { group = group.name, index = index, tasks = {}, observations = observations, action = "keep" }
+  for _, seen in ipairs(observations) do
+    by_task[seen.task], alloc.alloc = seen, seen.alloc
   end
   local known = {}
   for _, task in ipairs(group.tasks) do
     known[task.name] = true
     local change = plan_task(job, group, index, task, by_task[task.name], can_update)
     table.insert(alloc.tasks, change)
-    if #records > 0 and (change.action == "replace" or change.action == "create") then alloc.action = "replace" end
+    if #observations > 0 and (change.action == "replace" or change.action == "create") then alloc.action = "replace" end
   end
-  if #records == 0 then
+  if #observations == 0 then
     alloc.action = "create"
     for _, change in ipairs(alloc.tasks) do change.action = "create" end
     return alloc
   end
-  for _, record in ipairs(records) do
-    if not known[record.task] then
+  for _, seen in ipairs(observations) do
+    if not known[seen.task] then
       alloc.action = "replace"
-      table.insert(alloc.tasks, { action = "stop", group = group.name, index = index, task = record.task, alloc = record.alloc,
-        container_id = record.container_id, fields = json.array {}, reason = "the job no longer has it" })
+      table.insert(alloc.tasks, { action = "stop", group = group.name, index = index, task = seen.task, alloc = seen.alloc,
+        container_id = seen.container_id, fields = json.array {}, reason = "the job no longer has it" })
     end
   end
   for _, change in ipairs(alloc.action == "replace" and alloc.tasks or {}) do
@@ -202,56 +202,57 @@ end
 
 -- "group index" -> records of one allocation there. A second allocation at the same place is to be stopped, and so is
 -- one whose stop had begun: returned as lists of records, one for each allocation.
-local function by_place(records)
+local function by_place(observations)
   local places, going, by_alloc = {}, {}, {}
-  for _, record in ipairs(records) do
-    local key = record.group .. " " .. record.index
-    local stopping = record.meta and record.meta.stopping
-    if not stopping then places[key] = places[key] or { alloc = record.alloc, records = {} } end
-    local list = not stopping and places[key].alloc == record.alloc and places[key].records or by_alloc[record.alloc]
+  for _, seen in ipairs(observations) do
+    local key = seen.group .. " " .. seen.index
+    local stopping = seen.meta and seen.meta.stopping
+    if not stopping then places[key] = places[key] or { alloc = seen.alloc, observations = {} } end
+    local list = not stopping and places[key].alloc == seen.alloc and places[key].observations or by_alloc[seen.alloc]
     if not list then
       list = { reason = stopping and "its stop had begun" or "another allocation has its place" }
-      by_alloc[record.alloc], going[#going + 1] = list, list
+      by_alloc[seen.alloc], going[#going + 1] = list, list
     end
-    list[#list + 1] = record
+    list[#list + 1] = seen
   end
   return places, going
 end
 
-local function stop_all(records, reason)
+local function stop_all(observations, reason)
   local tasks = {}
-  for i, record in ipairs(records) do
-    tasks[i] = { action = "stop", group = record.group, index = record.index, task = record.task, alloc = record.alloc,
-      container_id = record.container_id, fields = json.array {}, reason = reason }
+  for i, seen in ipairs(observations) do
+    tasks[i] = { action = "stop", group = seen.group, index = seen.index, task = seen.task, alloc = seen.alloc,
+      container_id = seen.container_id, fields = json.array {}, reason = reason }
   end
-  return { action = "stop", group = records[1].group, index = records[1].index, alloc = records[1].alloc, tasks = tasks, records = records }
+  local first = observations[1]
+  return { action = "stop", group = first.group, index = first.index, alloc = first.alloc, tasks = tasks, observations = observations }
 end
 
 --- Makes the plan for a job, from what exists of it.
 ---@param job table            normalised
----@param records Observation[] of this job, see observed.lua
+---@param observations Observation[] of this job, see observed.adoptable
 ---@param can_update? fun(): boolean  whether the engine changes limits in place: called at most once, if it matters; yes
 ---  if nil
 ---@return Plan
-function M.make(job, records, can_update)
+function M.make(job, observations, can_update)
   local possible
   local function once()
     if possible == nil then possible = not can_update or can_update() end
     return possible
   end
   local plan = { job = job.name, allocs = {} }
-  local places, going = by_place(records)
+  local places, going = by_place(observations)
   for _, group in ipairs(job.groups) do
     for index = 0, group.count - 1 do
       local key = group.name .. " " .. index
-      table.insert(plan.allocs, plan_alloc(job, group, index, places[key] and places[key].records or {}, once))
+      table.insert(plan.allocs, plan_alloc(job, group, index, places[key] and places[key].observations or {}, once))
       places[key] = nil
     end
   end
   local keys = {}
   for key in pairs(places) do keys[#keys + 1] = key end
   table.sort(keys)
-  for _, key in ipairs(keys) do table.insert(plan.allocs, stop_all(places[key].records, "the job no longer has it")) end
+  for _, key in ipairs(keys) do table.insert(plan.allocs, stop_all(places[key].observations, "the job no longer has it")) end
   for _, list in ipairs(going) do table.insert(plan.allocs, stop_all(list, list.reason)) end
   return plan
 end

@@ -8,16 +8,16 @@ local M = {}
 local order = { "failed", "running", "pending", "dead", "unowned" }
 
 local function status_of(tasks, known)
-  local seen = {}
-  for _, task in ipairs(tasks) do seen[task.state] = true end
+  local present = {}
+  for _, task in ipairs(tasks) do present[task.state] = true end
   for _, state in ipairs(order) do
-    if seen[state] then return state end
+    if present[state] then return state end
   end
   return known and known.status or "dead"
 end
 
 -- Every job with its tasks, including jobs of the state that have no task left.
-local function by_job(records, jobs, last)
+local function by_job(observations, jobs, last)
   local list, index = json.array {}, {}
   local function job_of(name)
     if not index[name] then
@@ -26,11 +26,11 @@ local function by_job(records, jobs, last)
     end
     return index[name]
   end
-  for _, record in ipairs(records) do
-    table.insert(job_of(record.job).tasks, {
-      group = record.group, task = record.task, index = record.index, alloc = record.alloc, state = record.state, image = record.image,
-      container_id = record.container_id, ports = record.ports, exit_code = record.exit_code, restarts = record.restarts,
-      started_at = record.started_at, last_event = last[record.alloc .. " " .. record.task],
+  for _, seen in ipairs(observations) do
+    table.insert(job_of(seen.job).tasks, {
+      group = seen.group, task = seen.task, index = seen.index, alloc = seen.alloc, state = seen.state, image = seen.image,
+      container_id = seen.container_id, ports = seen.ports, exit_code = seen.exit_code, restarts = seen.restarts,
+      started_at = seen.started_at, last_event = last[seen.alloc .. " " .. seen.task],
     })
   end
   local known = {}
@@ -61,11 +61,11 @@ function M.jobs(agent, job)
   local state = agent.state
   local found, err = observed.find(agent, job)
   if not found then return nil, err end
-  for _, record in ipairs(found.unowned) do
-    record.state = "unowned"
-    table.insert(found.records, record)
+  for _, seen in ipairs(found.unowned) do
+    seen.state = "unowned"
+    table.insert(found.observations, seen)
   end
-  if not state then return by_job(found.records, {}, {}) end
+  if not state then return by_job(found.observations, {}, {}) end
   local jobs, last
   jobs, err = state:jobs()
   if not jobs then return nil, err end
@@ -75,7 +75,7 @@ function M.jobs(agent, job)
   for _, known in ipairs(jobs) do
     if not job or known.name == job then selected[#selected + 1] = known end
   end
-  return by_job(found.records, selected, last)
+  return by_job(found.observations, selected, last)
 end
 
 return M

@@ -15,7 +15,7 @@ end
 ---@param engine table
 ---@param options table<string, any>
 ---@param target? string  JOB or JOB/TASK; nil: every job
----@return Observation[]? records
+---@return Observation[]? observations
 ---@return table? err  kind "failed": no container matches, or the state does not have those that do
 function M.find(engine, options, target)
   local job, task
@@ -24,11 +24,11 @@ function M.find(engine, options, target)
   if problem and problem.kind ~= "missing" then return nil, problem end
   local found, err = observed.find({ engine = engine, state = state, options = options }, job)
   if not found then return nil, err end
-  local records = {}
-  for _, record in ipairs(found.records) do
-    if record.container_id and (not task or record.task == task) then records[#records + 1] = record end
+  local observations = {}
+  for _, seen in ipairs(found.observations) do
+    if seen.container_id and (not task or seen.task == task) then observations[#observations + 1] = seen end
   end
-  if #records > 0 or not job then return records end
+  if #observations > 0 or not job then return observations end
   if #found.unowned > 0 then
     return nil, runtime.error("failed",
       ("the containers of job '%s' are not in this state; `dockrun adopt %s` takes them over"):format(job, job))
@@ -40,14 +40,14 @@ end
 ---@param engine table
 ---@param options table<string, any>
 ---@param target? string
----@return Observation[]? records
+---@return Observation[]? observations
 ---@return table? err  kind "failed": none runs, if there is a target
 function M.running(engine, options, target)
-  local records, err = M.find(engine, options, target)
-  if not records then return nil, err end
+  local observations, err = M.find(engine, options, target)
+  if not observations then return nil, err end
   local running = {}
-  for _, record in ipairs(records) do
-    if record.state == "running" then running[#running + 1] = record end
+  for _, seen in ipairs(observations) do
+    if seen.state == "running" then running[#running + 1] = seen end
   end
   if target and #running == 0 then
     return nil, runtime.error("failed", ("no running task matches '%s'; see `dockrun status`"):format(target))
@@ -59,17 +59,17 @@ end
 ---@param engine table
 ---@param options table<string, any>
 ---@param target string
----@return Observation? record
+---@return Observation? seen
 ---@return table? err  kind "usage": several tasks match
 function M.one(engine, options, target)
-  local records, err = M.running(engine, options, target)
-  if not records then return nil, err end
+  local observations, err = M.running(engine, options, target)
+  if not observations then return nil, err end
   local names, named = {}, {}
-  for _, record in ipairs(records) do
-    if not named[record.task] then names[#names + 1] = record.job .. "/" .. record.task end
-    named[record.task] = true
+  for _, seen in ipairs(observations) do
+    if not named[seen.task] then names[#names + 1] = seen.job .. "/" .. seen.task end
+    named[seen.task] = true
   end
-  if #names == 1 then return records[1] end
+  if #names == 1 then return observations[1] end
   return nil, runtime.error("usage", ("'%s' has several tasks; name one of %s"):format(target, table.concat(names, ", ")))
 end
 

@@ -15,7 +15,7 @@ end
 local function rows_of(list)
   local rows, refused = dockrun.json.array {}, dockrun.json.array {}
   for _, one in ipairs(list) do
-    for _, record in ipairs(one.records) do
+    for _, record in ipairs(one.observations) do
       local to = one.refused and refused or rows
       to[#to + 1] = describe(one, record)
     end
@@ -50,7 +50,7 @@ local function take_job(agent, job, shown, done)
   list, err = adopt.find(agent, job)
   if not list then return err end
   for _, one in ipairs(list) do
-    if shown[one.records[1].alloc] and not one.refused then
+    if shown[one.observations[1].alloc] and not one.refused then
       local ok, why = adopt.take(agent, one)
       if ok then done[#done + 1] = one else err = err or why end
     end
@@ -63,7 +63,7 @@ local function take(agent, list)
   for _, one in ipairs(list) do
     if not one.refused then
       if jobs[#jobs] ~= one.job then jobs[#jobs + 1] = one.job end
-      shown[one.records[1].alloc] = true
+      shown[one.observations[1].alloc] = true
     end
   end
   for _, job in ipairs(jobs) do failure = take_job(agent, job, shown, done) or failure end

@@ -13,7 +13,7 @@ local network = require "dockrun.driver.network"
 local health = require "dockrun.task.health"
 local internal = require "dockrun.util.internal"
 local oom = require "dockrun.task.oom"
-local record = require "dockrun.task.snapshot"
+local snapshot = require "dockrun.task.snapshot"
 local revalidate = require "dockrun.job.revalidate"
 local restarts = require "dockrun.task.restarts"
 local runtime = require "dockrun.core.runtime"
@@ -118,7 +118,7 @@ end
 function Task:save(needed)
   local state = self.services.state
   -- Snapshot inside of the transaction: it may have waited.
-  local ok, err = state:transaction(function() return state:put_task(record.of(self)) end)
+  local ok, err = state:transaction(function() return state:put_task(snapshot.of(self)) end)
   if ok then return end
   if needed then error(err, 0) end
   self.services.warn(err)
