@@ -1,4 +1,4 @@
--- Every option of a task that the engine is told, with what it comes to there: the cases of config_spec.lua.
+-- Every option of a task that is sent to the engine, with its effect there: the cases of container_config_spec.lua.
 --
 -- Options that go together share a container: `in_` names it. `inspect` holds what the inspected container must have
 -- (Engine API, ContainerInspect), by dotted path; `sh` a command for a shell in the container and the line, or a Lua

@@ -1,4 +1,4 @@
--- Every option of `config`, read back from a real container. What each comes to stands in cases.lua.
+-- Every option of `config`, read back from a real container. The effects are in cases.lua.
 local agents = require "dockrun.agent"
 local cases = require "spec.driver.cases"
 local dockrun = require "dockrun"
@@ -15,7 +15,7 @@ local uv = require "luv"
 local TASK = "job.group.task."
 
 -- The rows of the schema that a spec must show, by their paths, such as config.mount.volume_options.labels: each option
--- of `config` and `resources` that is no mere block of others, and whatever else of a task the engine is told.
+-- of `config` and `resources` that is more than a block of others, and all else of a task that is sent to the engine.
 local function options_of_a_task()
   local paths, blocks = {}, {}
   for _, row in ipairs(schema.describe()) do
@@ -113,7 +113,7 @@ describe("an option of a task", function()
     for path in pairs(cases.silent) do assert.not_nil(known[TASK .. path], path) end
   end)
 
-  it("has a type and a meaning, and is what it says where it is left out", function()
+  it("has a type, a meaning, and the default that it names", function()
     for _, row in ipairs(schema.describe()) do
       assert.truthy(#row.type > 0 and #row.doc > 0, row.path)
       assert.is_false(row.required and row.default ~= nil, row.path)
@@ -279,7 +279,7 @@ end)
 
 describe("a MAC address", function()
   for version, top in pairs { ["1.41"] = true, ["1.43"] = true, ["1.44"] = false, ["1.55"] = false } do
-    it("stands where API " .. version .. " has it", function()
+    it("is the field that API " .. version .. " has", function()
       local sent
       local engine = {
         api = function() return version end,

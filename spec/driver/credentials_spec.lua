@@ -1,4 +1,4 @@
--- Pulls from a registry that wants to know who asks.
+-- Pulls from a registry that asks for credentials.
 local credentials = require "dockrun.driver.credentials"
 local dockrun = require "dockrun"
 local engines = require "spec.engine"

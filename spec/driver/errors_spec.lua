@@ -55,18 +55,18 @@ describe("a task that cannot be as asked", function()
     return result
   end
 
-  it("fails where the registry does not have the image", function()
+  it("fails if the registry does not have the image", function()
     fails(jobs.text { name = jobs.unique "absent", image = registry .. "/nowhere:1", command = "true" }, "not found")
   end)
 
-  it("fails where the registry is down", function()
+  it("fails if the registry is down", function()
     local other = engines.start_registry()
     local address = other.address
     other:stop()
     fails(jobs.text { name = jobs.unique "down", image = address .. "/nowhere:1", command = "true" }, "connection refused")
   end)
 
-  it("uses the latest that is here where a newer one cannot be had, and says so", function()
+  it("uses the local latest if a newer one cannot be pulled, and says so", function()
     local address = "127.0.0.1:1"
     local _ <close> = setmetatable({}, { __close = function() engine:image_remove(address .. "/kept:latest") end })
     assert(engine:image_tag("busybox:1", { repo = address .. "/kept", tag = "latest" }))
@@ -76,7 +76,7 @@ describe("a task that cannot be as asked", function()
     assert(engine:image_inspect(address .. "/kept:latest"), "an image that dockrun did not pull was removed")
   end)
 
-  it("fails where the image has no such command, and leaves no container", function()
+  it("fails if the image has no such command, and leaves no container", function()
     local text = jobs.text { name = jobs.unique "nocmd", image = "busybox:1", command = "" }
     fails(text:gsub('command = "sh", args = %b{},', 'command = "/no/such",'), "/no/such")
   end)
@@ -146,7 +146,7 @@ describe("a task that cannot be as asked", function()
     assert.same({}, jobs.containers(engine, name))
   end)
 
-  it("keeps an image that a container of somebody else uses", function()
+  it("keeps an image that another program's container uses", function()
     local ref = registry .. "/shared-image:" .. jobs.unique "1"
     push(engine, ref)
     local name = jobs.unique "shared"
@@ -180,7 +180,7 @@ describe("a task that cannot be as asked", function()
     assert(engine:container_inspect(foreign.Id))
   end)
 
-  it("takes another port, invisibly, where one is lost between the probe and the engine's bind", function()
+  it("takes another port, invisibly, if one is lost between the probe and the engine's bind", function()
     local name = jobs.unique "race"
     local hooks, hooks_file = jobs.write [[
       local uv = require "luv"

@@ -14,7 +14,7 @@ describe("the watch of an engine's containers", function()
     return seen
   end
 
-  it("goes on after an error that nobody expects, and lets every container be looked at anew", function()
+  it("continues after an unexpected error, and has every container inspected again", function()
     local engine = engines.ready()
     local failures = 1
     local fragile = {}
@@ -45,7 +45,7 @@ describe("the watch of an engine's containers", function()
     assert.equal("found", told[2])
   end)
 
-  it("ends where it is stopped", function()
+  it("ends when it is stopped", function()
     local watched = watch.new(engines.ready())
     assert(watched:start())
     local task = watched.task

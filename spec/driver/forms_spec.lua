@@ -1,4 +1,4 @@
--- Every way to ask for a port, and every variable that a task is told, from inside of a real container.
+-- Every way to ask for a port, and every variable of a task's environment, from inside of a real container.
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"

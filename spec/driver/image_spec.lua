@@ -32,7 +32,7 @@ describe("a task's image", function()
 
   local function label_of(reference) return assert(engine:image_inspect(reference)).Config.Labels.made end
 
-  describe("that a job goes on using", function()
+  describe("that a job still uses", function()
     local reference, names
 
     -- Runs a job and leaves it; `second` makes its text another one.
@@ -110,7 +110,7 @@ describe("a task's image", function()
     for _, one in ipairs { reference, "dockrun-spec-kept:1", "dockrun-spec-keep:1" } do engine:image_remove(one) end
   end)
 
-  it("fails with force_pull where it cannot be pulled, even if there is one", function()
+  it("fails with force_pull if it cannot be pulled, even if the host has one", function()
     local reference = "127.0.0.1:1/here:1"
     assert(engine:image_tag("busybox:1", { repo = "127.0.0.1:1/here", tag = "1" }))
     local result = run("a", reference, "force_pull = true")

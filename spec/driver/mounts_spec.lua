@@ -305,7 +305,7 @@ describe("a path of a job", function()
     end)
   end
 
-  it("carries the agent's SELinux label, where there is one", function()
+  it("carries the agent's SELinux label, if there is one", function()
     local set = options.new()
     set["docker.volumes.selinuxlabel"] = "z"
     local body = assert(container_config.body({
@@ -318,7 +318,7 @@ describe("a path of a job", function()
     }, body.HostConfig.Binds)
   end)
 
-  it("cannot be had where the engine is on another host, and it is relative", function()
+  it("is refused if it is relative and the engine is on another host", function()
     local body, err = container_config.body({
       job = { name = "j" }, group = { name = "g" }, alloc = { id = "a110c", index = 0 }, ports = {}, env = {},
       resolved = { name = "web", config = { image = "x", network_mode = "bridge", volumes = { "local:/a" } },

@@ -160,13 +160,13 @@ describe("a Swagger document", function()
     end
   end)
 
-  it("takes an archive as a string, and no body where it may be left out", function()
+  it("takes an archive as a string, and no body if it may be left out", function()
     local post = doc:operation("POST", "/things/{id}")
     assert.same({}, doc:check_body(post, "tar\0"))
     assert.same({}, doc:check_body(post, nil))
   end)
 
-  it("finds fault with a body where there is none", function()
+  it("reports a body if there must be none", function()
     assert.same({}, doc:check_body(get, nil))
     assert.same({ "body: GET /things/{id} takes none" }, doc:check_body(get, {}))
   end)

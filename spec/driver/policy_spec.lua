@@ -75,7 +75,7 @@ describe("the agent's policy", function()
       assert.same(refusals, found)
     end)
     if taken then
-      it("takes " .. what .. " where the agent allows them", function()
+      it("takes " .. what .. " if the agent allows them", function()
         assert(policy.check(task_of(config), agent_with(taken)))
       end)
     end
@@ -185,7 +185,7 @@ describe("a task that asks for too much", function()
     assert.same({}, jobs.containers(engine, name))
   end)
 
-  it("runs where the agent's options let it", function()
+  it("runs if the agent's options let it", function()
     local result = jobs.run(endpoint, jobs.text {
       name = jobs.unique "allowed", image = "busybox:1", command = "grep -q root /host/passwd && exit 3",
       config = "volumes = { '/etc:/host:ro' }",
@@ -193,7 +193,7 @@ describe("a task that asks for too much", function()
     assert.equal(3, result.by.exited.exit_code, result.stdout)
   end)
 
-  it("has the agent's limits where it says nothing", function()
+  it("has the agent's limits if it says nothing", function()
     local child <close> = jobs.start(endpoint, jobs.text { name = jobs.unique "limits", image = "busybox:1", command = "sleep 60" }, {
       "--set", "docker.pids_limit=77", "--set", "docker.oom_score_adj=11", "--set", "docker.allow_caps=chown,kill",
     })

@@ -193,7 +193,7 @@ describe("the state", function()
       assert.same({ "one", "two" }, names(states.open():jobs(), "name"))
     end)
 
-    it("is undone where the function raises, and the error goes on", function()
+    it("is rolled back if the function raises, and the error is passed on", function()
       local state = states.open()
       local ok, err = pcall(state.transaction, state, function()
         put(state, "one")
@@ -205,7 +205,7 @@ describe("the state", function()
       assert.is_true(put(state, "next"))
     end)
 
-    it("is undone where the function returns an error", function()
+    it("is rolled back if the function returns an error", function()
       local state = states.open()
       local ok, err = state:transaction(function()
         put(state, "one")
@@ -216,7 +216,7 @@ describe("the state", function()
       assert.same({}, state:jobs())
     end)
 
-    it("is undone where anything in it failed, though nobody looked", function()
+    it("is rolled back if a call in it failed, even if the error is ignored", function()
       local state = states.open()
       local ok, err = state:transaction(function()
         put(state, "one")
@@ -257,7 +257,7 @@ describe("the state", function()
       assert.is_true(put(state, "one"))
     end)
 
-    it("is undone where a signal comes, whenever that is, and keeps nobody out", function()
+    it("is rolled back by a signal at any moment, and leaves no lock", function()
       local child <close> = process.start { "-e", ([[
         local store = require "dockrun.store"
         local ours, others = assert(store.open(%q)), assert(store.open(%q))
@@ -286,7 +286,7 @@ describe("the state", function()
       assert.same({ 0, "" }, { child:wait().code, child.stderr })
     end)
 
-    it("reads one moment, where it may only read", function()
+    it("reads one moment if it is read-only", function()
       local writer = states.open()
       put(writer, "one")
       local reader = states.open { readonly = true }
@@ -310,7 +310,7 @@ describe("the state", function()
       states.dir = states.dir:gsub("/var/lib$", "")
     end)
 
-    it("cannot be made where nothing can, which the error names", function()
+    it("cannot be made in a directory that cannot be written to, and the error names it", function()
       local state, err = store.open "/proc/none"
       assert.is_nil(state)
       assert.truthy(tostring(err):find("/proc/none", 1, true), tostring(err))
@@ -343,7 +343,7 @@ describe("the state", function()
   end)
 
   describe("only to be read", function()
-    it("is not made where there is none", function()
+    it("is not made if there is none", function()
       local state, err = states.open { readonly = true }
       assert.is_nil(state)
       assert.equal("missing", err.kind)
@@ -395,19 +395,19 @@ describe("the state", function()
       assert.equal(1, #state:intents())
     end)
 
-    it("is left alone where it is older and only to be read", function()
+    it("is not changed if it is older and opened read-only", function()
       write_first_version()
       refused({ readonly = true }, "store", states.path, "older dockrun (schema version 1")
     end)
 
-    it("is left alone where it is newer", function()
+    it("is not changed if it is newer", function()
       states.open():close()
       states.sql "PRAGMA user_version = 99; PRAGMA wal_checkpoint(TRUNCATE)"
       refused(nil, "store", states.path, "newer dockrun (schema version 99", "--state-dir")
       refused({ readonly = true }, "store", "newer dockrun")
     end)
 
-    it("is left alone where it is another program's", function()
+    it("is not changed if it is another program's", function()
       states.sql "CREATE TABLE songs (title); INSERT INTO songs VALUES ('x')"
       refused(nil, "store", states.path, "another program's database")
       assert.equal("delete", states.sql "PRAGMA journal_mode")

@@ -1,4 +1,4 @@
---- Images: when one is pulled or loaded, and when it is removed. Only images that dockrun brought to the host are ever removed,
+--- Images: when one is pulled or loaded, and when it is removed. Only images that dockrun pulled or loaded are ever removed,
 --- so each is recorded in the state.
 local validators = require "dockrun.job.validators"
 local credentials = require "dockrun.driver.credentials"
