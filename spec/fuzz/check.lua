@@ -97,7 +97,7 @@ local function read(text, format)
   return job, err
 end
 
--- The errors of a job without where they stand in the file. What is nested too deeply is told before anything else.
+-- The errors of a job without their places. A value that is nested too deeply is an error before any other.
 local function told(err)
   local list = {}
   for _, problem in ipairs(err.list) do

@@ -1,4 +1,4 @@
---- Damage: to a job of model.lua before it is written, and to a text afterwards.
+--- Damages a job of model.lua before it is written, or its text afterwards.
 
 local schema = require "dockrun.job.schema"
 
@@ -13,7 +13,7 @@ end
 
 -- ---- jobs ---------------------------------------------------------------------------------------
 
--- Every place of a job where a value stands: { holder, key, item? }.
+-- Every place of a value in a job: { holder, key, item? }.
 local function places(item, into)
   local function walk(holder, key, owner)
     into[#into + 1] = { holder = holder, key = key, item = owner }

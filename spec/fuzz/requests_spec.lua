@@ -1,4 +1,4 @@
--- Fuzzes what the agent is asked by its socket: whatever comes, it answers by an error or not at all, and goes on.
+-- Fuzzes the requests on the socket of an agent: it answers each with an error or not at all, and continues.
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local process = require "spec.process"
@@ -85,7 +85,7 @@ describe("a request to the agent", function()
   before_each(states.begin)
   after_each(states.finish)
 
-  it("of any kind ends in an answer, an error or nothing, and the agent goes on", function()
+  it("of any kind ends in an answer, an error or nothing, and the agent continues", function()
     local agent <close> = process.start({ "agent", "--endpoint", endpoint, "--state-dir", states.dir })
     agent:wait_for "watching "
     local path

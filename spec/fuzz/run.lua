@@ -2,8 +2,8 @@
 --
 --   build/release/dockrun spec/fuzz/run.lua [--seconds N] [--seed S] [--cases N] [--reader hcl|json|lua]
 --
--- Each case has a seed of its own, from S on. Where one fails, its files are left under build/fuzz and the command that
--- repeats it is printed; build/fuzz/current holds the command for the case being run, should all of dockrun be lost.
+-- Each case has its own seed, from S on. If one fails, its files are in build/fuzz, and the command that repeats it is
+-- printed; build/fuzz/current has the command of the current case, in case dockrun crashes.
 local check = require "spec.fuzz.check"
 local uv = require "luv"
 

@@ -217,7 +217,7 @@ function Hcl:list(values)
   return #parts > 0 and self.r:one_in(3) and text:sub(1, -2) .. ", ]" or text
 end
 
--- Something that stands behind a key: key = value, key { … }, key "label" { … } or key { label { … } }.
+-- An item with its key: key = value, key { … }, key "label" { … } or key { label { … } }.
 function Hcl:item(item)
   item = unlabelled(self.r, item)
   local key, text = self:key(item.key), self:value(item.value)

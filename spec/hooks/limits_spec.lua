@@ -1,4 +1,4 @@
--- Hooks that run wild beside a task that goes on: none harms it, and each comes to an end with a message.
+-- Hooks that exceed their budget beside a task that continues: none harms it, and each ends with a message.
 local agents = require "spec.agent.agents"
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
@@ -107,7 +107,7 @@ describe("beside a task that runs on, a hook", function()
     end)
   end
 
-  it("that runs wild late is told, and its task goes on", function()
+  it("that exceeds its budget after the start is reported, and its task continues", function()
     for _, hook in ipairs { function() while true do end end, function() while true do pcall(dockrun.sleep, 900) end end } do
       local by, task = run("started", hook, "exit 0")
       assert.equal("dead", task.state)
@@ -116,7 +116,7 @@ describe("beside a task that runs on, a hook", function()
     end
   end)
 
-  it("of which a child outlives it goes on, and a child that loops ends", function()
+  it("may leave a fiber that continues, and a fiber that loops ends", function()
     local ended = dockrun.queue()
     local _, task = run("create", function()
       dockrun.spawn(function()
@@ -175,7 +175,7 @@ describe("beside a task that runs on, a hook", function()
       end)
       said = queue:pop()
       local answer, err = dockrun.http.request { url = "http://127.0.0.1:9/", timeout = 0.5 }
-      if answer then error "nobody listens there" end
+      if answer then error "nothing listens there" end
       dockrun.sleep(0.01)
       if not err then error "and that was not said" end
       view.stop "seen enough"

@@ -1,4 +1,4 @@
--- Every hook in every place, on a real engine: in which order, and with what it is asked to decide.
+-- Every hook from every source on a real engine: their order, and their subjects.
 local agents = require "spec.agent.agents"
 local dockrun = require "dockrun"
 local engines = require "spec.engine"

@@ -199,7 +199,7 @@ describe("a hook that", function()
     assert.equal("gold", seen)
   end)
 
-  it("wants a port that somebody has fails its task", function()
+  it("chooses a port that is in use fails its task", function()
     local uv = require "luv"
     local taken = uv.new_tcp()
     assert(taken:bind("0.0.0.0", 0))

@@ -53,13 +53,13 @@ describe("a block in HCL", function()
     { "opened on the next line", 'a "b"\n{\n}', { a = { b = {} } } },
     { "with a quoted key", '"a b" "c" {}', { ["a b"] = { c = {} } } },
     { "on one line with others", "a {} b {}, c = 1 d = 2", { a = {}, b = {}, c = 1, d = 2 } },
-    { "that stands twice", "a { b = 1 } a { b = 2 }", { a = { { b = 1 }, { b = 2 } } } },
+    { "twice", "a { b = 1 } a { b = 2 }", { a = { { b = 1 }, { b = 2 } } } },
     { "beside a list of them", "a { b = 1 } a = [{ b = 2 }, { b = 3 }] a = { b = 4 }",
       { a = { { b = 1 }, { b = 2 }, { b = 3 }, { b = 4 } } } },
     { "with each its label", 'a "x" {} a "y" {} a "x" {}', { a = { { x = {} }, { y = {} }, { x = {} } } } },
   } do
     local what, text, value = table.unpack(case)
-    it("may stand " .. what, function() assert.same(value, read(text)) end)
+    it("may appear " .. what, function() assert.same(value, read(text)) end)
   end
 
   it("may be missing altogether", function() assert.same({}, read "# nothing\n/* here */") end)
@@ -178,7 +178,7 @@ describe("the places of an HCL file", function()
     assert.equal("job.nomad:3:5: job.x.group.g.cuont: unknown key 'cuont'; did you mean 'count'?", tostring(err))
   end)
 
-  it("are told for what stands in repeated blocks as well", function()
+  it("are found in repeated blocks as well", function()
     local _, err = load.string('job "x" {\n  task "a" {}\n  task "b" { config { image = [1] } }\n}', "hcl", "job.hcl")
     assert.equal("job.hcl:2:8: job.x.task.a.config.image: is required: image reference; no tag means latest\n"
       .. "job.hcl:3:23: job.x.task.b.config.image: must be a string, got a list", tostring(err))

@@ -1,5 +1,5 @@
--- Reading a large job takes work by its size: instructions of Lua are counted, as they are the same on every machine and
--- however busy that is. What it takes in time, spec/bench measures.
+-- Loading a job takes work in proportion to its size. The spec counts instructions of Lua, which are the same on every
+-- machine; spec/bench measures the time.
 local dockrun = require "dockrun"
 local load = require "dockrun.job.load"
 
@@ -61,7 +61,7 @@ describe("a job of many tasks", function()
       assert.is_true(more < 8 * 1.15 * less, ("%d and %d thousand instructions"):format(less, more))
     end)
 
-    it("takes work by their number where each of them is wrong: " .. format, function()
+    it("takes work by their number if each of them is wrong: " .. format, function()
       local less, _, few = work(format, 150, "no image")
       local more, _, many = work(format, 1200, "no image")
       assert.same({ 150, 1200 }, { #few.list, #many.list })

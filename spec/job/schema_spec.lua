@@ -33,7 +33,7 @@ describe("the schema, described for help,", function()
     assert.same({ "HostConfig.Privileged", { "docker.allow_privileged" } }, { row.engine, row.policy })
   end)
 
-  it("does not show what nobody writes", function()
+  it("does not show keys that users do not write", function()
     assert.is_nil(by_path["job.warnings"])
     assert.is_nil(by_path["job.group.task.resources.network.ports"])
   end)

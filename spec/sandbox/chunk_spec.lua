@@ -19,7 +19,7 @@ local function snapshot()
   return all
 end
 
-describe("a stranger's chunk", function()
+describe("an untrusted chunk", function()
   for _, name in ipairs {
     "io", "require", "load", "loadfile", "dofile", "loadstring", "debug", "coroutine", "package", "_G", "setmetatable",
     "getmetatable", "rawset", "rawget", "collectgarbage", "print", "xpcall", "arg",
@@ -86,14 +86,14 @@ sparse = table.concat(sparse, ", ")
 
 local MEMORY = "it used more than 64 MB of memory"
 
-describe("the limits of a stranger's chunk", function()
+describe("the limits of an untrusted chunk", function()
   for _, case in ipairs {
     { "an endless loop", "while true do end", "endless loop" },
     { "an endless recursion", "local function f() return f() end f()", "endless loop" },
     { "a loop that catches the limit", "while true do pcall(function() while true do end end) end", "endless loop" },
     { "a recursion that catches the limit", "local function f() pcall(f) return f() end f()", "endless loop" },
     { "a catch that returns as if nothing was", "pcall(function() while true do end end) return 'job'", "endless loop" },
-    { "a catch of no memory that goes on", "pcall(function() return ('x'):rep(1e9) end) return 'job'", MEMORY },
+    { "a chunk that catches the lack of memory", "pcall(function() return ('x'):rep(1e9) end) return 'job'", MEMORY },
     { "catches in catches", "local function f() assert(pcall(f)) end f()", "pcall: nested more than 50 deep" },
     { "an endless loop in a comparison", "table.sort({ 3, 2, 1 }, function() while true do end end)", "endless loop" },
     { "an endless loop in a replacement", "('x'):gsub('.', function() while true do end end)", "endless loop" },

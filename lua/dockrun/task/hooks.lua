@@ -50,12 +50,12 @@ end
 
 --- Runs the hooks of a transition in this fiber.
 ---@param name string
----@param thing? any
+---@param subject? any
 ---@return true? ok
 ---@return any err
-function M:run_hook(name, thing)
+function M:run_hook(name, subject)
   local function report(err) self:emit("hook_failed", { message = tostring(err) }) end
-  return self.services.hooks:run(name, own_hooks(self.context), self:view(), thing, report)
+  return self.services.hooks:run(name, own_hooks(self.context), self:view(), subject, report)
 end
 
 --- A copy of the spec, for its first hooks to change; nil if it has no such hook.
@@ -76,32 +76,32 @@ end
 
 --- Runs the hooks of a transition. Raises if one fails or vetoes.
 ---@param name string
----@param thing? any
-function M:hook(name, thing)
-  local ok, err = self:cancellable(self.run_hook, self, name, thing)
+---@param subject? any
+function M:hook(name, subject)
+  local ok, err = self:cancellable(self.run_hook, self, name, subject)
   if ok then return end
   self:emit("hook_failed", { message = tostring(err) })
   error(err, 0)
 end
 
 -- Gives a table its previous content.
-local function restore(thing, before)
-  for key in next, thing do thing[key] = nil end
-  for key, value in next, before do thing[key] = value end
+local function restore(subject, before)
+  for key in next, subject do subject[key] = nil end
+  for key, value in next, before do subject[key] = value end
 end
 
 --- Runs hooks that cannot veto: an error is an event and changes nothing.
 ---@param name string
----@param thing? any
+---@param subject? any
 ---@return boolean ok
 ---@return table? err
-function M:notify_hook(name, thing)
-  local before = type(thing) == "table" and tables.copy(thing)
-  local part <close> = runtime.spawn(internal.call, self.run_hook, self, name, thing)
+function M:notify_hook(name, subject)
+  local before = type(subject) == "table" and tables.copy(subject)
+  local part <close> = runtime.spawn(internal.call, self.run_hook, self, name, subject)
   self.notifying[part] = true
   local done, ok, err = pcall(part.await, part)
   self.notifying[part] = nil
-  if before and not (done and ok) then restore(thing, before) end
+  if before and not (done and ok) then restore(subject, before) end
   if not done and not self.killed then error(ok, 0) end  -- the caller was cancelled, not the hook
   if not done then return nil, ok end
   if not ok then self:emit("hook_failed", { message = tostring(err) }) end
