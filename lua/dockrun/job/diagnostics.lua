@@ -24,7 +24,7 @@ local M = {}
 ---@field most number
 ---@field most_allocs number  allocations that the job may have
 ---@field warnings string[]  "path: message"; the first `most`
----@field untold integer      number of further warnings
+---@field unlisted integer      number of further warnings
 ---@field places table<string, { [1]: integer, [2]: integer }>  path -> line, column, if the reader knows them
 local Problems = {}
 Problems.__index = Problems
@@ -36,7 +36,7 @@ function M.new(file, limits)
   limits = limits or {}
   return setmetatable({
     file = file, list = {}, count = 0, most = limits.problems or math.huge, most_allocs = limits.allocs or math.huge,
-    warnings = json.array {}, untold = 0, places = {},
+    warnings = json.array {}, unlisted = 0, places = {},
   }, Problems)
 end
 
@@ -95,15 +95,15 @@ end
 ---@param path string
 ---@param message string
 function Problems:warn(path, message)
-  self.untold = self.untold + (#self.warnings < self.most and 0 or 1)
-  if self.untold == 0 then table.insert(self.warnings, ("%s: %s"):format(path, message)) end
+  self.unlisted = self.unlisted + (#self.warnings < self.most and 0 or 1)
+  if self.unlisted == 0 then table.insert(self.warnings, ("%s: %s"):format(path, message)) end
 end
 
 --- All warnings: "path: message", and how many more there are.
 ---@return string[]
-function Problems:told()
-  if self.untold == 0 then return self.warnings end
-  local more = ("and %d more warnings; raise limits.problems to see them"):format(self.untold)
+function Problems:all_warnings()
+  if self.unlisted == 0 then return self.warnings end
+  local more = ("and %d more warnings; raise limits.problems to see them"):format(self.unlisted)
   return json.array(table.move({ more }, 1, 1, #self.warnings + 1, table.move(self.warnings, 1, #self.warnings, 1, {})))
 end
 

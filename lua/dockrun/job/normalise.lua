@@ -288,7 +288,7 @@ function M.job(raw, problems, locate)
   if #jobs ~= 1 then return nil end
   rules.job(self, job)
   if #problems.list > 0 then return nil end
-  job.warnings = problems:told()
+  job.warnings = problems:all_warnings()
   return job
 end
 
