@@ -7,12 +7,12 @@
 #include "runtime/runtime.h"
 
 int luaopen_dockrun_core_beneath(lua_State *L);
+int luaopen_dockrun_core_budget(lua_State *L);
 int luaopen_dockrun_core_cgroup(lua_State *L);
 int luaopen_dockrun_core_docker(lua_State *L);
 int luaopen_dockrun_core_encoding(lua_State *L);
 int luaopen_dockrun_core_operations(lua_State *L);
 int luaopen_dockrun_core_frames(lua_State *L);
-int luaopen_dockrun_core_guard(lua_State *L);
 int luaopen_dockrun_core_http(lua_State *L);
 int luaopen_dockrun_core_json(lua_State *L);
 int luaopen_dockrun_core_peer(lua_State *L);
@@ -26,12 +26,12 @@ int luaopen_dockrun_core_standard(lua_State *L);
 // clang-format off
 static const luaL_Reg modules[] = {
     {"dockrun.core.beneath", luaopen_dockrun_core_beneath},
+    {"dockrun.core.budget", luaopen_dockrun_core_budget},
     {"dockrun.core.cgroup", luaopen_dockrun_core_cgroup},
     {"dockrun.core.docker", luaopen_dockrun_core_docker},
     {"dockrun.core.encoding", luaopen_dockrun_core_encoding},
     {"dockrun.core.operations", luaopen_dockrun_core_operations},
     {"dockrun.core.frames", luaopen_dockrun_core_frames},
-    {"dockrun.core.guard", luaopen_dockrun_core_guard},
     {"dockrun.core.http", luaopen_dockrun_core_http},
     {"dockrun.core.json", luaopen_dockrun_core_json},
     {"dockrun.core.peer", luaopen_dockrun_core_peer},

@@ -1,4 +1,5 @@
-// See limits.h.
+// Budgets: counting of instructions, processor time and memory, and the errors when a limit is passed. budget.h
+// explains the two kinds. It never decides a limit: callers do.
 #include "runtime/budget.h"
 
 #include <lauxlib.h>
@@ -8,18 +9,27 @@
 
 #include "runtime/fiber.h"
 
-enum { SLICE = 1000, RESUMED = 100 };  // instructions between two looks, and what it costs to go on after a wait
+enum { SLICE = 1000, RESUMED = 100 };  // instructions between two checks, and the price of a resume after a wait
 
+// Invariants:
+// * limits never change. why is empty until a limit is passed or dr_budget_spend is called, and never changes to
+// another
+//   reason; passed is set with the first limit.
+// * A budget is strict if it was made by dr_budget_enforce: then no fiber has it, rt->strict is this budget until it is
+//   lifted, and period is 0. taken counts for a fiber's budget alone.
+// * used grows only in dr_budget_leave; entered is the clock at the last enter.
 struct dr_budget {
   struct dr_runtime *rt;
   struct dr_limits limits;
+  const struct dr_fiber *owner;  // of a strict budget: the fiber that made it, or NULL
   int references;
   lua_Integer left;       // instructions
   double used, entered;   // processor time until `entered`, which is on its clock
   double since;           // when the period began
-  int64_t taken, before;  // bytes: its own, and Lua's in all when it began
-  int64_t refused;        // what it was last refused and has not got since, after Lua's own emergency collection either
+  int64_t taken, before;  // bytes: its own, and those of Lua when the budget was made
+  int64_t refused;        // bytes of the last refusal, until as many were granted (Lua collects garbage and asks again)
   bool told;
+  const char *passed;  // "instructions", "seconds", "memory"
   char why[192];
 };
 
@@ -31,6 +41,13 @@ static double seconds_of(clockid_t clock) {
   struct timespec t;
   clock_gettime(clock, &t);
   return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+// The budget that an instruction of L counts for.
+static struct dr_budget *budget_of(lua_State *L) {
+  const struct dr_runtime *rt = dr_runtime_get(L);
+  bool strict = rt->strict && rt->strict->owner == rt->current && !(rt->current && rt->current->co == L);
+  return strict ? rt->strict : current_budget(rt);
 }
 
 struct dr_budget *dr_budget_new(struct dr_runtime *rt, const struct dr_limits *limits) {
@@ -66,35 +83,55 @@ bool dr_budget_told(struct dr_budget *b) {
   return told;
 }
 
+struct dr_budget *dr_budget_enforce(struct dr_runtime *rt, const struct dr_limits *limits) {
+  struct dr_budget *b = dr_budget_new(rt, limits);
+  if (b) b->owner = rt->current;
+  return rt->strict = b;
+}
+
+void dr_budget_lift(struct dr_budget *b) {
+  if (b->rt->strict == b) b->rt->strict = NULL;
+}
+
 const char *dr_budget_spent(const struct dr_budget *b) { return b && *b->why ? b->why : NULL; }
 
 // ---- instructions and time ---------------------------------------------------------------------
 
-static void look(struct dr_budget *b) {
+static void check_time(struct dr_budget *b) {
   const struct dr_limits *most = &b->limits;
-  if (most->instructions && b->left <= 0)
+  if (most->instructions && b->left <= 0) {
+    b->passed = "instructions";
     snprintf(b->why, sizeof b->why, "it ran more than %lld instructions: an endless loop?",
              (long long)most->instructions);
-  else if (most->seconds > 0 && b->used + seconds_of(CLOCK_THREAD_CPUTIME_ID) - b->entered > most->seconds)
+  } else if (most->seconds > 0 && b->used + seconds_of(CLOCK_THREAD_CPUTIME_ID) - b->entered > most->seconds) {
+    b->passed = "seconds";
     snprintf(b->why, sizeof b->why, "it used the processor for more than %g seconds", most->seconds);
+  }
 }
 
-// Whether it would hold more than `most` bytes. Both must have grown too much: garbage of its own is collected
-// whenever, and others grow meanwhile.
+// Whether it would hold more than `most` bytes. Both must have grown too much: Lua may collect its garbage at any time,
+// and other fibers grow meanwhile.
 static bool is_over(const struct dr_budget *b, int64_t growth, int64_t most) {
   return b->limits.bytes && b->taken + growth > most && b->rt->memory - b->before + growth > most;
 }
 
-static void look_at_memory(lua_State *L, struct dr_budget *b) {
+static void check_memory(lua_State *L, struct dr_budget *b) {
   if (!b->refused) {
-    if (!is_over(b, 0, b->limits.bytes)) return;
+    if (b == b->rt->strict || !is_over(b, 0, b->limits.bytes)) return;
     lua_gc(L, LUA_GCCOLLECT);
     if (!is_over(b, 0, b->limits.bytes)) return;
   }
+  b->passed = "memory";
   snprintf(b->why, sizeof b->why, "it used more than %g MB of memory", (double)b->limits.bytes / (1024 * 1024));
 }
 
-// A new period begins only between two runs: what does not come back to the loop gets nothing more.
+const char *dr_budget_passed(lua_State *L, struct dr_budget *b) {
+  if (!*b->why) check_memory(L, b);
+  if (!*b->why) check_time(b);
+  return b->passed;
+}
+
+// A new period begins only between two runs of a fiber: code that does not return to the loop gets nothing more.
 void dr_budget_enter(struct dr_budget *b) {
   if (!b) return;
   double now = seconds_of(CLOCK_MONOTONIC);
@@ -105,10 +142,10 @@ void dr_budget_enter(struct dr_budget *b) {
   }
   b->entered = seconds_of(CLOCK_THREAD_CPUTIME_ID);
   b->left -= RESUMED;
-  if (!*b->why) look(b);
+  if (!*b->why) check_time(b);
 }
 
-// Puts where it happened before the reason.
+// Puts the place before the reason.
 static void locate(lua_State *L, struct dr_budget *b, int level) {
   luaL_where(L, level);
   lua_pushstring(L, b->why);
@@ -119,18 +156,20 @@ static void locate(lua_State *L, struct dr_budget *b, int level) {
 
 static void on_slice(lua_State *L, lua_Debug *ar) {
   (void)ar;
-  struct dr_budget *b = current_budget(dr_runtime_get(L));
-  if (!b) {  // a coroutine of one that had limits, run by one that has none
+  struct dr_budget *b = budget_of(L);
+  if (!b) {  // a coroutine of a limited fiber, resumed by an unlimited one; or its budget is lifted
     lua_sethook(L, NULL, 0, 0);
     return;
   }
   if (!*b->why) {
     if (lua_gethookcount(L) == SLICE) b->left -= SLICE;
-    look(b);
-    if (!*b->why) look_at_memory(L, b);
+    check_time(b);
+    if (!*b->why) check_memory(L, b);
     if (*b->why) locate(L, b, 0);  // a hook runs in the frame that it interrupts
   }
-  if (*b->why || lua_gethookcount(L) != SLICE) dr_budget_watch(L, b);  // which takes long where the calls are deep
+  // Setting a hook is slow in deep calls. A signal may have put its own hook here meanwhile.
+  if (lua_gethook(L) == on_slice && (*b->why || lua_gethookcount(L) != SLICE)) dr_budget_watch(L, b);
+  dr_hear_signal(L, 0);
   if (*b->why) luaL_error(L, "%s", b->why);
 }
 
@@ -140,18 +179,32 @@ void dr_budget_watch(lua_State *L, const struct dr_budget *b) {
 
 // ---- memory ------------------------------------------------------------------------------------
 
-enum { LARGE = 1 << 16, FILLED = 64 };  // bytes that take long to fill, and as many as an instruction's time fills
+enum {
+  LARGE = 1 << 16,
+  FILLED = 64
+};  // a block that takes long to fill, and the bytes that one instruction's time fills
+
+// A strict budget refuses the block that would pass its limit. It counts what all of Lua holds.
+static bool refuse(struct dr_budget *strict, int64_t growth) {
+  int64_t most = strict->limits.bytes;
+  if (most && strict->rt->memory - strict->before + growth > most) {
+    strict->refused = growth;
+    return true;
+  }
+  if (growth >= strict->refused) strict->refused = 0;
+  return false;
+}
 
 static void *allocate(void *ud, void *block, size_t old, size_t new) {
   struct dr_runtime *rt = ud;
   int64_t growth = (int64_t) new - (block ? (int64_t)old : 0);
   struct dr_budget *b = current_budget(rt);
+  if (rt->strict && growth > 0 && refuse(rt->strict, growth)) return NULL;
   if (b && growth > 0) {
-    // Little that is too much is found out by the next instruction. Were it refused here, the error would come out of
-    // the middle of whatever function of C wants it.
+    // A small excess is found at the next instruction. A refusal here would raise in the middle of a function of C.
     if (is_over(b, growth, 2 * b->limits.bytes)) {
       b->refused = growth;
-      lua_sethook(rt->running, on_slice, LUA_MASKCOUNT, 1);  // who catches it is not to try for ever
+      lua_sethook(rt->running, on_slice, LUA_MASKCOUNT, 1);  // so that code that catches the error ends
       return NULL;
     }
     if (growth >= b->refused) b->refused = 0;
@@ -176,9 +229,9 @@ void dr_uncount_memory(struct dr_runtime *rt, lua_State *L) {
   rt->allocate = NULL;
 }
 
-// ---- the border --------------------------------------------------------------------------------
+// ---- limits inside of limits -------------------------------------------------------------------
 
-void dr_restore_hook(lua_State *L) { dr_budget_watch(L, current_budget(dr_runtime_get(L))); }
+void dr_restore_hook(lua_State *L) { dr_budget_watch(L, budget_of(L)); }
 
 static double least(double wanted, double most, double left, double unit) {
   if (!most) return wanted;
@@ -196,7 +249,7 @@ void dr_budget_tighten(struct dr_limits *wanted, const struct dr_budget *b) {
   if (most->period > wanted->period) wanted->period = most->period;
 }
 
-// ---- functions of C that take long -------------------------------------------------------------
+// ---- long functions of C --------- -------------------------------------------------------------
 
 void dr_count_steps(lua_State *L, lua_Integer steps) {
   dr_hear_signal(L, steps);
@@ -204,7 +257,7 @@ void dr_count_steps(lua_State *L, lua_Integer steps) {
   if (!b) return;
   if (!*b->why) {
     b->left -= steps;
-    look(b);
+    check_time(b);
     if (!*b->why) return;
     locate(L, b, 1);
   }

@@ -7,7 +7,6 @@
 #include "data/lua_util.h"
 #include "runtime/budget.h"
 #include "runtime/fiber.h"
-#include "runtime/patterns.h"
 
 static const char *const state_names[] = {"new", "running", "waiting", "done", "failed"};
 
@@ -154,38 +153,6 @@ static int l_sleep(lua_State *L) {
   return dr_wait(L, w, lua_gettop(L), seconds, slept, 0);
 }
 
-static double limit_of(lua_State *L, const char *name, double unit) {
-  lua_getfield(L, 1, name);
-  double value = luaL_optnumber(L, -1, 0) * unit;
-  luaL_argcheck(L, value >= 0 && value < 9e15, 1, "a limit is a number from 0 on, and 0 is none");
-  lua_pop(L, 1);
-  return value;
-}
-
-// limit { instructions, memory, seconds, period }: what the current fiber may use from here on, together with every
-// fiber that it spawns: instructions of Lua, MB of its memory, seconds of the processor; 0 or left out is no limit. An
-// error is raised in it beyond that. Instructions and processor time count anew after `period` seconds. A function of C
-// counts as one instruction, but that the steps of a pattern match count.
-static int l_limit(lua_State *L) {
-  struct dr_fiber *f = dr_runtime_get(L)->current;
-  luaL_checktype(L, 1, LUA_TTABLE);
-  struct dr_limits limits = {
-      .instructions = (lua_Integer)limit_of(L, "instructions", 1),
-      .seconds = limit_of(L, "seconds", 1),
-      .bytes = (int64_t)limit_of(L, "memory", 1024 * 1024),
-      .period = limit_of(L, "period", 1),
-  };
-  if (!f) return luaL_error(L, "only a fiber can have limits");
-  dr_patch_patterns(L);
-  if (f->budget) dr_budget_tighten(&limits, f->budget);
-  struct dr_budget *budget = dr_budget_new(f->rt, &limits);
-  if (!budget) return luaL_error(L, "out of memory");
-  dr_budget_release(f->budget);
-  f->budget = budget;
-  dr_budget_watch(L, budget);
-  return 0;
-}
-
 static int l_current(lua_State *L) {
   struct dr_runtime *rt = dr_runtime_get(L);
   if (!rt->current) return 0;
@@ -198,7 +165,7 @@ int luaopen_dockrun_core_fibers(lua_State *L) {
                                      {"kill", l_kill},   {"status", l_status},       {"__close", l_close},
                                      {"__gc", l_gc},     {"__tostring", l_tostring}, {NULL, NULL}};
   static const luaL_Reg module[] = {{"spawn", l_spawn},     {"spawn_free", l_spawn_free}, {"sleep", l_sleep},
-                                    {"current", l_current}, {"limit", l_limit},           {NULL, NULL}};
+                                    {"current", l_current}, {"limit", dr_limit},          {NULL, NULL}};
   luaL_newmetatable(L, dr_fiber_type);
   luaL_setfuncs(L, methods, 0);
   lua_pushvalue(L, -1);

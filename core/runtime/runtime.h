@@ -67,6 +67,7 @@ struct dr_runtime {
   int stuck_signal;                       // that signal
   lua_Integer stuck_steps;                // of that fiber since, inside of functions of C
   struct dr_loop_run *runs;               // the calls of uv.run() that wait
+  struct dr_budget *strict;               // the strict budget in force, or NULL
   lua_Alloc allocate;                     // the state's own allocator, see budget.h
   void *allocate_ud;
   struct dr_output *output;  // of output.h; NULL until something is written

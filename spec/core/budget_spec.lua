@@ -1,5 +1,6 @@
 -- What a fiber under limits may use, and that it ends whatever it does.
 local dockrun = require "dockrun"
+local budgets = require "dockrun.core.budget"
 local runtime = require "dockrun.core.runtime"
 
 describe("limits", function()
@@ -201,5 +202,62 @@ describe("a fiber that is killed", function()
     fiber:await()
     fiber:kill()
     assert.equal(5, fiber:await())
+  end)
+end)
+
+local MB = 1024 * 1024
+
+-- How it holds against hostile code is in spec/sandbox/chunk_spec.lua.
+describe("a strict budget", function()
+  it("lets the state grow by so many bytes, and no more", function()
+    collectgarbage()
+    local budget <close> = budgets.new { memory = 4, instructions = 1000, seconds = 60 }
+    assert.is_true(pcall(string.rep, "x", MB))
+    assert.is_nil(budget:passed())
+    assert.same({ false, "not enough memory" }, { pcall(string.rep, "x", 5 * MB) })
+    assert.equal("memory", budget:passed())
+    assert.has_error(function() budget:check() end)
+  end)
+
+  it("counts the instructions of a coroutine, and of no other code", function()
+    local budget <close> = budgets.new { memory = 64, instructions = 10000, seconds = 60 }
+    for _ = 1, 20000 do budget:passed() end
+    local co = coroutine.create(function() while true do pcall(function() while true do end end) end end)
+    budget:watch(co)
+    local ok, why = coroutine.resume(co)
+    assert.is_false(ok)
+    assert.truthy(why:find("it ran more than 10000 instructions", 1, true))
+    assert.equal("instructions", budget:passed())
+  end)
+
+  it("counts the processor's seconds", function()
+    local budget <close> = budgets.new { memory = 64, instructions = 10000, seconds = 0.05 }
+    local before = os.clock()
+    while os.clock() - before < 0.1 do end
+    assert.equal("seconds", budget:passed())
+  end)
+
+  it("limits nothing once it is closed, which it may be twice, or collected", function()
+    local budget = budgets.new { memory = 1, instructions = 1000, seconds = 60 }
+    budget:close()
+    budget:close()
+    assert.equal(2 * MB, #("x"):rep(2 * MB))
+    budgets.new { memory = 1, instructions = 1000, seconds = 60 }
+    collectgarbage()
+    collectgarbage()
+    assert.equal(2 * MB, #("x"):rep(2 * MB))
+    local co = coroutine.create(function() for _ = 1, 100000 do end return "done" end)
+    budget:watch(co)
+    assert.same({ true, "done" }, { coroutine.resume(co) })
+  end)
+
+  it("is one at a time, of sane limits", function()
+    do
+      local _ <close> = budgets.new { memory = 64, instructions = 1000, seconds = 60 }
+      assert.has_error(function() budgets.new { memory = 64, instructions = 1000, seconds = 60 } end, "another strict budget is in force")
+    end
+    for _, limits in ipairs { { memory = -1 }, { instructions = -1 }, { seconds = 0 / 0 }, { memory = "much" } } do
+      assert.has_error(function() budgets.new(limits) end)
+    end
   end)
 end)

@@ -4,7 +4,7 @@
 ---
 --- A replacement of this file must have `string`, `read`, `source` and `file`.
 
-local guards = require "dockrun.core.guard"
+local budgets = require "dockrun.core.budget"
 local normalise = require "dockrun.job.normalise"
 local diagnostics = require "dockrun.job.diagnostics"
 local defaults = require "dockrun.job.limits"
@@ -52,11 +52,11 @@ end
 -- Calls fn under a limit of processor time. Passes its errors on; nil, "seconds" if it took too long.
 local function in_time(seconds, fn)
   if seconds == math.huge then return fn() end
-  local guard <close> = guards.new(1 << 50, 1 << 60, seconds)
+  local budget <close> = budgets.new { seconds = seconds }
   local co = coroutine.create(fn)
-  guard:watch(co)
+  budget:watch(co)
   local results = table.pack(coroutine.resume(co))
-  if not results[1] and guard:passed() == "seconds" and type(results[2]) == "string" then return nil, "seconds" end
+  if not results[1] and budget:passed() == "seconds" and type(results[2]) == "string" then return nil, "seconds" end
   if not results[1] then error(results[2], 0) end
   return table.unpack(results, 2, results.n)
 end

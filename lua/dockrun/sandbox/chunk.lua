@@ -6,7 +6,7 @@
 ---
 --- A replacement of this file must have `run` and `limits`.
 
-local guards = require "dockrun.core.guard"
+local budgets = require "dockrun.core.budget"
 local runtime = require "dockrun.core.runtime"
 local stdlib = require "dockrun.sandbox.stdlib"
 
@@ -98,15 +98,15 @@ local function is_interruption(err) return getmetatable(err) == ERROR and err.ki
 ---@return "memory"|"instructions"|"seconds"|nil passed  the part of the budget that was used up
 local function run(text, source, extra, limits)
   local _ <close> = with_collector()
-  local guard <close> = guards.new(math.floor(limits.memory * 1024 * 1024), limits.instructions, limits.seconds)
-  local env = environment(extra, function() guard:check() end)
+  local budget <close> = budgets.new { memory = limits.memory, instructions = limits.instructions, seconds = limits.seconds }
+  local env = environment(extra, function() budget:check() end)
   local chunk, why = load(text, source, "t", env)
-  if not chunk then return nil, false, why, guard:passed() end
+  if not chunk then return nil, false, why, budget:passed() end
   local co = coroutine.create(chunk)
-  guard:watch(co)
+  budget:watch(co)
   local ok, result = resume_with_strings(co, env.string)
   if not ok and is_interruption(result) then error(result, 0) end
-  return co, ok and coroutine.status(co) == "dead", result, guard:passed()
+  return co, ok and coroutine.status(co) == "dead", result, budget:passed()
 end
 
 --- Runs a chunk: "return 1 + 1" -> true, 2.
