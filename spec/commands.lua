@@ -18,7 +18,7 @@ function M.words(endpoint, ...) return { "--endpoint", endpoint, "--state-dir", 
 ---@return Child
 function M.start(endpoint, ...) return process.start(M.words(endpoint, ...)) end
 
---- Runs a command to its end, which must not be a fault of dockrun's own.
+--- Runs a command to its end; its exit code must not be that of an internal error.
 ---@return ProcessResult
 function M.run(endpoint, ...)
   local result = process.run(M.words(endpoint, ...))
@@ -34,11 +34,11 @@ function M.succeeds(endpoint, ...)
   return result
 end
 
---- Removes what is left of a job on the engine, and of other containers.
+--- Removes the remaining containers of a job from the engine, and other containers.
 ---@param engine table
 ---@param name string    the job's
----@param ids? string[]  other containers, which may be gone already
----@return integer count  how many containers of the job there were
+---@param ids? string[]  other containers, which may be removed already
+---@return integer count  the number of the job's containers
 function M.remove(engine, name, ids)
   local left, removals = jobs.containers(engine, name), {}
   local function remove(id) removals[#removals + 1] = function() engine:container_remove(id, { force = true, v = true }) end end

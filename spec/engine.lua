@@ -1,10 +1,10 @@
 -- Private engines and registries for specs: scripts/engine and scripts/registry, each in a directory of its own.
 --
---   local e = engine.shared()                      one for the whole run; to look at and to run containers on
+--   local e = engine.shared()                      one for the whole run, to inspect and to run containers on
 --   local e = engine.start { args = { … } }        one to kill, restart or configure; the spec stops it
 --   engine.image(e, "busybox:1")
 --
--- Like the scripts, what is started here ends with this process, however that ends.
+-- Like the scripts, every service that this file starts ends with this process, however that ends.
 local docker = require "dockrun.core.docker"
 local dockrun = require "dockrun"
 local uv = require "luv"
@@ -13,7 +13,7 @@ local pl_dir = require "pl.dir"
 local M = {}
 
 local TOP = assert(uv.fs_realpath(debug.getinfo(1, "S").source:match "^@(.*)spec/engine%.lua$" .. "."))
-local PATIENCE = 300 -- seconds for anything that a script does; more than its own time-outs
+local PATIENCE = 300 -- seconds for any step of a script; longer than its own time-outs
 
 -- ---- a script in the foreground of a directory ---------------------------------------------------
 
@@ -25,7 +25,7 @@ Service.__index = Service
 
 local running = {} ---@type table<Service, true>
 
--- Waits for reached() to be true; raises, with all the script has said, where it ends first or the time is up.
+-- Waits for reached() to be true; raises an error with the script's whole output if it ends first or the time is up.
 function Service:await(what, reached)
   local deadline = dockrun.now() + PATIENCE
   while not reached() do
@@ -77,7 +77,7 @@ local function launch(class, script, flags, args)
   return self, self:await_ready()
 end
 
---- Ends the script and waits until it has taken everything away. May be called twice.
+--- Ends the script and waits until it has removed everything. May be called twice.
 function Service:stop()
   if self.stopped then return end
   self.stopped = true
@@ -103,7 +103,7 @@ local function read_pid(self)
   return file:read "n"
 end
 
---- Starts an engine that nobody else uses.
+--- Starts an engine of the caller's own.
 ---@param opts? { args?: string[] }  further options of dockerd, such as --live-restore
 ---@return SpecEngine
 function M.start(opts)
@@ -112,7 +112,7 @@ function M.start(opts)
   return self
 end
 
---- Sends dockerd itself a signal. Where that ends it, the engine stays away until restart().
+--- Sends a signal to dockerd itself. If that ends it, the engine is away until restart().
 ---@param signal? string  "sigkill" if left out
 function Engine:kill(signal)
   signal = signal or "sigkill"
@@ -121,7 +121,7 @@ function Engine:kill(signal)
   self:await("dead", function() return not uv.kill(self.pid, 0) end)
 end
 
---- dockerd again, on the same data and the same socket, whether it runs or not.
+--- Restarts dockerd, or starts it if it does not run, on the same data and the same socket.
 function Engine:restart()
   self.process:kill "sigusr1"
   self:await_ready()
@@ -133,7 +133,7 @@ end
 ---@class SpecRegistry: Service
 ---@field address string  127.0.0.1:PORT, without authentication
 
---- Starts a registry that nobody else uses.
+--- Starts a registry of the caller's own.
 ---@return SpecRegistry
 function M.start_registry()
   local self, address = launch(Service, "registry", {})
@@ -143,7 +143,7 @@ end
 
 -- ---- one for all ---------------------------------------------------------------------------------
 
--- A function that gives what is at the environment's `variable`, or else the one thing that start() makes.
+-- A function that returns the service that the environment's `variable` names, or else the one that start() makes.
 local function shared(variable, field, start)
   local service
   return function()
@@ -154,7 +154,7 @@ local function shared(variable, field, start)
   end
 end
 
---- The run's engine, or the one at DOCKRUN_SPEC_ENDPOINT. Other specs use it too: leave none of yours there.
+--- The run's engine, or the one at DOCKRUN_SPEC_ENDPOINT. Other specs use it too: remove your containers.
 ---@type fun(): SpecEngine
 M.shared = shared("DOCKRUN_SPEC_ENDPOINT", "endpoint", M.start)
 
@@ -162,14 +162,14 @@ M.shared = shared("DOCKRUN_SPEC_ENDPOINT", "endpoint", M.start)
 ---@type fun(): SpecRegistry
 M.registry = shared("DOCKRUN_SPEC_REGISTRY", "address", M.start_registry)
 
---- Stops all that was started and not stopped.
+--- Stops every service that still runs.
 function M.stop_all()
   while next(running) do next(running):stop() end
 end
 
 -- ---- images --------------------------------------------------------------------------------------
 
--- Busybox under the names of all its applets. Made once a checkout, whole or not at all.
+-- Busybox under the names of all its applets. Made once per checkout, completely or not at all.
 local MAKE_TAR = [[
 set -e
 root=$(mktemp -d) && trap 'rm -rf "$root"' EXIT
@@ -194,7 +194,7 @@ local function busybox_tar()
   return file:read "a"
 end
 
---- Makes an image that holds busybox, without any registry; one that is there without `opts` stays.
+--- Makes an image that holds busybox, without a registry. Without `opts`, an existing image is kept.
 ---@param e { endpoint: string }
 ---@param ref string   such as "busybox:1" or "127.0.0.1:5000/web:2"
 ---@param opts? { changes?: string[] }  Dockerfile instructions, such as "CMD [\"sleep\", \"60\"]"
@@ -216,7 +216,7 @@ function M.image(e, ref, opts)
   return id
 end
 
---- What most specs want: the shared engine, with "busybox:1" on it.
+--- The shared engine with "busybox:1" on it, as most specs need it.
 ---@return table engine
 ---@return string endpoint
 function M.ready()

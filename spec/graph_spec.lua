@@ -120,7 +120,7 @@ describe("the rooms of lua/", function()
     assert.is_nil(cycle(edges))
   end)
 
-  it("share in util/ what three of them use", function()
+  it("share in util/ only modules that three of them use", function()
     local users = {}
     for module, list in pairs(graph) do
       for _, target in ipairs(list) do
@@ -139,7 +139,7 @@ describe("the rooms of lua/", function()
     end
   end)
 
-  it("are open to scripts as far as docs/ documents them", function()
+  it("are required by scripts only if docs/ documents them", function()
     each_file(ROOT .. "scripts", function(path)
       for name in read(path):gmatch 'require%s*%(?%s*"(dockrun[%w_.]*)"' do
         assert.is_string(documented[name], ("%s requires %s, which docs/ does not document"):format(path, name))

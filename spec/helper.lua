@@ -1,4 +1,4 @@
--- Loaded by busted before any spec. Each spec file gets modules of its own, but for those loaded here:
+-- Loaded by busted before any spec. Each spec file gets modules of its own, except those loaded here:
 -- there is one runtime, and one engine and one registry serve the whole run.
 local busted = require "busted"
 local dockrun = require "dockrun"
@@ -7,10 +7,10 @@ local jobs = require "spec.jobs"
 local rmtree = require("pl.dir").rmtree
 local uv = require "luv"
 
--- What the host's config files say counts in no spec.
+-- No spec reads the host's config files.
 for name, value in pairs(require("dockrun.options").new()) do dockrun.options[name] = value end
 
--- The states of this process, and of those that were killed.
+-- The state directories of this process, and of processes that were killed.
 local function remove_states()
   local entries = uv.fs_scandir "build"
   for name in function() return entries and uv.fs_scandir_next(entries) end do

@@ -15,17 +15,17 @@ local BUILD = process.program:match "^(.*)/[^/]+$"
 ---@field dir string     for files of the spec
 ---@field prefix string
 ---@field libs string    the directory that holds libdockrun.so
----@field preload? string  the sanitizers' library, which wants to be the first in a process that was built without it
+---@field preload? string  the sanitizers' library, which must be loaded first in a process that was built without it
 local Installed = {}
 Installed.__index = Installed
 
--- Of the sanitizers' build.
+-- Set in a build with sanitizers.
 local function sanitized()
   local cache <close> = assert(io.open(BUILD .. "/CMakeCache.txt"))
   return cache:read("a"):find "DOCKRUN_SANITIZE:BOOL=ON" ~= nil
 end
 
---- Runs a program without what this process knows of where Lua files are.
+--- Runs a program without this process's settings for the search path of Lua files.
 ---@param program string
 ---@param args string[]
 ---@param env? table<string, string|false>
@@ -74,12 +74,12 @@ function Installed:run_c(source, args, env)
   return M.run(self.dir .. "/host", args or {}, env)
 end
 
---- What another interpreter needs to find it.
+--- The environment in which another interpreter finds the installed dockrun.
 ---@return table<string, string|false>
 function Installed:lua_environment()
   return {
     LUA_PATH = self.prefix .. "/share/lua/5.4/?.lua;;", LUA_CPATH = self.libs .. "/lua/5.4/?.so;;",
-    LD_PRELOAD = self.preload or false, ASAN_OPTIONS = "detect_leaks=0", -- of an interpreter that is not ours
+    LD_PRELOAD = self.preload or false, ASAN_OPTIONS = "detect_leaks=0", -- leaks of an interpreter that is not dockrun
   }
 end
 

@@ -1,4 +1,4 @@
--- Job files for specs: written to a directory of their own, gone with it, and run by the dockrun under test.
+-- Job files for specs: written to a directory of their own, removed with it, and run by the dockrun under test.
 local dockrun = require "dockrun"
 local eventually = require "spec.eventually"
 local process = require "spec.process"
@@ -6,10 +6,10 @@ local uv = require "luv"
 
 local M = {}
 
---- What the state directories of specs are called, each with its process's number.
+--- The name of the specs' state directories; each has its process's pid appended.
 M.state_prefix = "spec-state-"
 
---- The state of this process's specs: in the build tree of this checkout.
+--- The state directory of this process's specs, in the build tree of this checkout.
 M.state_dir = ("%s/build/%s%d"):format(uv.cwd(), M.state_prefix, uv.os_getpid())
 
 --- A name that no other copy of the specs uses at this moment.
@@ -31,7 +31,7 @@ end
 
 --- The text of a job with one task that runs a shell command.
 ---@param o { name: string, image: string, command: string, resources?: string, config?: string, task?: string,
----  job?: string, group?: string, restart?: string }  the last six: more lines of Lua at their place; without `restart`,
+---  job?: string, group?: string, restart?: string }  the last six: more lines of Lua at their places; without `restart`,
 ---  a task runs once
 ---@return string
 function M.text(o)
@@ -54,12 +54,12 @@ return job %q {
     o.resources or "memory = 32", o.task or "")
 end
 
---- A shell's wait for M.open of this name.
+--- Shell code that waits for M.open of this name.
 ---@param name string
 ---@return string
 function M.gate(name) return ("until test -e /alloc/%s; do sleep 0.05; done"):format(name) end
 
---- Lets the tasks of an allocation go on that wait at a gate.
+--- Lets the tasks of an allocation continue that wait at a gate.
 ---@param alloc string  its id
 ---@param name string
 function M.open(alloc, name) assert(io.open(("%s/alloc/%s/alloc/%s"):format(M.state_dir, alloc, name), "w")):close() end
@@ -72,7 +72,7 @@ function M.await_ready(alloc, task)
   eventually("there is " .. path, function() return uv.fs_stat(path) end)
 end
 
---- Starts `dockrun run --json` on a job's text. The child has `events()`: all that it told until now.
+--- Starts `dockrun run --json` on a job's text. The child has `events()`: all that it has printed until now.
 ---@param endpoint string
 ---@param text string
 ---@param args? string[]  further arguments
@@ -88,14 +88,14 @@ function M.start(endpoint, text, args, ending)
     for line in self.stdout:gmatch "([^\n]+)\n" do events[#events + 1] = assert(dockrun.json.decode(line)) end
     return events
   end
-  --- The first event of this name, once it came.
+  --- Waits for the first event of this name and returns it.
   function child:event(name, timeout)
     self:wait_for(('"event":"%s"'):format(name), timeout)
     for _, event in ipairs(self:events()) do
       if event.event == name then return event end
     end
   end
-  --- The next event of this name, of this task if one is given. Those before it are passed over.
+  --- The next event of this name, of this task if one is given. Earlier events are skipped.
   function child:next_event(name, task)
     for line in self:lines() do
       local event = assert(dockrun.json.decode(line))
@@ -106,7 +106,7 @@ function M.start(endpoint, text, args, ending)
   return child
 end
 
---- Waits for the end of what M.start() started.
+--- Waits for the end of a child that M.start() started.
 ---@return ProcessResult result  with `events`, a list, and `by`, the last event of each name
 function M.finish(child)
   local result = child:wait()
@@ -132,7 +132,7 @@ function M.dockrun(endpoint, words, opts)
   return process.run({ "--endpoint", endpoint, "--state-dir", M.state_dir, table.unpack(words) }, opts)
 end
 
---- What of a job is on the engine: containers, whatever their state.
+--- The containers of a job on the engine, whatever their state.
 ---@param engine table
 ---@param name string
 ---@return table[]

@@ -1,2 +1,2 @@
--- The config of a dockrun that a spec starts, if the spec gives it none.
+-- The config file of a dockrun that a spec starts without a config file of its own.
 return {}

@@ -1,11 +1,11 @@
--- What an option may be, from each source: the command line, the environment, a file, and a host program.
+-- The valid values of options, from each source: the command line, the environment, a file, and a host program.
 local agents = require "dockrun.agent"
 local options = require "dockrun.options"
 local process = require "spec.process"
 local rmtree = require("pl.dir").rmtree
 local uv = require "luv"
 
--- { option, value, what the error says of it }
+-- { option, value, its error message }
 local wrong = {
   { "docker.timeout", "0", "must be above 0, got 0" },
   { "docker.timeout", "-1", "must be above 0, got -1" },
@@ -38,7 +38,7 @@ local wrong = {
 
 local function blamed(case) return case[2] == "60001" and "ports.to" or case[1] end
 
--- Sets it, and checks all of them; the error's message.
+-- Sets the option, checks all options and returns the error's message.
 local function refused(set)
   local all = options.new()
   local ok, err = set(all)
@@ -78,7 +78,7 @@ describe("an option", function()
     end
   end)
 
-  it("is what it was if all options are at their defaults", function()
+  it("keeps its value if all options are set to their defaults", function()
     local all = options.new()
     for _, row in ipairs(options.rows) do
       local before = all[row.name]
@@ -88,7 +88,7 @@ describe("an option", function()
     assert(options.check(all))
   end)
 
-  it("ends a command with 2, and the error names the option and its source", function()
+  it("ends a command with exit code 2 if it is wrong, and the error names the option and its source", function()
     for _, case in ipairs {
       { { "--set", "ports.from=0", "status" }, {}, "--set: option 'ports.from' must be at least 1" },
       { { "--bind-ip", "1.2.3", "-e", "print(1)" }, {}, "--bind-ip: option 'docker.bind_ip' must be an IP address" },
@@ -107,7 +107,7 @@ describe("an option", function()
     assert.matches(path .. ": option 'docker.watch_interval' must be above 0", result.stderr, 1, true)
   end)
 
-  it("is refused before an agent of a host program begins", function()
+  it("is refused before an agent of a host program starts", function()
     local all = options.new()
     all["ports.from"] = 0
     local agent, err = agents.new(all)
@@ -143,7 +143,7 @@ describe("an option", function()
     local UNSHARED = [[mount -t tmpfs none /mnt && mkdir /mnt/dockrun && mount --bind "$0" /mnt/dockrun && mount --rbind /mnt /etc &&
       exec "$@"]]
 
-    -- Runs dockrun where the host's /etc has nothing but this spec's dockrun directory.
+    -- Runs dockrun in a mount namespace whose /etc holds only this spec's dockrun directory.
     local function run(words, env)
       local all = { HOME = dir .. "/home", XDG_CONFIG_HOME = false, DOCKRUN_CONFIG = false }
       for name, value in pairs(env or {}) do all[name] = value end
@@ -152,8 +152,8 @@ describe("an option", function()
 
     local SHOW = { "-e", 'local o = require("dockrun").options print(o["docker.bind_ip"], o["docker.endpoint"], o["ports.from"], o.hooks)' }
 
-    it("counts after the command line and the environment, and the user's before the system's", function()
-      assert.equal("\tunix:///var/run/docker.sock\t20000\t\n", run(SHOW).stdout)  -- neither is there
+    it("is used after the command line and the environment, the user's file before the system's", function()
+      assert.equal("\tunix:///var/run/docker.sock\t20000\t\n", run(SHOW).stdout)  -- neither file exists
       put(etc, [[return {
         docker = { bind_ip = "1.1.1.1", endpoint = "unix:///system" }, ports = { from = 111 }, hooks = "/system",
       }]])
@@ -168,14 +168,14 @@ describe("an option", function()
       end
     end)
 
-    it("does not count if another file is named", function()
+    it("is not used if another file is named", function()
       put(etc, "return { ports = 5 }")
       put(user, "not Lua")
       local result = run(SHOW, { DOCKRUN_CONFIG = uv.cwd() .. "/spec/no_config.lua" })
       assert.equal("\tunix:///var/run/docker.sock\t20000\t\n", result.stdout)
     end)
 
-    it("ends the command with 2 if it is wrong, and the error names the file and the option", function()
+    it("ends the command with exit code 2 if it is wrong, and the error names the file and the option", function()
       for _, place in ipairs { etc, user } do
         local path = place == etc and "/etc/dockrun/config.lua" or user .. "/config.lua"
         for text, message in pairs {
@@ -193,7 +193,7 @@ describe("an option", function()
       end
     end)
 
-    it("is refused by root if another user can write to the file, or if it is none", function()
+    it("is refused by root if another user can write to the file, or if it is not a file", function()
       for _, place in ipairs { etc, user } do
         local path = place .. "/config.lua"
         put(place, "return {}")
@@ -218,7 +218,7 @@ describe("an option", function()
     end)
   end)
 
-  it("that is a relative state directory is below the current one", function()
+  it("for the state directory may be relative to the current directory", function()
     local result = process.run({ "--state-dir", "x/y", "-e", 'print(require("dockrun").options.state_dir)' }, { cwd = "/tmp" })
     assert.equal("/tmp/x/y\n", result.stdout)
   end)

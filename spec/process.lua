@@ -8,8 +8,8 @@
 --   child:kill "SIGINT"
 --   assert.equal(130, child:wait().code)
 --
--- No child outlives its spec: `<close>` kills it when its scope ends, by an error too; what has no `<close>` ends with
--- its file, and all end with this process, however that ends.
+-- No child outlives its spec: `<close>` kills it when its scope ends, also by an error. A child without `<close>` ends with
+-- its file, and all children end with this process, however that ends.
 local dockrun = require "dockrun"
 local uv = require "luv"
 
@@ -18,29 +18,29 @@ local M = {}
 --- The dockrun that runs this spec.
 M.program = uv.exepath()
 
-local PATIENCE = 180 -- seconds, where nothing else is said: a hang, and not a slow machine
+local PATIENCE = 180 -- seconds, the default; longer than a slow machine needs, so only a hang reaches it
 
--- Where the docker command looks for its engine, and the shell that script(1) runs; a spec says itself what it wants.
+-- Variables that name the docker command's engine, and the shell that script(1) runs; a spec that needs one sets it.
 local NOT_INHERITED = {
   "DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_API_VERSION", "SHELL",
 }
 
 ---@class ProcessOptions
 ---@field program? string          M.program if left out; looked for along PATH
----@field env? table<string, string|false>  on top of this process's environment; false takes a name away
----@field stdin? string|true       all of the input; true: see Child:write. Without it the input is empty
+---@field env? table<string, string|false>  on top of this process's environment; false removes a name
+---@field stdin? string|true       the whole input; true: see Child:write. Without it the input is empty
 ---@field cwd? string
----@field timeout? number          seconds that anything about the child may take: 180
+---@field timeout? number          limit for each wait for the child, in seconds: 180
 
 ---@class ProcessResult
----@field code? integer    exit code; nil where a signal ended the child, so that a crash is never taken for success
+---@field code? integer    exit code; nil if a signal ended the child, so that a crash never looks like success
 ---@field signal? string   the signal's name, such as "SIGKILL"
 ---@field stdout string
 ---@field stderr string
 
 ---@class Child
 ---@field pid integer
----@field stdout string    all that it has written until now
+---@field stdout string    everything that it has written until now
 ---@field stderr string
 ---@field result? ProcessResult  once it has ended and its output is complete
 local Child = {}
@@ -48,7 +48,7 @@ Child.__index = Child
 
 local running = {} ---@type table<Child, true>
 
--- A config without options: what the host's files say counts in no spec.
+-- A config file without options: no spec reads the host's files.
 local NO_CONFIG = uv.cwd() .. "/spec/no_config.lua"
 
 local function environment(changes)
@@ -67,8 +67,8 @@ local function signal_name(number)
   end
 end
 
--- Something came from the child: everyone who waits for it looks again.
-local function tell(self)
+-- Wakes every waiter after output or the end of the child: each checks its condition again.
+local function wake_watchers(self)
   if self.exit and self.open == 0 and not self.result then
     local code, signal = table.unpack(self.exit)
     self.result = {
@@ -80,20 +80,20 @@ local function tell(self)
   for news in pairs(self.watchers) do news:push(true) end
 end
 
--- Waits for look() to return something, and returns that; nothing once the time is over.
-local function watch(self, timeout, look)
+-- Waits for condition() to return a true value, and returns its results; returns nil after the time-out.
+local function watch(self, timeout, condition)
   local deadline, news = dockrun.now() + timeout, dockrun.queue()
   self.watchers[news] = true
-  local found = table.pack(look())
+  local found = table.pack(condition())
   while not found[1] and dockrun.now() < deadline do
     news:pop(math.max(deadline - dockrun.now(), 0))
-    found = table.pack(look())
+    found = table.pack(condition())
   end
   self.watchers[news] = nil
   return table.unpack(found, 1, found.n)
 end
 
--- What happened, with all that the child has said.
+-- Raises an error with the child's whole output.
 local function fail(self, what, ...)
   error(("%s: %s\n--- stdout\n%s\n--- stderr\n%s"):format(self.name, what:format(...), self.stdout, self.stderr), 0)
 end
@@ -107,11 +107,11 @@ local function read(self, pipe, name)
       pipe:close()
       self.open = self.open - 1
     end
-    tell(self)
+    wake_watchers(self)
   end)
 end
 
---- Starts a child in the background. Where there is no such program, it ends with code 127.
+--- Starts a child in the background. If the program does not exist, the child ends with exit code 127.
 ---@param args string[]  without the program's name
 ---@param opts? ProcessOptions
 ---@return Child
@@ -131,7 +131,7 @@ function M.start(args, opts)
   }, function(...)
     self.exit = { ... }
     self.process:close()
-    tell(self)
+    wake_watchers(self)
   end)
   if not self.process then fail(self, "cannot start it: %s", why) end
   self.pid = why
@@ -145,7 +145,7 @@ function M.start(args, opts)
   return self
 end
 
---- Runs a child to its end; raises, having killed it, where that takes longer than the time-out.
+--- Runs a child to its end; kills it and raises an error after the time-out.
 ---@param args string[]  without the program's name
 ---@param opts? ProcessOptions
 ---@return ProcessResult
@@ -164,7 +164,7 @@ function Child:write(text)
   end
 end
 
---- Each line of stdout, as it comes, without its newline; ends with the output. Two loops share the lines.
+--- Iterates over the lines of stdout as they arrive, without newlines; ends with the output. Two loops share the lines.
 ---@return fun(): string?
 function Child:lines()
   return function()
@@ -180,8 +180,8 @@ function Child:lines()
   end
 end
 
---- Waits until stdout or stderr matches a pattern, looking at all that was written since the start; raises where the
---- child ends without, or the time is over.
+--- Waits until stdout or stderr matches a pattern, searching everything that was written since the start; raises
+--- an error if the child ends without a match, or after the time-out.
 ---@param pattern string
 ---@param timeout? number  seconds
 ---@return string ...  as of string.match
@@ -195,7 +195,7 @@ function Child:wait_for(pattern, timeout)
   return text:match(pattern)
 end
 
---- Sends a signal; false where the child has ended already.
+--- Sends a signal; false if the child has ended already.
 ---@param signal? string|integer  "SIGTERM" if left out
 ---@return boolean sent
 function Child:kill(signal)
@@ -204,7 +204,7 @@ function Child:kill(signal)
   return self.process:kill(type(signal) == "string" and signal:lower() or signal) == 0
 end
 
---- Waits for the child's end and the end of its output; raises, and lets it run on, where that takes too long.
+--- Waits for the child's end and the end of its output; after the time-out it raises an error and leaves the child running.
 ---@param timeout? number  seconds
 ---@return ProcessResult
 function Child:wait(timeout)
@@ -212,7 +212,7 @@ function Child:wait(timeout)
   return watch(self, timeout, function() return self.result end) or fail(self, "still runs after %g s", timeout)
 end
 
---- Kills the child if it still runs, and waits until it is gone. May be called twice.
+--- Kills the child if it still runs, and waits for its end. May be called twice.
 function Child:close()
   running[self] = nil
   self:kill "SIGKILL"
@@ -222,7 +222,7 @@ end
 
 Child.__close = Child.close
 
--- The children that a spec forgot.
+-- Children that a spec did not close.
 local subscribe = package.loaded.busted and require("busted").subscribe
 if subscribe then
   subscribe({ "file", "end" }, function()

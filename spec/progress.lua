@@ -1,4 +1,4 @@
---- What busted prints of these specs: a line for each file, what fails as soon as it does, and the counts at the end.
+--- Busted's output for these specs: a line for each file, each failure as soon as it happens, and the counts at the end.
 
 ---@param options table  busted's
 ---@return table handler

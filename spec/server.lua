@@ -1,4 +1,4 @@
--- A server whose every byte a spec writes itself: for peers that misbehave, stall or die, as no real engine does on cue.
+-- A server whose every byte a spec writes itself: for peers that misbehave, stall or die when the spec wants it.
 --
 --   local server <close> = servers.start(function(connection)
 --     local request = connection:request()
@@ -6,8 +6,8 @@
 --   end)
 --   dockrun.http.request { url = server.url, unix_socket = server.path }
 --
--- Each connection is served by a task of its own. When the function returns the connection is closed, when it raises
--- the spec's next call of `server:check()`, or its close, raises that.
+-- A fiber of its own serves each connection. When the function returns, the connection is closed; when it raises an error,
+-- the spec's next call of `server:check()`, or its close, raises that error.
 local dockrun = require "dockrun"
 local uv = require "luv"
 
@@ -20,7 +20,7 @@ local M = {}
 local Connection = {}
 Connection.__index = Connection
 
--- Reads only while somebody asks, so that an idle connection pushes back.
+-- Reads only while a read waits, so that an idle connection applies back-pressure.
 local function read_some(self)
   if self.ended then return nil end
   self.socket:read_start(function(_, data)
@@ -31,7 +31,7 @@ local function read_some(self)
   return self.news:pop() or nil
 end
 
---- At least one byte, or all of `count`; nil at the end of what the client sends.
+--- Reads at least one byte, or all of `count`; nil at the end of the client's data.
 ---@param count? integer
 ---@return string?
 function Connection:read(count)
@@ -45,7 +45,7 @@ function Connection:read(count)
   return taken
 end
 
---- The next request: its first line, headers (lower-case names), and body where it has a length.
+--- Reads the next request: its first line, headers (lower-case names), and body if it has a length.
 ---@return { line: string, headers: table<string, string>, body: string }?
 function Connection:request()
   local from, to
@@ -64,7 +64,7 @@ function Connection:request()
   return request
 end
 
---- Writes all of it; false where the client has gone, nil where it does not take it in time.
+--- Writes the whole text; false if the client has disconnected, nil if it does not read the text in time.
 ---@param text string
 ---@param timeout? number  seconds
 ---@return boolean?
@@ -75,7 +75,7 @@ function Connection:write(text, timeout)
   return (done:pop(timeout))
 end
 
---- A whole answer.
+--- Writes a complete response.
 ---@param body? string
 ---@param status? string   "200 OK"
 ---@param headers? string  further lines, each with its "\r\n"
@@ -84,14 +84,14 @@ function Connection:answer(body, status, headers)
   return self:write(("HTTP/1.1 %s\r\nContent-Length: %d\r\n%s\r\n%s"):format(status or "200 OK", #body, headers or "", body))
 end
 
---- Ends what we send; the client may go on.
+--- Closes the sending half of the connection; the client may continue to send.
 function Connection:shutdown()
   local done = dockrun.queue()
   self.socket:shutdown(function() done:push(true) end)
   done:pop()
 end
 
---- Waits until the client has closed its side; what it still sends is dropped.
+--- Waits until the client has closed its side; the rest of its data is dropped.
 function Connection:await_end()
   while self:read() do end
 end
@@ -103,7 +103,7 @@ function Connection:close()
   self.news:push(false)
 end
 
---- Closes as one that crashed: the client gets a reset, over TCP at once.
+--- Closes like a server that crashed: the client gets a reset, over TCP at once.
 function Connection:reset()
   if self.socket.close_reset and not self.socket:is_closing() then self.socket:close_reset() end
   self:close()
@@ -112,7 +112,7 @@ end
 -- ---- the server ----------------------------------------------------------------------------------
 
 ---@class SpecServer
----@field url string         for http.request; with `path` where it listens on a unix socket
+---@field url string         for http.request; with `path` if it listens on a unix socket
 ---@field endpoint string    for docker.connect
 ---@field path? string
 ---@field connections SpecConnection[]  in the order they came
@@ -154,9 +154,9 @@ function M.start(handle, opts)
   return self
 end
 
---- A Docker engine as far as negotiation goes: it says which versions of the API it speaks, and hands every other
---- request to the function. After that the connection serves the next request.
----@param handle fun(connection: SpecConnection, request: table): boolean?  false: the connection is over
+--- An engine that only negotiates the version of the API, and passes every other request to the function. After that the
+--- connection serves the next request.
+---@param handle fun(connection: SpecConnection, request: table): boolean?  false: close the connection
 ---@param opts? { tcp?: boolean, newest?: string, oldest?: string }
 ---@return SpecServer
 function M.engine(handle, opts)
@@ -173,14 +173,14 @@ function M.engine(handle, opts)
   end, opts)
 end
 
---- Raises what a connection's function raised.
+--- Raises the error of a connection's function, if there was one.
 function Server:check()
   local failure = self.failure
   self.failure = nil
   if failure then error(failure, 0) end
 end
 
---- Closes every connection, and listens no more. May be called twice.
+--- Closes every connection and stops listening. May be called twice.
 function Server:close()
   if self.closed then return end
   self.closed = true
@@ -191,7 +191,7 @@ function Server:close()
 end
 
 function Server:__close(err)
-  if err then self.failure = nil end -- that one counts
+  if err then self.failure = nil end -- the error of the connection matters more
   self:close()
 end
 

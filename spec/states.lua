@@ -1,4 +1,4 @@
--- State directories for specs, removed with what was opened in them.
+-- State directories for specs, removed after the stores in them are closed.
 --
 --   local states = require "spec.states"
 --   before_each(states.begin)
@@ -23,7 +23,7 @@ function M.finish()
   rmtree(M.dir)
 end
 
---- store.open(states.dir, opts), to be closed by finish where it opens.
+--- store.open(states.dir, opts); finish() closes the store.
 ---@param opts? table
 ---@return Store? state
 ---@return table? err
@@ -33,9 +33,9 @@ function M.open(opts)
   return state, err
 end
 
---- Runs SQL on the database behind the store's back.
+--- Runs SQL on the database without the store.
 ---@param sql string
----@return any value  of the last statement, where it is the only one
+---@return any value  of the last statement, if it is the only one
 function M.sql(sql)
   local db <close> = assert(sqlite.open(M.path))
   if sql:find ";" then return assert(db:exec(sql)) end
@@ -56,7 +56,7 @@ function M.put_alloc(state, job, alloc)
   return alloc
 end
 
---- What a file holds; no store may be open on it in this process, whose locks would go with the reading.
+--- The content of a file. No store may be open on it in this process: reading and closing the file would drop its locks.
 ---@param path string
 ---@return string
 function M.bytes(path)

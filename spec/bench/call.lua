@@ -1,4 +1,4 @@
--- One call of the Engine API, one after the other and many at a time.
+-- One call of the Engine API: sequentially and in parallel.
 local compare = require("spec.bench.compare").compare
 local dockrun = require "dockrun"
 local peers = require "spec.bench.peers"
@@ -6,7 +6,7 @@ local uv = require "luv"
 
 local CALLS, AT_A_TIME = 300, 16
 
--- The least that a call can cost: a write and reads on an open socket, no HTTP library, nothing decoded.
+-- The minimum cost of a call: a write and reads on an open socket, no HTTP library, nothing decoded.
 local function raw_calls(path, target, count)
   local pipe, chunks = uv.new_pipe(), dockrun.queue()
   pipe:connect(path, function(err) chunks:push(err or true) end)
@@ -24,7 +24,7 @@ local function raw_calls(path, target, count)
   pipe:close()
 end
 
--- So many tasks that share the calls among them.
+-- Fibers that share the calls.
 local function in_parallel(fn)
   local tasks = {}
   for i = 1, AT_A_TIME do tasks[i] = function() fn(CALLS // AT_A_TIME) end end

@@ -1,5 +1,5 @@
--- Contestants against each other: a floor (the least that the machine needs for it), dockrun, and peers, in turn, so that
--- a machine whose speed drifts is unfair to none.
+-- Compares contestants: a floor (the minimum that the machine needs for the work), dockrun, and peers, in turn, so that
+-- a drift of the machine's speed affects all of them equally.
 local dockrun = require "dockrun"
 local peers = require "spec.bench.peers"
 
@@ -8,9 +8,9 @@ local M = {}
 ---@class Contestant
 ---@field [1] "floor"|"dockrun"|"peer"
 ---@field [2] string                      its name
----@field [3] fun(): number?, number?     does it; gives how many operations that were (1 if left out) and how many seconds
----  they took (if left out, as long as the call did). Where the unit is "MB": gives bytes
----@field needs? string                   a program that may be missing; then it does not take part
+---@field [3] fun(): number?, number?     does the work; returns the number of operations (default 1) and their time in seconds
+---  (default: the duration of the call). If the unit is "MB": returns bytes
+---@field needs? string                   a program that may be missing; then the contestant is skipped
 
 ---@class Figure
 ---@field what string
@@ -30,7 +30,7 @@ local function measure(unit, run)
   return (seconds or dockrun.now() - started) / (operations or 1)
 end
 
---- Measures each contestant `rounds` times, in turn; times after one turn that does not count.
+--- Measures each contestant `rounds` times, in turn, after one round that is not measured.
 ---@param what string
 ---@param unit "ms"|"µs"|"MB"   of one operation
 ---@param rounds integer

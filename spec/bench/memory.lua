@@ -1,20 +1,20 @@
--- What a process holds in memory while it waits.
+-- The memory of a process while it waits.
 local compare = require("spec.bench.compare").compare
 local dockrun = require "dockrun"
 local jobs = require "spec.jobs"
 local peers = require "spec.bench.peers"
 local process = require "spec.process"
 
--- Says that it is there, waits at no cost, and ends at once when it is told to.
+-- Says that it is ready, waits without work, and ends at once when it is told to.
 local SERVICE = "trap exit TERM; echo up; sleep 600 & wait"
 
--- Bytes that are resident, a page that n processes share counted as an nth (proc(5), smaps_rollup).
+-- Resident bytes; a page that n processes share counts as one nth (proc(5), smaps_rollup).
 local function resident(pid)
   local file <close> = assert(io.open(("/proc/%d/smaps_rollup"):format(pid)))
   return tonumber(file:read("a"):match "Pss:%s+(%d+) kB") * 1024
 end
 
--- Starts a program, waits for ready(child), and gives its memory.
+-- Starts a program, waits for ready(child), and returns its memory.
 local function memory_of(args, opts, ready)
   local child <close> = process.start(args, opts)
   ready(child)
@@ -24,7 +24,7 @@ local function memory_of(args, opts, ready)
   return bytes
 end
 
--- Until so many lines end in "up".
+-- Waits until `count` lines end in "up".
 local function until_up(count)
   return function(child)
     local up = 0
@@ -36,8 +36,8 @@ local function until_up(count)
   end
 end
 
--- Something happens on the engine until the child tells of it.
-local function told_of_events(bench)
+-- Causes events on the engine until the child prints one.
+local function wait_for_event(bench)
   return function(child)
     for _ = 1, 200 do
       assert(bench.engine:image_tag(bench.image, { repo = "bench-event", tag = "1" }))
@@ -45,7 +45,7 @@ local function told_of_events(bench)
       if child.stdout ~= "" then return end
       dockrun.sleep(0.05)
     end
-    error(child.name .. " tells of no event")
+    error(child.name .. " prints no event")
   end
 end
 
@@ -54,17 +54,17 @@ local engine = assert(require("dockrun").connect())
 for event in assert(engine:events()) do print(event.Type, event.Action) io.stdout:flush() end]]
 
 local function followers(bench)
-  local told = told_of_events(bench)
+  local ready = wait_for_event(bench)
   local path = bench.endpoint:gsub("^unix://", "")
   return compare("A process that follows the engine's events", "MB", 3, {
     { "floor", "curl", function()
-      return memory_of({ "-sSN", "--unix-socket", path, "http://docker/v1.41/events" }, { program = "curl" }, told)
+      return memory_of({ "-sSN", "--unix-socket", path, "http://docker/v1.41/events" }, { program = "curl" }, ready)
     end, needs = "curl" },
-    { "dockrun", "dockrun, engine:events()", function() return memory_of({ "--endpoint", bench.endpoint, "-e", FOLLOW }, {}, told) end },
-    { "peer", "docker events", function() return memory_of({ "-H", bench.endpoint, "events" }, { program = "docker" }, told) end },
+    { "dockrun", "dockrun, engine:events()", function() return memory_of({ "--endpoint", bench.endpoint, "-e", FOLLOW }, {}, ready) end },
+    { "peer", "docker events", function() return memory_of({ "-H", bench.endpoint, "events" }, { program = "docker" }, ready) end },
     { "peer", "python: client.events()", function()
       local code = ("import docker\nfor e in docker.DockerClient(base_url=%q).events(): print(e, flush=True)"):format(bench.endpoint)
-      return memory_of({ "-c", code }, { program = "/usr/bin/python3" }, told)
+      return memory_of({ "-c", code }, { program = "/usr/bin/python3" }, ready)
     end, needs = "python3-docker" },
   })
 end

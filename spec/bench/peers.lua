@@ -1,4 +1,4 @@
--- Other programs that do the same: their arguments, and how they are run.
+-- Other programs that do the same work: their arguments, and functions that run them.
 local dockrun = require "dockrun"
 local jobs = require "spec.jobs"
 local process = require "spec.process"
@@ -6,7 +6,7 @@ local uv = require "luv"
 
 local M = {}
 
---- Runs a program to its end, which must be a good one.
+--- Runs a program to its end; its exit code must be 0.
 ---@param program string
 ---@param args string[]
 ---@return ProcessResult
@@ -43,7 +43,7 @@ end
 
 local has = {}
 
---- Debian's python3-docker: runs code that has `client`, and gives the number that the code prints, if any.
+--- Debian's python3-docker: runs code that has `client`, and returns the number that the code prints, if any.
 ---@param endpoint string
 ---@param code string
 ---@return number?
@@ -52,7 +52,7 @@ function M.python(endpoint, code)
   return tonumber(M.must("/usr/bin/python3", { "-c", head .. code }).stdout)
 end
 
---- Whether a peer is installed.
+--- True if a peer is installed.
 ---@param name "docker"|"docker-compose"|"python3-docker"|"curl"
 ---@return boolean
 function M.has(name)
@@ -66,7 +66,7 @@ function M.has(name)
   return has[name]
 end
 
---- Writes a compose file of services; gives the arguments of docker-compose that name it, a project and the engine.
+--- Writes a compose file of services; returns the arguments of docker-compose that name it, a project and the engine.
 ---@param endpoint string
 ---@param services table<string, table>
 ---@return fun(...: string): string[] words  the arguments, with more of them

@@ -1,11 +1,11 @@
--- One port for tcp and udp: taken and given back.
+-- One port for tcp and udp: allocated and released.
 local compare = require("spec.bench.compare").compare
 local dockrun = require "dockrun"
 local uv = require "luv"
 
 local ADDRESS, TIMES, RANGE = "127.0.0.1", 200, 1000
 
--- Binds a socket of each kind, asking for a port (0: the kernel's choice); whether both could have it.
+-- Binds a socket of each kind, on a port (0: the kernel's choice); true if both succeeded.
 local function bind(port)
   local tcp, udp = uv.new_tcp(), uv.new_udp()
   local ok = tcp:bind(ADDRESS, port)
@@ -29,7 +29,7 @@ return function()
     end },
   }
   for i, fill in ipairs { 0, 50, 90, 99 } do
-    local from = 20000 + i * RANGE  -- ranges apart: what one allocator holds, the other cannot have
+    local from = 20000 + i * RANGE  -- separate ranges, because two allocators cannot hold the same port
     local allocator = dockrun.ports.new { from = from, to = from + RANGE - 1, seed = 1 }
     for _ = 1, fill * RANGE // 100 do assert(allocator:allocate(ADDRESS, "bench")) end
     table.insert(contestants, i + 1, { "dockrun", ("allocate, release; %d %% of the range is held"):format(fill), function()

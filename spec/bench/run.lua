@@ -1,4 +1,4 @@
--- What dockrun costs, beside a floor and peers, in one run. scripts/install bench installs the peers.
+-- The cost of dockrun, compared with a floor and peers, in one run. scripts/install bench installs the peers.
 --
 --   build/release/dockrun spec/bench/run.lua [--json|--markdown] [start|call|task|memory|ports|validate …]
 package.path = "./?.lua;" .. package.path

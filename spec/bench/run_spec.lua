@@ -1,15 +1,15 @@
--- The benchmarks run, and say what they measured.
+-- The benchmarks run and print their measurements.
 local dockrun = require "dockrun"
 local process = require "spec.process"
 
 describe("spec/bench/run.lua", function()
-  -- In a network of its own: it takes nearly all ports of a range, which another copy of it might want.
+  -- In a network of its own: it uses nearly all ports of a range, which another copy of it might need.
   local function bench(...)
     local command = { "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", process.program, "spec/bench/run.lua", ... }
     return process.run(command, { program = "unshare", timeout = 120 })
   end
 
-  it("gives its figures as JSON", function()
+  it("prints its figures as JSON", function()
     local result = bench("--json", "ports")
     assert.equal(0, result.code, result.stderr)
     local told = assert(dockrun.json.decode(result.stdout))
@@ -19,7 +19,7 @@ describe("spec/bench/run.lua", function()
     for _, figure in ipairs(told.figures) do assert.is_true(figure.best > 0 and figure.best <= figure.median, figure.who) end
   end)
 
-  it("gives them as a table of 80 columns", function()
+  it("prints them as a table of 80 columns", function()
     local result = bench("ports", "call")
     assert.equal(0, result.code, result.stderr)
     assert.matches("\nOne host port, tcp and udp\n +MEDIAN +BEST +/ FLOOR\nfloor +the kernel's", result.stdout)
@@ -27,5 +27,5 @@ describe("spec/bench/run.lua", function()
     for line in result.stdout:gmatch "[^\n]+" do assert.is_true(utf8.len(line) <= 80, line) end
   end)
 
-  it("refuses what it does not measure", function() assert.equal(2, bench("everything").code) end)
+  it("refuses an unknown benchmark", function() assert.equal(2, bench("everything").code) end)
 end)

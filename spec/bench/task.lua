@@ -1,11 +1,11 @@
--- A job with one task: until its container runs, and from its file to its clean-up.
+-- A job with one task: the time until its container runs, and from its file to its clean-up.
 local compare = require("spec.bench.compare").compare
 local dockrun = require "dockrun"
 local jobs = require "spec.jobs"
 local peers = require "spec.bench.peers"
 local process = require "spec.process"
 
--- A name for a container, so that later calls know it.
+-- A name for a container, so that later calls can use it.
 local function body(bench, command) return dockrun.json.encode { Image = bench.image, Cmd = command } end
 
 local function started(bench)
@@ -16,7 +16,7 @@ local function started(bench)
     web = { image = bench.image, command = command, network_mode = "bridge" },
   })
   local _ <close> = compose_file
-  -- Seconds until begin() is done; what it returns takes the container away.
+  -- Seconds that begin() takes; its return value is a function that removes the container.
   local function timed(begin)
     return function()
       local at = dockrun.now()

@@ -36,7 +36,7 @@ describe("dockrun adopt", function()
 
   local function own() return jobs.containers(engine, name)[1] end
 
-  -- A container of this state directory's, with some labels changed.
+  -- A container of this state directory, with some labels changed.
   local function forge(changes)
     local alloc = ("f0e9ed-%x"):format(uv.hrtime())
     local labels = assert(engine:container_inspect(own().Id)).Config.Labels
@@ -47,7 +47,7 @@ describe("dockrun adopt", function()
     return alloc
   end
 
-  it("finds what a lost state had by a link to its directory as well", function()
+  it("finds the containers of a lost state through a link to its directory too", function()
     succeeds("run", "-d", path)
     lose()
     local link = states.dir .. ".link"
@@ -59,7 +59,7 @@ describe("dockrun adopt", function()
     assert.is_nil(uv.fs_scandir_next(assert(uv.fs_scandir(states.dir .. "/alloc"))))
   end)
 
-  it("takes over what a lost state had, and the job goes on as it was", function()
+  it("takes over the containers of a lost state, and the job continues unchanged", function()
     succeeds("run", "-d", path)
     local id = own().Id
     lose()
@@ -103,7 +103,7 @@ describe("dockrun adopt", function()
     for _, id in ipairs(older.containers) do assert.is_nil((engine:container_inspect(id))) end
   end)
 
-  it("refuses what contradicts itself, the state, or the agent's policy, and says why", function()
+  it("refuses labels that contradict themselves, the state or the agent's policy, and says why", function()
     succeeds("run", "-d", path)
     local function same(value) return value end
     local function definition(change)
@@ -134,7 +134,7 @@ describe("dockrun adopt", function()
     for _, id in ipairs(made) do assert.truthy(engine:container_inspect(id)) end
   end)
 
-  it("does not begin again what has ended", function()
+  it("does not restart tasks that have ended", function()
     succeeds("run", "-d", path)
     local id = own().Id
     assert(engine:container_kill(id))

@@ -1,4 +1,4 @@
--- What tasks write is shown byte for byte: nothing twice, nothing lost; and the commands that show it.
+-- The output of tasks is shown byte for byte, without loss or repetition; and the commands that show it.
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"
@@ -21,7 +21,7 @@ describe("the output of tasks", function()
 
   teardown(function() jobs.dockrun(endpoint, { "stop", name }) end)
 
-  -- Runs a job in the foreground, and gives back what it printed.
+  -- Runs a job in the foreground and returns its output.
   local function run(command, config, args)
     local path, file = jobs.write(jobs.text { name = jobs.unique "bytes", image = "busybox:1", command = command, config = config })
     local _ <close> = file
@@ -37,12 +37,12 @@ describe("the output of tasks", function()
   local mixed = [[printf 'one\r\n\n'; printf '\001\033[31m\n'; head -c 40000 /dev/zero | tr '\0' x; echo; printf last]]
   local bytes = { "one\r\n", "\n", "\1\27[31m\n", ("x"):rep(40000) .. "\n", "last" }
 
-  it("is shown whole by run, with a last line that does not end", function()
+  it("is shown whole by run, with a last line that has no newline", function()
     local result = run(mixed)
     assert.equal("task | " .. table.concat(bytes, "task | "), result.stdout, result.stderr)
   end)
 
-  it("is shown whole by run, of a terminal too", function()
+  it("is shown whole by run if the task has a terminal", function()
     assert.equal("task | one\r\ntask | two", run("echo one; printf two", "tty = true").stdout)
   end)
 
@@ -59,7 +59,7 @@ describe("the output of tasks", function()
     jobs.dockrun(endpoint, { "stop", dockrun.load_job(path).name })
   end)
 
-  it("is shown from now on when a job is run again that runs already", function()
+  it("is shown from now on if a running job is run again", function()
     local path, file = jobs.write(jobs.text { name = jobs.unique "again", image = "busybox:1",
       command = "echo old; trap 'printf new; exit 0' TERM; touch /local/ready; while :; do sleep 0.1; done",
       task = [[kill_timeout = "2m",]] })
@@ -71,14 +71,14 @@ describe("the output of tasks", function()
     assert.equal("task | new", child:wait().stdout)
   end)
 
-  describe("that the engine's log loses", function()
+  describe("that is lost from the engine's log", function()
     -- The engine's log holds 20 kB; the task writes 5,000 lines at a time.
     local bursts = "i=0; while [ $i -lt 5 ]; do seq $((i * 5000 + 1)) $((i * 5000 + 5000)); usleep 300000; i=$((i + 1)); done; "
     local small = "logging = { config = { ['max-size'] = '10k', ['max-file'] = '2' } }"
     local said = "task: output after %S+ may be missing from the engine's log: [^\n]+; "
       .. "give the task's `logging` a larger max%-size or max%-file\n"
 
-    -- Lines in order, none twice.
+    -- The lines are in order, without repetition.
     local function assert_order(text, pattern)
       local last = 0
       for line in text:gmatch "[^\n]+" do
@@ -90,7 +90,7 @@ describe("the output of tasks", function()
     end
 
     for what, tty in pairs { ["its pipes"] = "", ["a terminal"] = ", tty = true" } do
-      it("is told as missing by run, once, of " .. what, function()
+      it("is reported as missing by run, once, from "  .. what, function()
         local result = run(bursts, small .. tty)
         assert.equal(0, result.code)
         assert.equal(25000, assert_order(result.stdout, "^task | (%d+)\r?$"))
@@ -99,7 +99,7 @@ describe("the output of tasks", function()
       end)
     end
 
-    it("is not told as missing if it is not", function()
+    it("is not reported as missing if it is complete", function()
       local result = run(bursts, "logging = { config = { ['max-size'] = '9m' } }")
       assert.equal(25000, select(2, result.stdout:gsub("\n", "")))
       assert.is_nil(result.stderr:find "missing", result.stderr)
@@ -125,7 +125,7 @@ describe("the output of tasks", function()
       end)
     end
 
-    it("is told as lines by logs --json", function()
+    it("is printed as lines by logs --json", function()
       local lines = {}
       for line in jobs.dockrun(endpoint, { "--json", "logs", "-f", ended }).stdout:gmatch "[^\n]+" do
         lines[#lines + 1] = dockrun.json.decode(line).line
@@ -146,17 +146,17 @@ describe("the output of tasks", function()
     end
   end)
 
-  it("of a command goes both ways at once", function()
+  it("of a command flows in both directions at once", function()
     local result = shell([[seq 1 200000 | "$@" | md5sum; seq 1 200000 | md5sum]], { "exec", "-i", name, "--", "cat" })
     local sum = result.stdout:match "%x+"
     assert.equal(("%s  -\n%s  -\n"):format(sum, sum), result.stdout, result.stderr)
   end)
 
-  it("leaves our input to others when the command has ended", function()
+  it("leaves the caller's input unread once the command has ended", function()
     assert.equal("late\n", shell([[(sleep 2; echo late) | ("$@"; cat)]], { "exec", "-i", name, "--", "true" }).stdout)
   end)
 
-  it("is an error where it cannot be written", function()
+  it("is an error if it cannot be written", function()
     for _, args in ipairs { { "exec", name, "--", "echo", "x" }, { "logs", name }, { "events" } } do
       local result = shell([["$@" >/dev/full; echo $?]], args)
       assert.equal("1\n", result.stdout)

@@ -39,19 +39,19 @@ describe("a running task", function()
     end)
   end
 
-  it("takes what a command says for its output, whatever it is", function()
+  it("passes on a command's output, whatever it contains", function()
     local result = exec { name, "--", "echo", "OCI runtime exec failed: not at all" }
     assert.same({ 0, "OCI runtime exec failed: not at all\n", "" }, { result.code, result.stdout, result.stderr })
   end)
 
-  it("gives the command our input with -i", function()
+  it("passes the caller's input to the command with -i", function()
     local shell = ("printf 'one\\ntwo' | '%s' --endpoint %s --state-dir %s exec -i %s -- wc -c"):format(
       process.program, endpoint, jobs.state_dir, name)
     local result = process.run({ "-c", shell }, { program = "sh" })
     assert.same({ 0, "7\n" }, { result.code, result.stdout }, result.stderr)
   end)
 
-  it("gives the command a file as input with -i", function()
+  it("passes a file as input to the command with -i", function()
     local shell = ("'%s' --endpoint %s --state-dir %s exec -i %s -- cat < LICENSE"):format(process.program, endpoint, jobs.state_dir, name)
     local result = process.run({ "-c", shell }, { program = "sh" })
     local file <close> = assert(io.open "LICENSE")
@@ -65,7 +65,7 @@ describe("a running task", function()
     assert.matches("/dev/pts/0", result.stdout)
   end)
 
-  it("leaves our terminal as it was", function()
+  it("restores the caller's terminal", function()
     local path, file = jobs.write(([[
       before=$(stty -g)
       '%s' --endpoint %s --state-dir %s exec -it %s -- true
@@ -75,7 +75,7 @@ describe("a running task", function()
     assert.matches("the same", result.stdout)
   end)
 
-  it("gives the command the size of our terminal, now and later, and what is typed", function()
+  it("passes the size of the caller's terminal, its changes, and what is typed", function()
     local seen, seen_file = jobs.write("", ".log")
     local path, file = jobs.write(([[
       stty rows 33 cols 101
@@ -92,7 +92,7 @@ describe("a running task", function()
     assert.matches("33 101\r\n.*20 60\r\ngot hello\r\n", result.stdout)
   end)
 
-  it("tells the output of `exec` as JSON", function()
+  it("prints the output of `exec` as JSON", function()
     local result = exec { "--json", name, "--", "sh", "-c", "echo x; exit 3" }
     assert.same({ exit_code = 3, stdout = "x\n", stderr = "" }, dockrun.json.decode(result.stdout))
   end)
@@ -118,7 +118,7 @@ describe("a running task", function()
     end)
   end
 
-  it("is not chosen for `exec` where the job has several", function()
+  it("is not chosen for `exec` if the job has several", function()
     local several = jobs.unique "several"
     local path, file = jobs.write(([[return job %q { group "g" { count = 2,
       task "a" { driver = "docker", kill_timeout = 0, config = { image = "busybox:1", command = "sleep", args = { "600" } } },
@@ -135,7 +135,7 @@ describe("a running task", function()
     assert.equal(0, exec({ several .. "/b", "--", "true" }).code)
   end)
 
-  it("has its figures told by `stats`", function()
+  it("has its figures printed by `stats`", function()
     local result = jobs.dockrun(endpoint, { "--json", "stats", name })
     local told = dockrun.json.decode(result.stdout).tasks
     assert.equal(1, #told)

@@ -1,4 +1,4 @@
--- Job files that are no regular files: what comes through a pipe is a job, and waiting for it is ended by a signal.
+-- Job files that are not regular files: a pipe can carry a job, and a signal ends the wait for it.
 local jobs = require "spec.jobs"
 local process = require "spec.process"
 local uv = require "luv"
@@ -17,7 +17,7 @@ describe("a job file", function()
     return path
   end
 
-  it("may be a pipe, whose writer comes late and writes bit by bit", function()
+  it("may be a pipe whose writer opens it late and writes in small pieces", function()
     local path = fifo "job.json"
     local child <close> = process.start { "validate", path }
     local writer <close> = process.start({ "-c", ([[exec >%s; printf '{"job":'; sleep 0.2; printf '{"piped":{}}}']]):format(path) },
@@ -27,13 +27,13 @@ describe("a job file", function()
     assert.same({ 0, path .. ": ok (job 'piped', 0 groups)\n" }, { result.code, result.stdout })
   end)
 
-  it("may be what a shell gives it", function()
+  it("may be a pipe that the shell makes", function()
     local path = base .. "/stdin.json"
     assert(uv.fs_symlink("/dev/fd/0", path))
     assert.equal(0, process.run({ "-c", ("echo '%s' | %s validate %s"):format(JOB, process.program, path) }, { program = "sh" }).code)
   end)
 
-  it("has a largest size, also if it never ends", function()
+  it("has a size limit, even if it never ends", function()
     local path = base .. "/zero.json"
     assert(uv.fs_symlink("/dev/zero", path))
     local result = process.run { "validate", path }
@@ -41,7 +41,7 @@ describe("a job file", function()
     assert.truthy(result.stderr:find("a job file has at most 8388608 bytes", 1, true), result.stderr)
   end)
 
-  it("is none if it is a directory", function()
+  it("is refused if it is a directory", function()
     local path = base .. "/d.lua"
     assert(uv.fs_mkdir(path, 493))
     local result = process.run { "validate", path }
@@ -53,11 +53,11 @@ describe("a job file", function()
       validate = { "validate" }, plan = { "plan" }, run = { "run" }, ["run --hooks"] = { "run", "--hooks" },
       ["fingerprint --config"] = { "fingerprint", "--config" },
     } do
-      it(("that `%s` waits for is waited for no longer after %s"):format(what, signal), function()
+      it(("is no longer waited for by `%s` after %s"):format(what, signal), function()
         local path = fifo "never.lua"
         local rest = words[2] == "--hooks" and jobs.write(jobs.text { name = "x", image = "busybox:1", command = "true" }) or nil
         local child <close> = process.start { words[1], "--state-dir", base .. "/state", words[2] or path, words[2] and path, rest }
-        -- It has opened the pipe once another can without waiting for a reader.
+        -- dockrun has opened the pipe as soon as a writer can open it without waiting for a reader.
         local opened <close> = process.start({ "-c", ("exec 3>%s; echo open; sleep 60"):format(path) }, { program = "sh" })
         opened:wait_for "open"
         child:kill(signal)

@@ -1,5 +1,5 @@
--- Every limit of a task that runs, changed by `run` of the job anew: planned as it is done, done without a restart where the
--- engine can, seen in the kernel, and nothing left to do afterwards.
+-- Each limit of a running task, changed by another `run` of the job: the plan matches what is done, the engine changes it without
+-- a restart if it can, the kernel has the new value, and a new plan is empty.
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"
@@ -47,7 +47,7 @@ local steps = {
     function(_, host) return host.BlkioWeight == 300 or host.BlkioWeight == 0 end },  -- not every kernel has weights
 }
 
-describe("a limit of a task that runs", function()
+describe("a limit of a running task", function()
   local engine, endpoint, name, path, file, first
 
   local function dockrun_with(words, vars)
@@ -58,7 +58,7 @@ describe("a limit of a task that runs", function()
 
   local function container() return assert(engine:container_inspect(jobs.containers(engine, name)[1].Id)) end
 
-  -- The action and the fields that are planned.
+  -- The planned action and fields.
   local function plan(vars)
     local result = dockrun_with({ "plan", "--json", path }, vars)
     local told = assert(dockrun.json.decode(result.stdout), result.stderr)
@@ -82,7 +82,7 @@ describe("a limit of a task that runs", function()
     assert.same({}, jobs.containers(engine, name))
   end)
 
-  it("is changed in place, step by step, and the process never knows", function()
+  it("is changed in place, step by step, without a restart of the process", function()
     for _, step in ipairs(steps) do
       local what, vars, fields, holds = table.unpack(step)
       assert.same({ "in_place", fields, 1 }, { plan(vars) }, what)
@@ -95,7 +95,7 @@ describe("a limit of a task that runs", function()
     end
   end)
 
-  it("that the engine cannot take away is one for which the task is replaced", function()
+  it("that the engine cannot remove makes the plan replace the task", function()
     local all = steps[#steps][2]
     for gone, field in pairs {
       cpus = "config.cpuset_cpus: 0 -> nil", most = "config.memory_hard_limit: 64 -> nil", pids = "config.pids_limit: 50 -> nil",

@@ -9,7 +9,7 @@ local proxies = require "spec.faults.proxy"
 describe("dockrun logs", function()
   local endpoint, name
 
-  -- "early", a long line, "late"; more for each signal.
+  -- Prints "early", a long line, "late", and one more line for each signal.
   local TALKS = [[
     trap 'echo again' USR1
     echo early; echo complaint >&2; head -c 40000 /dev/zero | tr '\0' x; echo; sleep 3; echo late
@@ -49,19 +49,19 @@ return job %q { group "g" {
 
   local long = ("x"):rep(40000)
 
-  it("prints all that a task wrote, each stream to its own", function()
+  it("prints everything that a task wrote, each stream to its own descriptor", function()
     local result = logs(name .. "/talks")
     assert.same({ 0, "early\n" .. long .. "\nlate\n", "complaint\n" }, { result.code, result.stdout, result.stderr })
   end)
 
-  it("names the task before each line, where there are several", function()
+  it("names the task before each line if there are several", function()
     local lines = {}
     for line in logs(name, "--tail", "1").stdout:gmatch "[^\n]+" do lines[#lines + 1] = line end
     table.sort(lines)
     assert.same({ "talks[0] | late", "terminal[0] | tty\r" }, lines)
   end)
 
-  it("tells each line whole as JSON, however long", function()
+  it("prints each line whole as JSON, however long", function()
     local lines = {}
     for line in logs("--json", name .. "/talks").stdout:gmatch "[^\n]+" do
       local told = assert(dockrun.json.decode(line))
@@ -72,7 +72,7 @@ return job %q { group "g" {
     assert.same({ "early", long, "late" }, lines)
   end)
 
-  it("knows moments: as a timestamp, a Unix time, or so long ago", function()
+  it("accepts times: a timestamp, a Unix time, or a duration ago", function()
     local first, last
     for line in logs("--json", name .. "/talks").stdout:gmatch "[^\n]+" do
       local told = assert(dockrun.json.decode(line))
@@ -87,9 +87,9 @@ return job %q { group "g" {
     assert.equal("", logs("--since", "2099-01-01T00:00:00Z", name .. "/talks").stdout)
   end)
 
-  it("follows what is written, until it is interrupted", function()
+  it("follows the output until it is interrupted", function()
     local child <close> = follow(name .. "/talks", "--tail", "0")
-    eventually("it follows", function()  -- from a moment that cannot be seen from here
+    eventually("it follows", function()  -- the start of following cannot be observed from here
       jobs.dockrun(endpoint, { "exec", name .. "/talks", "--", "kill", "-USR1", "1" })
       return child.stdout:find "again"
     end)
@@ -111,7 +111,7 @@ return job %q { group "g" {
     run:wait()
   end)
 
-  it("goes on where it was when the connection breaks: each line once, in order", function()
+  it("resumes at the same place after the connection breaks: each line once, in order", function()
     local text = jobs.text { name = jobs.unique "counts", image = "busybox:1",
       command = "i=0; while [ $i -lt 300 ]; do echo $i; [ $((i % 3)) != 0 ] || echo $i >&2; i=$((i+1)); usleep 10000; done; "
         .. jobs.gate "read" }
@@ -140,8 +140,8 @@ return job %q { group "g" {
 
   for _, case in ipairs {
     { "a job that is not there", { "nonesuch" }, 1, "no task matches 'nonesuch'" },
-    { "a number of lines that is none", { "--tail", "few", "x" }, 2, "--tail: expected" },
-    { "a moment that is none", { "--since", "yesterday", "x" }, 2, "--since: expected" },
+    { "an invalid number of lines", { "--tail", "few", "x" }, 2, "--tail: expected" },
+    { "an invalid time", { "--since", "yesterday", "x" }, 2, "--since: expected" },
     { "no job", {}, 2, "'target'" },
   } do
     local what, args, code, message = table.unpack(case)

@@ -1,16 +1,16 @@
--- dockrun plan, and `run` of a job that is there already: on a real engine.
+-- dockrun plan, and `run` of a job that exists already, on a real engine.
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"
 local process = require "spec.process"
 local store = require "dockrun.store"
 
-describe("a job that is there already", function()
+describe("a job that exists already", function()
   local engine, endpoint, name, path
 
   setup(function() engine, endpoint = engines.ready() end)
 
-  -- A job whose parts are variables of the command line.
+  -- A job whose parts are set by variables on the command line.
   local TEXT = [[
 return job %q {
   type = "service",
@@ -55,7 +55,7 @@ return job %q {
     return result
   end
 
-  it("is not refused by limits.allocs, but what adds to it is, before anything begins", function()
+  it("is not refused by limits.allocs, but an addition to it is, before anything starts", function()
     run { count = "2" }
     local state = assert(store.open(jobs.state_dir))
     local _ <close> = setmetatable({}, { __close = function() state:close() end })
@@ -77,7 +77,7 @@ return job %q {
     assert.equal(1, #jobs.containers(engine, name))
   end)
 
-  -- What is planned: "task action", and the fields as "path: old -> new".
+  -- The plan: "task action", and the fields as "path: old -> new".
   local function plan(vars)
     local result = dockrun_with({ "plan", "--json", path }, vars)
     local told, actions, fields = assert(dockrun.json.decode(result.stdout), result.stderr), {}, {}
@@ -99,12 +99,12 @@ return job %q {
     end
   end
 
-  it("is planned as new where nothing of it is there, and nothing is touched", function()
+  it("is planned as new if it does not exist, and nothing is changed", function()
     assert.same({ "g[0].t create", "g[1].t create" }, (plan { count = 2 }))
     assert.same({}, jobs.containers(engine, name))
   end)
 
-  it("is left alone if it is up to date", function()
+  it("is left unchanged if it is up to date", function()
     run()
     local before = container()
     assert.same({ "g[0].t none" }, (plan()))
@@ -112,7 +112,7 @@ return job %q {
     assert.equal(before.Id, container().Id)
   end)
 
-  it("is replaced if its job names a signal, or names none any more", function()
+  it("is replaced if its job adds or removes a stop signal", function()
     run()
     assert.same({ "g[0].t replace" }, (plan { signal = "SIGTERM" }))
     run { signal = "SIGTERM" }
@@ -120,7 +120,7 @@ return job %q {
     assert.same({ "g[0].t replace" }, (plan()))
   end)
 
-  it("is updated in place where only resources differ: the same process, other limits in the kernel", function()
+  it("is updated in place if only resources differ: the same process, other limits in the kernel", function()
     run()
     local before = container()
     local actions, fields = plan { memory = 48, cpu = 300 }
@@ -138,7 +138,7 @@ return job %q {
     end
   end)
 
-  it("says what the engine says where a limit cannot be had, and leaves the task running", function()
+  it("quotes the engine if a limit cannot be set, and leaves the task running", function()
     local fills = "dd if=/dev/zero of=/dev/null bs=20M count=1; x=$(head -c 12000000 /dev/zero | tr '\\\\0' x); "
       .. "touch /local/ready; sleep 600"
     run { command = fills }
@@ -155,7 +155,7 @@ return job %q {
     { "tier", "silver", "meta.tier: gold -> silver" },
   } do
     local key, value, field = table.unpack(case)
-    it("is replaced where this differs: " .. key, function()
+    it("is replaced if this differs: " .. key, function()
       run()
       local before = container()
       local actions, fields = plan { [key] = value }
@@ -167,7 +167,7 @@ return job %q {
     end)
   end
 
-  it("is left alone where only what the watcher does differs", function()
+  it("is left unchanged if only the agent's own options differ", function()
     run()
     assert.same({ "g[0].t none" }, (plan { delay = "1s" }))
   end)
@@ -180,7 +180,7 @@ return job %q {
     assert.same({ "g[0].t none", "g[1].t create" }, (plan { count = 2 }))
   end)
 
-  it("is planned as a text for people", function()
+  it("is printed as text for people", function()
     run()
     local result = dockrun_with({ "plan", path }, { memory = 48, level = "debug" })
     assert.equal(1, result.code)
@@ -192,7 +192,7 @@ return job %q {
     assert.matches("is up to date", dockrun_with({ "plan", path }).stdout)
   end)
 
-  it("is planned in colours on a terminal, and in none with NO_COLOR", function()
+  it("is printed in colours on a terminal, and without them with NO_COLOR", function()
     run { count = 2 }
     local line = ("'%s' --endpoint '%s' --state-dir '%s' plan --var level=debug --var count=3 '%s'"):format(
       process.program, endpoint, jobs.state_dir, path)
@@ -225,7 +225,7 @@ return job %q {
     assert.same({}, jobs.containers(engine, name))
   end)
 
-  it("is ended by a second Ctrl-C, what has not been taken over yet too", function()
+  it("is stopped by a second Ctrl-C, including tasks that are not yet taken over", function()
     run { count = 3, patience = "10m" }
     local child <close> = process.start(words({ "-v", "run", path }, { count = 3, patience = "10m" }))
     child:wait_for "/containers/json"
@@ -237,7 +237,7 @@ return job %q {
   end)
 
   describe("with an update block", function()
-    it("gives way one after the other, each only once its successor is healthy", function()
+    it("is replaced one allocation at a time, each only when its successor is healthy", function()
       run { count = 2, update = "yes" }
       local old = { container(0).Id, container(1).Id }
       local child <close> = process.start(words({ "run", "--json", path }, { count = 2, update = "yes", level = "debug" }))
@@ -258,7 +258,7 @@ return job %q {
       child:wait()
     end)
 
-    it("gives way max_parallel at a time", function()
+    it("is replaced max_parallel allocations at a time", function()
       run { count = 4, update = "yes", parallel = 2 }
       local child <close> = process.start(words({ "run", "--json", path },
         { count = 4, update = "yes", parallel = 2, level = "debug" }))
@@ -277,7 +277,7 @@ return job %q {
       child:wait()
     end)
 
-    it("takes for healthy what runs for min_healthy_time, and only that", function()
+    it("counts a task as healthy only if it runs for min_healthy_time", function()
       local short = ("[ $LEVEL = info ] || { %s; exit 3; }; exec sleep 600"):format(jobs.gate "fail")
       run { update = "yes", command = short }
       local update <close> = process.start(words({ "run", "-d", "--json", path },
@@ -292,7 +292,7 @@ return job %q {
       assert.not_equal(before.Id, (container() or {}).Id)
     end)
 
-    it("keeps what was there where the successor fails", function()
+    it("keeps the old allocation if its successor fails", function()
       run { update = "yes" }
       local before = container()
       local result = dockrun_with({ "run", "-d", path }, { update = "yes", command = "exit 3", least = "1h" })
@@ -302,7 +302,7 @@ return job %q {
       assert.equal(1, #jobs.containers(engine, name))
     end)
 
-    it("starts again what was there where a fixed port made it stop first", function()
+    it("restarts the old allocation if a fixed port made it stop first", function()
       local port = 21000 + math.random(0, 8999)
       run { update = "revert", fixed = port }
       local result = dockrun_with({ "run", "-d", path },
@@ -313,7 +313,7 @@ return job %q {
       assert.is_true(container().State.Running)
     end)
 
-    it("makes the whole job again what it was where one allocation fails, those too that had succeeded", function()
+    it("rolls back the whole job if one allocation fails, including those that succeeded", function()
       run { count = 3, update = "revert" }
       local kept = container(2)
       local result = dockrun_with({ "run", "-d", path }, { count = 4, update = "revert", least = "5s",

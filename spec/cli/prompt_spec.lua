@@ -3,8 +3,8 @@ local eventually = require "spec.eventually"
 local process = require "spec.process"
 
 describe("the prompt", function()
-  -- Starts it, alone on its terminal: a shell beside it would die of its Ctrl-C. `say` types a line, or keys, and waits
-  -- for what must come.
+  -- Starts it alone on its terminal: its Ctrl-C would kill a shell beside it. `say` types a line, or keys, and waits
+  -- for the expected output.
   local function prompt()
     local child = process.start(
       { "-qec", "exec " .. process.program .. " --endpoint unix:///nowhere/docker.sock", "/dev/null" },
@@ -26,7 +26,7 @@ describe("the prompt", function()
     end
   end
 
-  it("evaluates lines as lua does, expressions too, and statements over several lines", function()
+  it("evaluates lines as lua does: expressions, and statements over several lines", function()
     local child <close>, say = prompt()
     say("1 + 1\n", "\n2\r?\n> ")
     say("'a', nil, 'b'\n", "\na\tnil\tb\r?\n> ")
@@ -38,7 +38,7 @@ describe("the prompt", function()
     assert.equal(0, child:wait().code)
   end)
 
-  it("shows errors and goes on", function()
+  it("shows errors and continues", function()
     local child <close>, say = prompt()
     say("error 'boom'\n", "stdin:1: boom\r?\nstack traceback:.-> ")
     say("x x\n", "stdin:1: syntax error near 'x'\r?\n> ")
@@ -47,7 +47,7 @@ describe("the prompt", function()
     assert.equal(7, child:wait().code)
   end)
 
-  it("lets tasks go on while it waits for a line", function()
+  it("lets tasks continue while it waits for a line", function()
     local child <close>, say = prompt()
     say("for i = 1, 3 do dockrun.spawn(function() dockrun.sleep(0.05 * i) print('tick ' .. i) end) end\n", "tick 1.-tick 2.-tick 3")
     say("'still ' .. 'here'\n", "still here")
@@ -55,7 +55,7 @@ describe("the prompt", function()
     assert.equal(0, child:wait().code)
   end)
 
-  it("is interrupted by Ctrl-C: what runs, or the line", function()
+  it("is interrupted by Ctrl-C: the running code, or the line", function()
     local child <close>, say = prompt()
     say("print 'sleeping' dockrun.sleep(60)\n", "\nsleeping\r?\n")
     say("\3", "interrupted by SIGINT\r?\n> ")
@@ -69,7 +69,7 @@ describe("the prompt", function()
     assert.equal(0, child:wait().code)
   end)
 
-  it("brings lines back", function()
+  it("recalls earlier lines", function()
     local child <close>, say = prompt()
     say("print('again ' .. 'and')\n", "\nagain and\r?\n> ")
     say("\16\n", "\nagain and\r?\n> ") -- Ctrl-P

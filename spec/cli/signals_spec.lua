@@ -1,4 +1,4 @@
--- What signals do to `run`, `agent` and a script. On a real engine.
+-- The effect of signals on `run`, `agent` and a script, on a real engine.
 local commands = require "spec.commands"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"
@@ -46,7 +46,7 @@ describe("a signal", function()
     assert.is_nil(state_of_container())
   end)
 
-  it("SIGHUP that was ignored at the start stays so, and other signals change nothing either", function()
+  it("SIGHUP stays ignored if it was ignored at the start, also after other signals", function()
     local args = commands.words(endpoint, "run", "--json", path)
     table.move({ "-c", 'trap "" HUP; exec "$0" "$@"', process.program }, 1, 3, 1, table.move(args, 1, #args, 4))
     local run <close> = process.start(args, { program = "sh" })
@@ -81,7 +81,7 @@ describe("a signal", function()
     assert.matches("interrupted by SIGTERM: left the tasks running", result.stderr)
   end)
 
-  it("SIGQUIT ends at once, and the next one takes over", function()
+  it("SIGQUIT ends the process at once, and the next process takes over", function()
     local run <close> = start_job()
     run:kill "SIGQUIT"
     local result = run:wait()
@@ -91,7 +91,7 @@ describe("a signal", function()
     assert.equal(0, dockrun_with("stop", name).code)
   end)
 
-  it("SIGXFSZ is an error of the write that met the limit", function()
+  it("SIGXFSZ is an error of the write that exceeded the limit", function()
     local limited = process.run({ "--fsize=4096", process.program, "-e", [[
       local path = os.tmpname()
       local file = io.open(path, "w")

@@ -1,4 +1,4 @@
--- What the engine says that it did not do reaches the person who runs the job, once.
+-- A warning of the engine about an ignored option is shown to the user once.
 local dockrun = require "dockrun"
 local engines = require "spec.faults.engine"
 local eventually = require "spec.eventually"
@@ -17,7 +17,7 @@ describe("a warning of the engine", function()
   before_each(function() state_dir = assert(uv.fs_mkdtemp(uv.os_tmpdir() .. "/dockrun-warnings-XXXXXX")) end)
   after_each(function() pl_dir.rmtree(state_dir) end)
 
-  -- An engine that warns of each container, and on which each fails.
+  -- An engine that sends a warning for each container; each container fails.
   local function start()
     local failed = tables.copy_data(engines.documents.container_inspect)
     failed.State.ExitCode = 1
@@ -31,8 +31,8 @@ describe("a warning of the engine", function()
     return { "--endpoint", e.endpoint, "--state-dir", state_dir, "--set", "docker.watch_interval=0.1", ... }
   end
 
-  -- Runs a job that is restarted twice, and gives the lines of stderr that hold the warning.
-  local function told(e, ...)
+  -- Runs a job that is restarted twice, and returns the lines of stderr that hold the warning.
+  local function warnings_of(e, ...)
     local restart = "attempts = 2, delay = 0.01, interval = '1h', mode = 'fail'"
     local path, file = jobs.write(jobs.text { name = "warned", image = "busybox:1", command = "false", restart = restart })
     local _ <close> = file
@@ -44,19 +44,19 @@ describe("a warning of the engine", function()
   end
 
   for what, arguments in pairs { ["in the foreground"] = {}, ["with --json"] = { "--json" } } do
-    it("is told once by `run` " .. what .. ", however many containers the task has", function()
+    it("is printed once by `run` " .. what .. ", however many containers the task has", function()
       local e <close> = start()
-      assert.same(EXPECTED, told(e, table.unpack(arguments)))
+      assert.same(EXPECTED, warnings_of(e, table.unpack(arguments)))
       assert.equal(3, e.asked.container_create)
     end)
   end
 
-  it("is told by `run -d`", function()
+  it("is printed by `run -d`", function()
     local e <close> = start()
-    assert.same(EXPECTED, told(e, "-d"))
+    assert.same(EXPECTED, warnings_of(e, "-d"))
   end)
 
-  it("is told by `run -d` if the agent runs the job", function()
+  it("is printed by `run -d` if the agent runs the job", function()
     local e <close> = start()
     local agent <close> = process.start(words(e, "agent"))
     agent:wait_for "watching"
@@ -65,7 +65,7 @@ describe("a warning of the engine", function()
       while sockets and uv.fs_scandir_next(sockets) do found = true end
       return found
     end)
-    assert.same(EXPECTED, told(e, "-d"))
+    assert.same(EXPECTED, warnings_of(e, "-d"))
     agent:wait_for "the engine warns"
   end)
 end)

@@ -1,7 +1,7 @@
--- dockrun is killed by SIGKILL at one point of its way, and another takes over: what must be true then.
+-- SIGKILL ends dockrun at one point of its work, and another process takes over; the checks after that.
 --
--- A point is a request to the engine (before it is passed on, after it was, or when its answer is here and not yet passed on)
--- or a system call that changes the state or a directory, of which strace(1) lets the process meet SIGKILL in its place.
+-- A point is a request to the engine (before it is passed on, after that, or before its answer is passed on), or a system call
+-- that changes the state or a directory: strace(1) sends SIGKILL in its place.
 local many = require "spec.faults.many"
 local process = require "spec.process"
 local worlds = require "spec.faults.world"
@@ -18,7 +18,7 @@ local at_engine = { arrived = true, forwarded = true, answered = true }
 
 -- ---- the first process ------------------------------------------------------------------------
 
--- Runs dockrun, which is killed at the point. nil, result where it never came there and ended by itself.
+-- Runs dockrun, which is killed at the point. Returns nil, result if it ended without reaching the point.
 ---@param point CrashPoint
 local function run_and_kill(world, words, point)
   local child
@@ -34,7 +34,7 @@ local function run_and_kill(world, words, point)
     child = world:start(words, { program = "strace", prefix = {
       "-f", "-qq", "-o", "/dev/null", "-e", "trace=" .. point.point,
       "-e", ("inject=%s:signal=SIGKILL:when=%d"):format(point.point, point.n), "setpriv", "--pdeathsig", "KILL", process.program,
-    }, env = { ASAN_OPTIONS = "detect_leaks=0" } })  -- the leak checker is a tracer itself
+    }, env = { ASAN_OPTIONS = "detect_leaks=0" } })  -- the leak checker needs to trace the process itself
   end
   local _ <close> = child
   local result = child:wait()
@@ -66,10 +66,10 @@ end
 
 local SLEEPER = { command = "exec sleep 1000", task = 'kill_signal = "SIGKILL"', exit_code = 137 }
 
--- Each: what the world is like, the words of the process that is killed, and what the next one is to do.
+-- Each scenario: the world, the arguments of the process that is killed, and the next process's work.
 local scenarios = {}
 
--- Runs the same job again, to its end. Where the first had come to the end already, it runs anew.
+-- Runs the same job again, to its end. If the first run had ended already, the job runs once more.
 local function run_again(exit_code, attempts)
   return {
     world = { exit_code = exit_code, attempts = attempts },
@@ -144,7 +144,7 @@ M.scenarios = { "run", "run", "fails", "run_then_stop", "detach", "stop" }
 
 M.points = { "arrived", "forwarded", "answered", "pwrite64", "fdatasync", "mkdir", "rmdir", "unlink" }
 
--- About how many of each there are on the way; a number beyond the last is not met, and another is tried.
+-- About how many of each a run has; a number beyond the last is never reached, and another is tried.
 local most = { arrived = 18, forwarded = 18, answered = 18, pwrite64 = 140, fdatasync = 28, mkdir = 15, rmdir = 7, unlink = 3 }
 
 ---@param random Random

@@ -1,10 +1,10 @@
--- A full disk, under the state and under the engine: a clear error for what cannot begin, and nothing lost of what runs.
+-- A full disk, under the state and under the engine: a clear error for work that cannot start, and no loss for running tasks.
 local engines = require "spec.engine"
 local process = require "spec.process"
 local uv = require "luv"
 local worlds = require "spec.faults.world"
 
--- A directory with a file system of its own, gone with its scope. Only an engine that starts later sees it.
+-- A directory with a file system of its own, unmounted with its scope. Only an engine that starts later can use it.
 local function small_disk(size)
   local at = assert(uv.fs_mkdtemp(uv.os_tmpdir() .. "/dockrun-disk-XXXXXX"))
   local mounted = process.run({ "-t", "tmpfs", "-o", "size=" .. size, "dockrun-spec", at }, { program = "mount" })
@@ -15,7 +15,7 @@ local function small_disk(size)
   end })
 end
 
--- Fills it to its last byte. Removing the file makes room again.
+-- Fills the file system to its last byte. Removing the file makes room again.
 local function fill(at)
   local path = at .. "/filler"
   local fd = assert(uv.fs_open(path, "w", 384))
@@ -28,7 +28,7 @@ local function fill(at)
 end
 
 describe("a full disk", function()
-  it("under the state is a clear error before anything begins, and no error once there is room", function()
+  it("under the state is a clear error before anything starts, and no error once there is room", function()
     local disk, mount = small_disk "2m"
     local _ <close> = mount
     local e <close> = engines.start()
@@ -46,7 +46,7 @@ describe("a full disk", function()
     assert.same({}, world:leftovers((worlds.events(result.stdout))))
   end)
 
-  it("under the state leaves a task alone that runs, and its end is told", function()
+  it("under the state does not disturb a running task, and its end is reported", function()
     local disk, mount = small_disk "2m"
     local _ <close> = mount
     local e <close> = engines.start()
@@ -61,20 +61,20 @@ describe("a full disk", function()
     local path = ("%s/alloc/%s/task/local/end"):format(world.state_dir, alloc)
     assert(io.open(path .. ".new", "w")):close()
     local filler = fill(disk)
-    assert(os.rename(path .. ".new", path))  -- which takes no room
+    assert(os.rename(path .. ".new", path))  -- a rename needs no space
     local result = child:wait()
     local events, by = worlds.events(result.stdout)
     assert.same({ 1, 9 }, { #by.exited, by.exited[1].exit_code }, result.stdout .. result.stderr)
     assert.equal(1, world:count "start")
     assert.truthy(result.stderr:find "full" or result.stderr:find "no space", result.stderr)
     os.remove(filler)
-    -- What could not be written down is made good by the next process.
+    -- The next process repairs what could not be recorded.
     local stop = world:run { "stop", world.name }
     assert.equal(0, stop.code, stop.stderr)
     assert.same({}, world:leftovers(events))
   end)
 
-  it("under the engine is its error, told in its words, and leaves nothing", function()
+  it("under the engine is reported in the engine's words, and leaves nothing", function()
     local root, mount = small_disk "64m"
     local _ <close> = mount
     local e <close> = engines.start { args = { "--data-root", root } }

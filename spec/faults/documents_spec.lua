@@ -1,4 +1,4 @@
--- Documents of streams that are not as they should be: each is an error that says so, and nobody waits for more.
+-- Invalid documents in streams: each is an error that says so, and no caller waits for more.
 local attempts = tonumber(os.getenv "DOCUMENTS") or 100
 local dockrun = require "dockrun"
 local endpoint = require "dockrun.driver.endpoint"
@@ -18,7 +18,7 @@ local tables = require "dockrun.util.tables"
 
 local NOT_FOUND = '{"message":"No such image"}'
 
--- An engine that streams these lines as its answer to one kind of call, and has nothing more to say then; it has no image.
+-- An engine that answers one kind of call with a stream of these lines, then sends nothing more; it has no image.
 local function streaming(pattern, lines)
   return servers.engine(function(connection, request)
     if request.line:find(pattern) then
@@ -50,7 +50,7 @@ describe("a document of a pull", function()
     states.finish()
   end)
 
-  -- What two that want one image get to hear from an engine that pulls so: {image, err} each.
+  -- The results of two callers that want one image, from an engine with this pull stream: {image, err} each.
   local function pull(lines)
     local server <close> = streaming("/images/create", lines)
     local puller = images.new(connect(server), options.new(), state)
@@ -77,7 +77,7 @@ describe("a document of a pull", function()
     ['{"id":"a","status":"Downloading","progressDetail":{"current":1,"total":"1"}}'] = "progressDetail.total is a string, not an integer",
     ['{"id":"a","status":{},"progressDetail":{}}'] = "status is a table, not a string",
   } do
-    it("such as " .. line .. " is an error for all who wait, at once", function()
+    it("such as " .. line .. " is an error for all callers that wait, at once", function()
       for _, outcome in ipairs(pull { '{"status":"Pulling from x"}', line }) do
         assert.same({ nil, "protocol" }, { outcome[1], outcome[2].kind })
         assert.matches("a document of image_pull is not as it should be: " .. why, outcome[2].message, 1, true)
@@ -85,7 +85,7 @@ describe("a document of a pull", function()
     end)
   end
 
-  it("that tells of an error ends the pull, in whatever words", function()
+  it("that holds an error ends the pull, whatever its text", function()
     for line, why in pairs {
       ['{"error":""}'] = "", ['{"errorDetail":{"message":"gone"}}'] = "gone", ['{"errorDetail":{}}'] = "no reason given",
     } do
@@ -95,7 +95,7 @@ describe("a document of a pull", function()
     end
   end)
 
-  it("does not end a pull for all where it breaks what one does with the progress", function()
+  it("does not end a pull for all callers if it makes one caller's progress function fail", function()
     local server <close> = streaming("/images/create", {
       '{"id":"a","status":"Downloading","progressDetail":{"current":9223372036854775807,"total":9223372036854775807}}',
       '{"id":"b","status":"Downloading","progressDetail":{"current":-5,"total":9223372036854775807}}', '{"error":"the end"}',
@@ -131,7 +131,7 @@ describe("a document of a pull", function()
     },
   }
 
-  -- A document with none, one or a few things wrong.
+  -- A document with no, one or a few mistakes.
   local function document(r, kind)
     local made = tables.copy_data(r:pick(samples[kind]))
     for _ = 1, r:int(0, 2) do
@@ -158,7 +158,7 @@ describe("a document of a pull", function()
     end
   end
 
-  it("may be anything: both who wait hear of its end", function()
+  it("may be anything: both callers that wait are notified of its end", function()
     each_seed("pull", function(r)
       local lines = r:some(0, 4, function() return document(r, "pull") end)
       lines[#lines + 1] = '{"error":"the end"}'
@@ -169,7 +169,7 @@ describe("a document of a pull", function()
     end)
   end)
 
-  it("of events may be anything: the watch goes on, and its listeners hear actions only", function()
+  it("of events may be anything: the watch continues, and its listeners get actions only", function()
     each_seed("events", function(r)
       local server <close> = streaming("/events", r:some(1, 4, function() return document(r, "events") end))
       local watched = watch.new(connect(server), { interval = 60 })
@@ -186,7 +186,7 @@ describe("a document of a pull", function()
     end)
   end)
 
-  it("of stats may be anything: what is read has the fields that it should", function()
+  it("of stats may be anything: the reading has the right fields", function()
     each_seed("stats", function(r)
       local count = r:int(1, 4)
       local lines = {}
@@ -208,7 +208,7 @@ describe("a document of a pull", function()
   end)
 end)
 
-describe("an id of the engine that leads elsewhere", function()
+describe("an id from the engine that is a path to elsewhere", function()
   local state_dir, job_file, file
 
   setup(function()

@@ -1,5 +1,5 @@
--- A false engine: it answers well what `dockrun run` of one task asks, but for one call, which it answers as the spec
--- says. Only here may an engine be played: no real one speaks nonsense.
+-- A fake engine: it answers the calls of a `dockrun run` of one task correctly, except one call, whose answer the spec
+-- chooses. Only these specs may fake an engine, because a real one does not send invalid answers.
 --
 --   local e <close> = engine.start { container_create = "HTTP/1.1 201 Created\r\n…" }
 --   … dockrun --endpoint <e.endpoint> …
@@ -27,7 +27,7 @@ local function chunk(text) return ("%x\r\n%s\r\n"):format(#text, text) end
 local EVENT = ('{"Type":"container","Action":"die","Actor":{"ID":"%s","Attributes":{"exitCode":"0"}},"timeNano":1700000000000000001}\n')
   :format(ID)
 
---- What the policy would be told, call by call, as decoded documents.
+--- The correct answers, call by call, as decoded documents.
 M.documents = {
   version = { Version = "20.10.24", ApiVersion = "1.41", MinAPIVersion = "1.12" },
   info = { OSType = "linux", CgroupVersion = "1", Runtimes = { runc = { path = "runc" } } },
@@ -45,7 +45,7 @@ M.documents = {
   },
 }
 
--- In this order the first pattern that fits says which call a request is.
+-- The first pattern that matches a request names its call.
 M.calls = {
   { "version", "^GET .*/version$" },
   { "system_ping", "^GET /_ping" },
@@ -79,11 +79,11 @@ end
 
 ---@class FalseEngine
 ---@field endpoint string
----@field asked table<string, integer>  how often each call came
+---@field asked table<string, integer>  the number of requests, by call
 local Engine = {}
 Engine.__index = Engine
 
--- Where it closes after its answer, says the answer itself: { text, close = true }, or a function that gives text without end.
+-- An answer is a text, { text, close = true } to close the connection after it, or a function that returns text without end.
 local function reply(self, client, answer)
   if type(answer) == "function" then
     local written = dockrun.queue()

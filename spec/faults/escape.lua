@@ -1,12 +1,12 @@
--- Tasks that try to get out of their allocation: while one restarts that binds paths of the allocation, another (and it
--- itself, before it ends) swaps those paths and all above them for links to a directory of the host.
+-- Tasks that try to escape from their allocation: one task restarts and binds paths of the allocation; another task (and the
+-- first itself, before it ends) replaces those paths and their parents by links to a directory of the host.
 local jobs = require "spec.jobs"
 local process = require "spec.process"
 local uv = require "luv"
 
 local M = {}
 
--- Swaps DIRECTORY/NAME for a link to the host's, and back, again and again.
+-- Replaces DIRECTORY/NAME by a link to the host's directory, and back, repeatedly.
 local SWAP = [[
 swap() {
   cd "$1" || return
@@ -19,7 +19,7 @@ mkdir -p /alloc/data/x /alloc/data/y/z
 for path in "/alloc/data x" "/alloc/data y" "/alloc/data/y z" "/alloc data" "/alloc t"; do swap $path & done
 wait]]
 
--- Leaves its mark in whatever it has bound, then links instead of what it may rename.
+-- Leaves its mark in every path that it has bound, then replaces what it can rename by links.
 local TRY = [[
 for path in /x /z /data/x /data/y/z /t /etc/x /alloc/t; do echo escaped >"$path/mark"; done 2>/dev/null
 for path in /local/conf /local/a/b /local/a /alloc/data/x /alloc/data; do

@@ -2,8 +2,8 @@
 local engines = require "spec.engine"
 local escape = require "spec.faults.escape"
 
-describe("a task that restarts while others swap what it binds for links", function()
-  it("comes up each time, and nothing of it is bound from outside of its allocation", function()
+describe("a task that restarts while others replace the paths that it binds by links", function()
+  it("starts each time, and binds nothing from outside of its allocation", function()
     local _, endpoint = engines.ready()
     local found = escape.race(endpoint, { count = 2, restarts = 3, timeout = 300 })
     assert.same({

@@ -1,4 +1,4 @@
--- An engine that answers anything: dockrun says what is wrong, in time and in bounds, and never breaks.
+-- An engine with arbitrary answers: dockrun reports what is wrong, within limits of time and memory, and never crashes.
 local dockrun = require "dockrun"
 local engines = require "spec.faults.engine"
 local jobs = require "spec.jobs"
@@ -8,9 +8,9 @@ local pl_dir = require "pl.dir"
 local uv = require "luv"
 local tables = require "dockrun.util.tables"
 
-local WIDTH = 6                         -- runs at one time
+local WIDTH = 6                         -- runs in parallel
 local SANITIZED = many.is_sanitized()
-local ALL = os.getenv "FAULTS" ~= nil -- each answer to each call, and not each to a few of them
+local ALL = os.getenv "FAULTS" ~= nil -- every answer to every call, instead of every answer to a few calls
 
 describe("an engine's answer", function()
   local job_file, file, state_dir
@@ -30,12 +30,12 @@ describe("an engine's answer", function()
     return status and tonumber((status:read "a" or ""):match "VmHWM:%s*(%d+)")
   end
 
-  local TIMEOUT = SANITIZED and 4 or 3 -- seconds: what hangs ends so
+  local TIMEOUT = SANITIZED and 4 or 3 -- seconds, for calls that hang
   local MOST = SANITIZED and 2000 or 400 -- MiB
 
   local numbers = 0
 
-  -- What is wrong with how dockrun takes the answer of one call: nil, or a sentence.
+  -- How dockrun's reaction to one answer is wrong: nil, or a sentence.
   local function flaw(call, answer)
     numbers = numbers + 1
     local dir = ("%s/%d"):format(state_dir, numbers)
@@ -50,7 +50,7 @@ describe("an engine's answer", function()
       if peak > MOST * 1024 then return ("%d MiB of memory"):format(peak // 1024) end
       local elapsed = dockrun.now() - since
       if elapsed > 180 then return "it does not end: " .. child.stderr end
-      -- Of a container that cannot be looked at it is not known that it has ended: it is watched on, until somebody says no.
+      -- A container that cannot be inspected may still run: dockrun watches it until a signal stops the job.
       asked = asked or e.asked[call] and dockrun.now()
       if call == "container_inspect" and asked and dockrun.now() - asked > 2.5 + 4 * signals then
         signals = signals + 1
@@ -60,7 +60,7 @@ describe("an engine's answer", function()
     end
     local result = child.result
     local said = ("code %s: %s"):format(result.code or result.signal, result.stderr)
-    if result.signal == "SIGINT" and signals > 1 then return nil end  -- it came when all was done
+    if result.signal == "SIGINT" and signals > 1 then return nil end  -- the signal came after the end
     if not ({ [0] = true, [1] = true, [3] = true, [130] = signals > 0 })[result.code] then return said end
     if result.stderr:find "traceback" or result.stderr:find "a fiber failed" or result.stderr:find "Sanitizer" then return said end
     local explained = result.stderr:find "error: %S+" or result.stderr:find ": exited "
@@ -68,7 +68,7 @@ describe("an engine's answer", function()
     if not e.asked[call] then return "it never asked: " .. said end
   end
 
-  -- Tries every answer, some at a time; raises with all that went wrong.
+  -- Tries every answer, several in parallel; raises an error with every flaw.
   local function try(cases)
     local failures, at = {}, 0
     local function work()
@@ -113,7 +113,7 @@ describe("an engine's answer", function()
   local CHUNKED = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
   local answer = engines.answer
 
-  it("may have a head that is none", function()
+  it("may have an invalid head", function()
     for_all_calls {
       ["no HTTP"] = { "hello\r\n\r\nhello", close = true },
       ["no status"] = { "HTTP/1.1 abc\r\n\r\n", close = true },
@@ -124,7 +124,7 @@ describe("an engine's answer", function()
       ["a redirect"] = { "HTTP/1.1 301 Moved\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n" },
       ["a line without a colon"] = { "HTTP/1.1 200 OK\r\nnothing\r\n\r\n{}", close = true },
       ["bytes above 127"] = { "HTTP/1.1 200 \255\254\r\n\255\255: \0\1\r\n\r\n{}", close = true },
-      ["an upgrade that nobody asked for"] = { "HTTP/1.1 101 Switching\r\nUpgrade: tcp\r\n\r\n{}", close = true },
+      ["an unrequested upgrade"] = { "HTTP/1.1 101 Switching\r\nUpgrade: tcp\r\n\r\n{}", close = true },
     }
   end)
 
@@ -138,7 +138,7 @@ describe("an engine's answer", function()
     }
   end)
 
-  it("may end anywhere", function()
+  it("may end at any byte", function()
     for_all_calls {
       ["at once"] = { "", close = true },
       ["in its status line"] = { "HTTP/1.1 2", close = true },
@@ -149,7 +149,7 @@ describe("an engine's answer", function()
     }
   end)
 
-  it("may tell lengths that are none", function()
+  it("may have invalid lengths", function()
     local function length(text) return { ("HTTP/1.1 200 OK\r\nContent-Length: %s\r\n\r\n{}"):format(text), close = true } end
     for_all_calls {
       ["negative"] = length "-1", ["no number"] = length "many", ["past 64 bits"] = length "99999999999999999999999",
@@ -170,7 +170,7 @@ describe("an engine's answer", function()
     }
   end)
 
-  it("may be no JSON, or too deep, or not text", function()
+  it("may be something other than JSON, nested too deeply, or not text", function()
     for_all_calls {
       ["empty"] = answer "", ["a word"] = answer "hello", ["half"] = answer '{"Id":', ["null"] = answer "null", ["false"] = answer "false",
       ["a text"] = answer '"text"', ["a number"] = answer "1e999", ["a list of nothing"] = answer "[null,false,1]",
@@ -185,7 +185,7 @@ describe("an engine's answer", function()
 
   it("may be a refusal of any kind", function()
     for_all_calls {
-      ["a message that is none"] = answer('{"message":{"a":1}}', "500 No"), ["null"] = answer('{"message":null}', "409 No"),
+      ["an invalid message"] = answer('{"message":{"a":1}}', "500 No"), ["null"] = answer('{"message":null}', "409 No"),
       ["not UTF-8"] = answer('{"message":"\255\254"}', "500 No"), ["nothing"] = answer("", "503 No"),
       ["a page"] = answer("<html>", "404 No"),
       ["a long one"] = answer('{"message":"' .. ("long "):rep(100000) .. '"}', "500 No"),
@@ -193,14 +193,14 @@ describe("an engine's answer", function()
     }
   end)
 
-  it("is told in UTF-8 as JSON, whatever it was", function()
+  it("is printed as JSON in UTF-8, whatever it was", function()
     local e <close> = engines.start { container_create = answer('{"message":"a\255b"}', "400 No") }
     local result = process.run { "run", "--json", "--endpoint", e.endpoint, "--state-dir", state_dir .. "/utf8", job_file }
     assert.truthy(utf8.len(result.stdout))
     assert.truthy(result.stdout:find "a\u{fffd}b", result.stdout)
   end)
 
-  it("may have fields of other types, or not have them", function()
+  it("may have fields of other types, or lack them", function()
     local wrong = {
       string = { 7, { a = 1 } }, number = { "seven", 1e300, -1 }, boolean = { "yes", 0 }, table = { "text", false, 3 },
     }
@@ -236,27 +236,27 @@ describe("an engine's answer", function()
     try(cases)
   end)
 
-  it("may stream events that are none", function()
+  it("may stream invalid events", function()
     local cases = {}
     for what, line in pairs {
       ["a number"] = "7", ["null"] = "null", ["false"] = "false", ["a text"] = '"x"', ["a list"] = "[1,2]", ["nothing known"] = "{}",
-      ["an actor that is none"] = '{"Type":"container","Action":"die","Actor":7}', ["an action that is none"] =
+      ["an invalid actor"] = '{"Type":"container","Action":"die","Actor":7}', ["an invalid action"] =
         '{"Action":{"a":1},"Actor":{"ID":"' .. ("c"):rep(64) .. '","Attributes":3}}',
-      ["attributes that are none"] = '{"Action":"die","Actor":{"ID":"' .. ("c"):rep(64) .. '","Attributes":{"exitCode":{}}}}',
-      ["an ID that is none"] = '{"Action":"die","Actor":{"ID":{},"Attributes":{}}}', ["no JSON"] = "hello", ["not UTF-8"] = '{"a":"\255"}',
-      ["deep"] = ("["):rep(100000), ["a long line"] = '{"a":"' .. ("x"):rep(5000000) .. '"}', ["a time that is none"] = '{"timeNano":-1}',
+      ["invalid attributes"] = '{"Action":"die","Actor":{"ID":"' .. ("c"):rep(64) .. '","Attributes":{"exitCode":{}}}}',
+      ["an invalid ID"] = '{"Action":"die","Actor":{"ID":{},"Attributes":{}}}', ["no JSON"] = "hello", ["not UTF-8"] = '{"a":"\255"}',
+      ["deep"] = ("["):rep(100000), ["a long line"] = '{"a":"' .. ("x"):rep(5000000) .. '"}', ["an invalid time"] = '{"timeNano":-1}',
     } do
       cases[#cases + 1] = { call = "events", what = what, answer = CHUNKED .. ("%x\r\n%s\n\r\n"):format(#line + 1, line) }
     end
     try(cases)
   end)
 
-  it("may have log frames that are none", function()
+  it("may have invalid log frames", function()
     local head = "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.multiplexed-stream\r\n\r\n"
     local cases = {}
     for what, frames in pairs {
       ["an unknown stream"] = "\9\0\0\0\0\0\0\1x", ["stdin"] = "\0\0\0\0\0\0\0\1x", ["the engine's error"] = "\3\0\0\0\0\0\0\1x",
-      ["a negative length"] = "\1\0\0\0\255\255\255\255x", ["padding that is none"] = "\1\1\1\1\0\0\0\1x", ["half a head"] = "\1\0\0",
+      ["a negative length"] = "\1\0\0\0\255\255\255\255x", ["invalid padding"] = "\1\1\1\1\0\0\0\1x", ["half a head"] = "\1\0\0",
       ["no bytes"] = ("\1\0\0\0\0\0\0\0"):rep(10000), ["text"] = "hello, world\n", ["less than it says"] = "\1\0\0\0\0\0\0\9x",
     } do
       cases[#cases + 1] = { call = "container_logs", what = what, answer = { head .. frames, close = true } }

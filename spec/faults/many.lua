@@ -1,27 +1,27 @@
--- Many faults, each of a seed of its own, some at one time; and what came of them as a table.
+-- Many faults, each of a seed of its own, several in parallel; and a table of their outcomes.
 local dockrun = require "dockrun"
 local randoms = require "spec.fuzz.random"
 
 local M = {}
 
 ---@class FaultOutcome
----@field class string       what kind of fault it was
+---@field class string       the kind of fault
 ---@field verdict string     one of `verdicts`
----@field what string        the fault, so that it can be done again
----@field problems string[]  what should not be
+---@field what string        the fault, so that it can be repeated
+---@field problems string[]  violated checks
 
 M.verdicts = { "unharmed", "retried", "clear error", "FAILED", "not met" }
 
 local SHORT, SANITIZED_SHORT = 40, 12 -- the sanitizers are slow
 
---- Whether the dockrun under test is the build with sanitizers.
+--- True if the dockrun under test is the build with sanitizers.
 ---@return boolean
 function M.is_sanitized()
   local maps <close> = io.open "/proc/self/maps"
   return maps ~= nil and maps:read("a"):find("libasan", 1, true) ~= nil
 end
 
---- How many, from which seed on (FAULTS, FAULTS_SEED), and how many at a time.
+--- The number of faults and the first seed (FAULTS, FAULTS_SEED), and how many run in parallel.
 ---@return { count: integer, seed: integer, width: integer }
 function M.options()
   return {
@@ -30,7 +30,7 @@ function M.options()
   }
 end
 
---- Tries until `count` faults have met something.
+--- Tries faults until `count` of them have fired.
 ---@param opts { count: integer, seed: integer, width: integer }
 ---@param try fun(random: Random): FaultOutcome
 ---@return table<string, table<string, integer>> counts  by class, then by verdict

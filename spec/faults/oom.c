@@ -1,8 +1,8 @@
-// dockrun whose memory runs out where it is told to: DOCKRUN_OOM=N lets the Nth allocation of Lua and of core/ fail,
+// dockrun whose memory runs out at a chosen allocation: DOCKRUN_OOM=N lets the Nth allocation of Lua and of core/ fail,
 // and N:K the K from there on. Scripts have a global `oom` to do the same: oom.fail(n, k), oom.calls().
 //
-// Linked with --wrap (see ld(1)), so that the libraries' own allocations are left alone: what they tell of theirs is
-// told here in their place.
+// Linked with --wrap (see ld(1)), so that the libraries' own allocations never fail: their reports of allocated
+// bytes are made here instead.
 #include <curl/curl.h>
 #include <dlfcn.h>
 #include <lauxlib.h>
@@ -81,7 +81,7 @@ static int give(lua_State *L) {
   return 0;
 }
 
-// What the libraries lose where Lua raises in the middle of them.
+// Memory that the libraries leak if Lua raises an error inside of them.
 const char *__lsan_default_suppressions(void) { return "leak:/cjson.so\nleak:liblua5.4-luv.so\nleak:libuv.so\n"; }
 
 // The leak checker knows a library by its name only as long as it is loaded.

@@ -1,4 +1,4 @@
--- A little of everything that the core does, for memory to run out in: see oom_spec.lua. Its own errors are not caught.
+-- A little of everything that the core does, so that memory can run out in it: see oom_spec.lua. It does not catch errors.
 local dockrun, uv = require "dockrun", require "luv"
 local docker = require "dockrun.core.docker"
 local sqlite = require "dockrun.core.sqlite"
@@ -21,7 +21,7 @@ db:exec "CREATE TABLE t (a); INSERT INTO t VALUES (1)"
 db:rows "SELECT * FROM t"
 db:close()
 
--- An engine that says the same to whatever it is asked.
+-- An engine that gives the same answer to every request.
 local path = os.tmpname()
 os.remove(path)
 local _ <close> = setmetatable({}, { __close = function() os.remove(path) end })

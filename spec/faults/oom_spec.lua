@@ -1,6 +1,6 @@
--- Memory runs out, at each point of a script and of a run in turn: a clean error, or none; never a crash, a report of the
--- sanitizers, or a container that nobody knows of. Only the build with sanitizers has the program (spec/faults/oom.c). With
--- FAULTS set, each point of the script is tried, and that many of the run.
+-- Memory runs out, at each point of a script and of a run in turn: a clean error, or success; never a crash, a report of the
+-- sanitizers, or a container without a record. Only the build with sanitizers has the program (spec/faults/oom.c). With
+-- FAULTS set, each point of the script is tried, and that many points of the run.
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local process = require "spec.process"
@@ -11,8 +11,8 @@ local PROGRAM = process.program .. "-oom"
 if not uv.fs_stat(PROGRAM) then return end
 
 local FAULTS = tonumber(os.getenv "FAULTS")
-local WIDTH = 3                          -- at a time
-local FOREVER = 1000000000               -- allocations that fail: none finds memory any more
+local WIDTH = 3                          -- in parallel
+local FOREVER = 1000000000               -- failing allocations: every later one
 local ENDS = { [0] = true, [1] = true, [2] = true, [3] = true, [4] = true }
 
 describe("memory that runs out", function()
@@ -27,7 +27,7 @@ describe("memory that runs out", function()
     return file:read "n"
   end
 
-  -- Each point of `count`, or every `step`th, with so many failures in a row: 2, because Lua asks twice.
+  -- Each point of `count`, or every `step`th, with several failures in a row: 2, because Lua tries an allocation twice.
   local function points(count, step)
     local list = {}
     for _, failures in ipairs { 1, 2, FOREVER } do
@@ -61,14 +61,14 @@ describe("memory that runs out", function()
     end
   end
 
-  it("ends a script with an error, or lets it go on", function()
+  it("ends a script with an error, or lets it continue", function()
     local function run(env) return process.run({ "spec/faults/oom.lua" }, { program = PROGRAM, env = env }) end
     local count = count_of(run)
     assert.truthy(count > 1000)
     try(points(count, FAULTS and 1 or 97), function(point) return flaw_of(run { DOCKRUN_OOM = point }) end)
   end)
 
-  it("is not taken for a fault of the JSON that is read or written", function()
+  it("is not reported as a fault of the JSON that is read or written", function()
     local result = process.run({ "-e", [=[
       local json = require "dockrun.core.json"
       local text = [[{"a":[1,12345678901234567],"b":{"c":"d"}}]]
@@ -123,7 +123,7 @@ describe("memory that runs out", function()
     assert.equal(0, result.code, result.stderr)
   end)
 
-  it("undoes a transaction, whenever it comes, and keeps nobody out", function()
+  it("rolls back a transaction at any point, and leaves no lock", function()
     local result = process.run({ "-e", [[
       local database = require "dockrun.store.database"
       local path = os.tmpname()
@@ -149,10 +149,10 @@ describe("memory that runs out", function()
     assert.equal(0, result.code, result.stderr)
   end)
 
-  it("ends a run with an error, or lets it go on, and loses no container", function()
+  it("ends a run with an error, or lets it continue, and loses no container", function()
     local shared = engines.shared()
     engines.image(shared, "busybox:1")
-    local function run(world, env)  -- an engine that is merely slow is not to be taken for one that is away
+    local function run(world, env)  -- a slow engine must not count as one that is away
       return world:run({ "run", "--json", "--set", "docker.timeout=60", world.job_file }, { program = PROGRAM, env = env })
     end
     local count = count_of(function(env)
@@ -165,7 +165,7 @@ describe("memory that runs out", function()
       local result = run(world, { DOCKRUN_OOM = point })
       local why = flaw_of(result)
       if why then return why end
-      if #world:leftovers() > 0 then  -- it was cut off: as after a kill, the next process ends what it began
+      if #world:leftovers() > 0 then  -- the run was cut off: as after a kill, the next process cleans up
         world:run { "stop", world.name }
         world:run { "gc", "--set", "gc.creation_grace=0" }
       end

@@ -1,5 +1,5 @@
--- A proxy between dockrun and a Docker engine, unix socket to unix socket, that does harm at one byte of one request or
--- answer:
+-- A proxy between dockrun and a Docker engine, unix socket to unix socket, that injects a fault at one byte of one request
+-- or answer:
 --
 --   local p <close> = proxy.start "unix:///run/docker.sock"
 --   local fault = { request = 7, direction = "down", byte = 20, action = "reset" }
@@ -8,22 +8,22 @@
 --   p:arm {}
 --   requests[7].path, fault.fired
 --
--- or stops dead (freeze), drops who is connected (drop), or goes away and comes back as another socket (away, back).
+-- or stops completely (freeze), drops every connection (drop), or goes away and comes back as another socket (away, back).
 local dockrun = require "dockrun"
 local uv = require "luv"
 
 local M = {}
 
 ---@class Fault
----@field request? integer    which request, counted over all connections from 1 since it was armed
+---@field request? integer    number of the request over all connections, from 1, since the faults were armed
 ---@field match? string       or the first whose "METHOD /path" has this pattern
 ---@field direction "up"|"down"  in the request, or in its answer
----@field byte integer        so many bytes pass before it; from 0
+---@field byte integer        number of bytes that pass before the fault; from 0
 ---@field action "reset"|"truncate"|"delay"|"split"|"repeat"|"replay"|"drop"|"double"
----@field always? boolean     from there on it happens to every piece that comes
+---@field always? boolean     apply it to every later piece too
 ---@field seconds? number     of a delay: 0.3
 ---@field count? number       bytes that are split off one at a time (64), sent again (16), or left out (16)
----@field fired? boolean      it has happened
+---@field fired? boolean      the fault has happened
 
 ---@class ProxyRequest
 ---@field n integer
@@ -61,7 +61,7 @@ local function connect(path)
   close(pipe)
 end
 
--- ---- what goes wrong --------------------------------------------------------------------------
+-- ---- faults -----------------------------------------------------------------------------------
 
 local function reset(connection)
   close(connection.client)
@@ -80,13 +80,13 @@ local function replay(self, request)
   close(engine)
 end
 
--- Each gets what is left of the piece after the fault's byte, and returns what passes in its place.
+-- Each gets the rest of the piece after the fault's byte, and returns the bytes that pass instead.
 local actions = {
   reset = function(_, connection)
     reset(connection)
     return ""
   end,
-  -- The end comes politely, in the middle.
+  -- Closes the connection without a reset, in the middle.
   truncate = function(_, connection, fault, to)
     connection.cut = connection.cut or {}
     connection.cut[fault.direction] = true
@@ -120,7 +120,7 @@ local function concerns(fault, request, direction)
   return (request.method .. " " .. request.path):find(fault.match) ~= nil
 end
 
--- The next fault within `length` bytes from here on, but for those that this piece has suffered.
+-- The next fault within `length` bytes from here, except those that this piece already had.
 local function next_fault(self, request, direction, length, suffered)
   local first
   for _, fault in ipairs(self.faults) do
@@ -150,17 +150,17 @@ end
 
 -- ---- the way through --------------------------------------------------------------------------
 
-local function tell(self, connection, point)
+local function notify(self, connection, point)
   if self.on and self.on(point, connection.request) == false then reset(connection) end
 end
 
--- A request begins with the first bytes on a connection, and with those that follow an answer: nobody pipelines.
+-- A request begins with the first bytes on a connection, and with those that follow an answer: dockrun does not pipeline.
 local function begin(self, connection, data)
   local method, path = data:match "^(%u+) (%S+) HTTP/1"
   if not method or connection.request and connection.request.down == 0 then return false end
   connection.request = { n = #self.requests + 1, method = method, path = path, up = 0, down = 0, text = "" }
   self.requests[#self.requests + 1] = connection.request
-  tell(self, connection, "arrived")
+  notify(self, connection, "arrived")
   return true
 end
 
@@ -174,9 +174,9 @@ local function pump(self, connection, direction, from, to)
     local fresh = direction == "up" and begin(self, connection, data)
     local request = connection.request
     if request and direction == "up" then request.text = request.text .. data end
-    if request and direction == "down" and request.down == 0 then tell(self, connection, "answered") end
+    if request and direction == "down" and request.down == 0 then notify(self, connection, "answered") end
     pass(self, connection, direction, to, data)
-    if fresh then tell(self, connection, "forwarded") end
+    if fresh then notify(self, connection, "forwarded") end
   end
   if not to:is_closing() then to:shutdown(function() end) end
   connection.done[direction] = true
@@ -227,7 +227,7 @@ function M.start(to)
   return self
 end
 
---- Does these faults from now on, in place of those before.
+--- Replaces the armed faults.
 ---@param faults Fault[]
 ---@return ProxyRequest[] requests  from now on, until it is armed again
 function Proxy:arm(faults)
@@ -235,7 +235,7 @@ function Proxy:arm(faults)
   return self.requests
 end
 
---- Nothing goes through any more, in either direction, until thaw().
+--- Stops both directions until thaw().
 function Proxy:freeze() self.frozen = self.frozen or dockrun.queue() end
 
 function Proxy:thaw()
@@ -248,7 +248,7 @@ function Proxy:drop()
   for connection in pairs(self.connections) do reset(connection) end
 end
 
---- The socket is gone, and whoever was connected too.
+--- Removes the socket and ends every connection.
 function Proxy:away()
   self.is_away = true
   close(self.server)
@@ -256,13 +256,13 @@ function Proxy:away()
   self:drop()
 end
 
---- Another socket at the same place.
+--- Makes another socket at the same path.
 function Proxy:back()
   self.is_away = false
   listen(self)
 end
 
---- Ends it. May be called twice. Raises what went wrong in the proxy itself.
+--- Stops the proxy. May be called twice. Raises an error of the proxy itself.
 function Proxy:close()
   if self.closed then return end
   self.closed = true

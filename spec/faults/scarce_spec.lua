@@ -1,4 +1,4 @@
--- Few file descriptors, and little memory for the process: each command ends with a code of its own and a sentence.
+-- Few file descriptors and little memory for the process: each command ends with one of dockrun's exit codes and a message.
 local process = require "spec.process"
 local states = require "spec.states"
 local uv = require "luv"
@@ -6,7 +6,7 @@ local uv = require "luv"
 local CODES = { [0] = true, [1] = true, [2] = true, [3] = true, [4] = true }
 local JOB = 'job "x" { group "g" { task "t" { driver = "docker"\n config { image = "busybox:1" } } } }'
 
-describe("a process that may have little", function()
+describe("a process with tight limits", function()
   local path
 
   before_each(function()
@@ -30,13 +30,13 @@ describe("a process that may have little", function()
     -- The leak checker of the sanitizers opens files too.
     local result = process.run(args, { program = "prlimit", env = { ASAN_OPTIONS = "detect_leaks=0" } })
     local what = ("%s %s: %s %s\n%s"):format(limit, command[1], result.code, result.signal, result.stderr)
-    if result.code == 127 and result.stderr:find "shared librar" then return nil end  -- the loader, before any of our code
+    if result.code == 127 and result.stderr:find "shared librar" then return nil end  -- the loader failed, before dockrun started
     assert.truthy(CODES[result.code], what)
     if result.code ~= 0 then assert.matches("dockrun: .*%w", result.stderr, what) end
     return result
   end
 
-  it("ends with a sentence, however few file descriptors it may have", function()
+  it("ends with a message, however few file descriptors it may have", function()
     local enough = 0
     for count = 4, 30 do
       local list = commands()
@@ -50,8 +50,8 @@ describe("a process that may have little", function()
     assert.truthy(enough > 10)
   end)
 
-  it("ends with a sentence, however little memory it may have", function()
-    if uv.fs_stat(process.program .. "-oom") then return end  -- the sanitizers need more than any limit
+  it("ends with a message, however little memory it may have", function()
+    if uv.fs_stat(process.program .. "-oom") then return end  -- the sanitizers need more memory than any limit
     for mb = 20, 60, 2 do
       local list = commands()
       check(("--as=%d"):format(mb << 20), list[1 + mb // 2 % #list])

@@ -1,10 +1,10 @@
--- Lets one dockrun keep many tasks restarting while the wire to the engine is at fault, and watches its memory and its
+-- One dockrun keeps many tasks restarting while the connection to the engine has faults; this script watches its memory and its
 -- descriptors:
 --
 --   build/release/dockrun spec/faults/soak.lua [--minutes N] [--tasks N] [--seed N] [--calm]
 --
--- A line a minute, then a verdict; exit code 0 where memory and descriptors stay flat, every task lives to the end and
--- nothing is left. What dockrun says on stderr is kept in build/soak.log.
+-- A line a minute, then a verdict; exit code 0 if memory and descriptors stay constant, every task lives to the end and
+-- nothing is left. build/soak.log holds dockrun's stderr.
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"
@@ -21,14 +21,14 @@ parser:option("--seed", "Of the faults."):convert(math.tointeger):default "1"
 parser:flag("--calm", "No faults.")
 local options = parser:parse(arg)
 
-local SAMPLE = 5     -- seconds between two looks at the process
-local WARM_UP = 0.25 -- of the whole time: until then memory may grow
+local SAMPLE = 5     -- seconds between two samples of the process
+local WARM_UP = 0.25 -- share of the whole time in which memory may grow
 local LOG = "build/soak.log"
 
--- Of what comes after the warm-up, the median of the last third against that of the first.
+-- Allowed growth after the warm-up: the median of the last third compared with that of the first.
 local GROWTH = { rss = { share = 0.05, least = 1024 }, fds = { share = 0, least = 3 } } -- KiB; descriptors
 
--- Each runs for more than a minute, then fails and comes back; one of five has a port.
+-- Each task runs for more than a minute, then fails and is restarted; one of five has a port.
 local function job_text(name, tasks)
   local function group(label, count, network)
     return ([[
@@ -95,7 +95,7 @@ local function read(path)
   return file and file:read "a"
 end
 
-local function look(pid)
+local function sample_of(pid)
   local status = read(("/proc/%d/status"):format(pid))
   local rss = status and math.tointeger(tonumber(status:match "VmRSS:%s*(%d+)"))
   local entries = uv.fs_scandir(("/proc/%d/fd"):format(pid))
@@ -129,9 +129,9 @@ local function is_flat(samples, key)
   return last - first <= allowed, first, last
 end
 
--- ---- the whole --------------------------------------------------------------------------------
+-- ---- the run ----------------------------------------------------------------------------------
 
--- What the engine itself saw of the tasks: starts, ends, and by alloc when it was last alive.
+-- The tasks as the engine saw them: starts, ends, and the time when each alloc was last alive.
 local function follow(engine, name, seen)
   local events = assert(engine:events {
     filters = { type = { "container" }, event = { "start", "die" }, label = { "dockrun.job=" .. name } },
@@ -197,7 +197,7 @@ local function run(e, engine)
   local minute = 0
   while dockrun.now() - start < options.minutes * 60 and not child.code do
     child.ended:pop(SAMPLE)
-    samples[#samples + 1] = look(child.pid)
+    samples[#samples + 1] = sample_of(child.pid)
     p.requests = {}
     if dockrun.now() - start >= (minute + 1) * 60 then
       minute = minute + 1

@@ -1,11 +1,11 @@
--- The stream of the engine's events, broken in every way, and the engine itself: no task is lost, none is started twice, and
--- each end is told with its true exit code.
+-- Faults of the engine's event stream, and of the engine itself: no task is lost, no task is started twice, and each end is
+-- reported with its true exit code.
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local eventually = require "spec.eventually"
 local worlds = require "spec.faults.world"
 
--- Ends once its directory says so.
+-- A command that ends as soon as a file appears in its directory.
 local WAITS = "while [ ! -e /alloc/end ]; do sleep 0.05; done; exit 9"
 
 -- Lets the task of a world end.
@@ -14,7 +14,7 @@ local function let_end(world, alloc)
   assert(file)
 end
 
--- Until the engine itself says that a container has ended.
+-- Waits until the engine itself reports that a container has ended.
 local function await_end(engine, id)
   eventually("it has ended", function()
     local found = engine:container_inspect(id)
@@ -33,7 +33,7 @@ local function start(world, options)
   return child, started
 end
 
--- What must be true in the end of a job that began once and ended with 9.
+-- Checks the end of a job that started once and ended with 9.
 local function ends_once(world, child)
   local result = child:wait()
   local events, by = worlds.events(result.stdout)
@@ -63,7 +63,7 @@ describe("the stream of events", function()
     return list
   end
 
-  it("goes on after a break, with what the engine's clock says", function()
+  it("resumes after a break, at a time of the engine's clock", function()
     local world <close> = new_world()
     local requests = world.proxy:arm {}
     local child, started = start(world)
@@ -82,7 +82,7 @@ describe("the stream of events", function()
     assert.same({ 1, 1 }, { select(2, said:gsub("lost the engine's events: ", "")), select(2, said:gsub("events again", "")) }, said)
   end)
 
-  it("misses no end that comes while the engine is away and its socket is another one afterwards", function()
+  it("misses no end of a task while the engine is away and its socket is replaced", function()
     local world <close> = new_world()
     local child, started = start(world)
     world.proxy:away()
@@ -92,7 +92,7 @@ describe("the stream of events", function()
     ends_once(world, child)
   end)
 
-  it("may tell everything twice", function()
+  it("may repeat every event", function()
     local world <close> = new_world()
     world.proxy:arm { { match = "/events", direction = "down", byte = 300, action = "double", always = true } }
     local child, started = start(world)
@@ -101,7 +101,7 @@ describe("the stream of events", function()
     assert.truthy(world.proxy.faults[1].fired)
   end)
 
-  it("may have a gap: what it did not tell comes to light", function()
+  it("may have a gap: missing events are found by other means", function()
     local world <close> = new_world()
     world.proxy:arm { { match = "/events", direction = "down", byte = 300, action = "drop", count = math.maxinteger, always = true } }
     local child, started = start(world, { "docker.watch_interval=0.5" })
@@ -110,7 +110,7 @@ describe("the stream of events", function()
     assert.truthy(world.proxy.faults[1].fired)
   end)
 
-  it("may stand still, and every call with it", function()
+  it("may stall, together with every call", function()
     local world <close> = new_world()
     local child, started = start(world, { "docker.watch_interval=0.5", "docker.timeout=1" })
     world.proxy:freeze()
@@ -121,7 +121,7 @@ describe("the stream of events", function()
     ends_once(world, child)
   end)
 
-  it("may break again and again", function()
+  it("may break repeatedly", function()
     local world <close> = new_world()
     local child, started = start(world)
     for _ = 1, 10 do
@@ -139,7 +139,7 @@ describe("an engine", function()
     return worlds.new(e.endpoint, opts or { command = WAITS, exit_code = 9, attempts = 0 })
   end
 
-  -- With live-restore containers outlive it. Without, dockrun is held while an engine goes down: asked to start a container
+  -- With live-restore containers outlive it. Without it, dockrun is paused while an engine shuts down: asked to start a container
   -- just then, dockerd 20.10 may do it and never be able to remove it again.
   for _, case in ipairs {
     { "that is stopped and started", "SIGSTOP", function(e) e:restart() end },
@@ -158,7 +158,7 @@ describe("an engine", function()
       ends_once(world, child)
     end)
 
-    it(("%s without takes its containers along, and the restart policy decides"):format(what), function()
+    it(("%s without it stops its containers, and the restart policy decides"):format(what), function()
       local e <close> = engines.start()
       local world <close> = new_world(e, {
         command = "[ -e /alloc/again ] && exit 0; touch /alloc/again; exec sleep 1000", attempts = 20, delay = 0.5,

@@ -1,4 +1,4 @@
--- One fault on the wire between dockrun and the engine, and what must be true after it.
+-- One fault on the connection between dockrun and the engine, and the checks after it.
 local many = require "spec.faults.many"
 local worlds = require "spec.faults.world"
 
@@ -6,7 +6,7 @@ local M = {}
 
 local function fail(problems, ...) problems[#problems + 1] = string.format(...) end
 
--- Whatever happens: an end of its own, and a sentence about it.
+-- Whatever happens, dockrun ends with one of its exit codes and a message.
 local function check_end(problems, result, what)
   local said = result.stdout .. result.stderr
   if result.signal then fail(problems, "%s was ended by %s", what, result.signal) end
@@ -18,7 +18,7 @@ end
 
 local function tells_why(result, by) return #by.failed > 0 or result.stderr:find "error: %S+ %S+" ~= nil end
 
--- Once, or as often as the restart policy has said.
+-- Once, or as often as the restart policy says.
 local function check_starts(problems, world, by)
   if world.misled then return end
   local starts, allowed = world:count "start", 1 + #by.restarting + (world.replayed and 1 or 0)
@@ -30,7 +30,7 @@ local function check_starts(problems, world, by)
 end
 
 local function check_leftovers(problems, world, events)
-  if world.misled then  -- a request that arrives as another one may be answered well: what it leaves is garbage
+  if world.misled then  -- a damaged request may succeed as another request, and its result is never cleaned up
     for _ = 1, 2 do world:run { "gc", "--set", "gc.creation_grace=0" } end
   end
   for _, text in ipairs(world:leftovers(events)) do fail(problems, "%s", text) end
@@ -38,7 +38,7 @@ end
 
 -- ---- scenarios --------------------------------------------------------------------------------
 
--- Each runs dockrun, at one point armed, and returns what came of it: the results, and whether all went as without a fault.
+-- Each runs dockrun with the fault armed at one point, and returns the results, and true if all went as without a fault.
 local scenarios = {}
 
 local function foreground(exit_code, attempts)
@@ -83,7 +83,7 @@ scenarios.interrupt = {
   end,
 }
 
--- What runs of a job that should run once: one container, or none and a word why.
+-- The container of a job that should run once, or nil and the reason.
 local function check_detached(problems, world, result, by)
   check_end(problems, result, "run -d")
   check_starts(problems, world, by)
@@ -167,7 +167,7 @@ M.actions = { "reset", "truncate", "delay", "split", "repeat", "drop", "replay" 
 function M.pick(random, requests)
   local request, action = random:pick(requests), random:pick(M.actions)
   local direction = action == "replay" and "up" or random:pick(directions)
-  -- The ends of a message are where most can go wrong.
+  -- Most faults can happen at the ends of a message.
   local last = request[direction] - 1
   local byte = random:pick { 0, last, random:int(0, last), random:int(0, last) }
   if action == "replay" then byte = last end
@@ -178,7 +178,7 @@ local function describe(fault)
   return ("{ request = %d, direction = %q, byte = %d, action = %q }"):format(fault.request, fault.direction, fault.byte, fault.action)
 end
 
---- Does it to a job of its own.
+--- Injects the fault into a job of its own.
 ---@param endpoint string
 ---@param name string  the scenario
 ---@param fault Fault
@@ -192,7 +192,7 @@ function M.try(endpoint, name, fault)
     if point ~= "arrived" or #world.proxy.faults == 0 or request.n ~= fault.request then return end
     local path = request.path:gsub("%?.*", ""):gsub("/%x+", function(hex) return #hex == 65 and "/ID" or nil end)
     what = request.method .. " " .. path
-    world.replayed = fault.action == "replay" and what:find "/start$" ~= nil  -- then it is the network that starts it twice
+    world.replayed = fault.action == "replay" and what:find "/start$" ~= nil  -- then the network starts the container twice
   end
   local done, results, verdict = pcall(scenario.run, world, { fault }, problems)
   if not done then

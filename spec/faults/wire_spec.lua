@@ -1,11 +1,11 @@
--- Faults on the wire to a real engine, one to each run of a job: it comes to an end that is right, or says clearly why not,
--- and leaves nothing. So many as FAULTS says (40), from seed FAULTS_SEED (1) on; the table of what was tried is printed.
+-- Faults on the connection to a real engine, one in each run of a job: the run ends correctly or says clearly why not, and
+-- leaves nothing. FAULTS is the number of faults (40), FAULTS_SEED the first seed (1); the spec prints a table of the faults.
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local many = require "spec.faults.many"
 local wire = require "spec.faults.wire"
 
-describe("a fault on the wire", function()
+describe("a fault on the connection", function()
   local shared, engine
   local options = many.options()
 
@@ -15,12 +15,12 @@ describe("a fault on the wire", function()
     engines.image(shared, "busybox:1")
   end)
 
-  -- What no job's name is on.
+  -- Containers without the name of a job.
   local function count()
     return { networks = #assert(engine:network_list()), volumes = #(assert(engine:volume_list()).Volumes or {}) }
   end
 
-  it(("loses, doubles and leaks nothing, wherever it comes (%d of them)"):format(options.count), function()
+  it(("loses, doubles and leaks nothing, at any point (%d faults)"):format(options.count), function()
     local before = count()
     local counts, failures = wire.many(shared.endpoint, options)
     print("\n" .. many.table(counts))

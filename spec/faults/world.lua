@@ -1,9 +1,9 @@
--- What a fault is done to, and what must be true after it: one job, on an engine, with a state directory of its own.
+-- The target of a fault, and the checks after it: one job, on an engine, with a state directory of its own.
 --
 --   local w <close> = world.new(endpoint)
 --   w.proxy:arm { … }
 --   local child = w:start { "run", "--json", w.job_file }
---   w:leftovers()         nothing leaked: an empty list
+--   w:leftovers()         an empty list if nothing leaked
 local dockrun = require "dockrun"
 local eventually = require "spec.eventually"
 local jobs = require "spec.jobs"
@@ -17,18 +17,18 @@ local M = {}
 
 ---@class FaultWorld
 ---@field name string       of the job
----@field proxy Proxy       what dockrun takes for the engine
+---@field proxy Proxy       the engine's endpoint for dockrun
 ---@field engine table      a connection to the engine itself
 ---@field state_dir string
 ---@field job_file string
 ---@field exit_code integer that the task ends with
----@field history table[]   what the engine told of the job's containers: {action, id, attributes}
+---@field history table[]   the engine's events of the job's containers: {action, id, attributes}
 local World = {}
 World.__index = World
 
-local PATIENCE = 240 -- seconds, for anything that a fault may hold up
+local PATIENCE = 240 -- seconds, for each step that a fault may delay
 
--- One stream of the engine's events, until it breaks; those that came before are told again, and are known by their time.
+-- One stream of the engine's events, until it breaks; earlier events arrive again, and are recognised by their time.
 local function follow(self, seen)
   local events <close> = self.engine:events {
     since = self.since, filters = {
@@ -51,7 +51,7 @@ end
 
 ---@param endpoint string
 ---@param opts? { command?: string, exit_code?: integer, task?: string, attempts?: integer, delay?: number,
----  state_dir?: string }  state_dir: a directory that is there, and goes with the world
+---  state_dir?: string }  state_dir: an existing directory, which is removed with the world
 ---@return FaultWorld
 function M.new(endpoint, opts)
   opts = opts or {}
@@ -94,14 +94,14 @@ function World:start(words, opts)
   return child
 end
 
---- Runs it to its end.
+--- Runs dockrun to its end.
 ---@return ProcessResult
 function World:run(words, opts)
   local child <close> = self:start(words, opts)
   return child:wait()
 end
 
---- The events that `run --json` has told.
+--- The events that `run --json` has printed.
 ---@param text string  its stdout
 ---@return table[]
 ---@return table<string, table[]> by  name
@@ -118,7 +118,7 @@ end
 
 function World:containers() return jobs.containers(self.engine, self.name) end
 
--- Waits until the history tells the end of every container that is gone.
+-- Waits until the history holds the end of every container that is gone.
 local function settle(self)
   eventually("the end of every container that is gone was told", function()
     local open = {}
@@ -131,7 +131,7 @@ local function settle(self)
   end)
 end
 
---- How often the engine did something for the job.
+--- The number of times that the engine did an action for the job.
 ---@param action string
 ---@return integer
 function World:count(action)
@@ -141,7 +141,7 @@ function World:count(action)
   return count
 end
 
---- The most containers of the job that ran at one time.
+--- The largest number of the job's containers that ran at the same time.
 ---@return integer
 function World:most_at_once()
   settle(self)
@@ -168,7 +168,7 @@ local function directories(self)
   return found
 end
 
--- Every host port that the job's events have named.
+-- Every host port in the job's events.
 local function ports(events)
   local found = {}
   for _, event in ipairs(events) do
@@ -177,7 +177,7 @@ local function ports(events)
   return found
 end
 
---- Whether the state says that every task of the job has ended.
+--- True if every task of the job has ended according to the state.
 ---@return boolean
 function World:has_ended()
   local state <close> = store.open(self.state_dir, { readonly = true })
@@ -188,41 +188,41 @@ function World:has_ended()
   return #tasks > 0
 end
 
--- The state has no work left: what was begun is done, every task has ended, and no port is anybody's.
-local function check_state(self, tell)
+-- Checks that the state has no work left: no intent is open, every task has ended, and no port is leased.
+local function check_state(self, report)
   local state <close>, err = store.open(self.state_dir, { readonly = true })
   if not state then
-    if err.kind ~= "missing" then tell("the state: %s", err) end
+    if err.kind ~= "missing" then report("the state: %s", err) end
     return
   end
-  if state.db:value "PRAGMA integrity_check" ~= "ok" then tell "the state is damaged" end
-  for _, intent in ipairs(assert(state:intents())) do tell("the state: %s of %s is not done", intent.action, intent.task) end
-  for _, lease in ipairs(assert(state:leases())) do tell("the state: port %d is leased", lease.port) end
+  if state.db:value "PRAGMA integrity_check" ~= "ok" then report "the state is damaged" end
+  for _, intent in ipairs(assert(state:intents())) do report("the state: %s of %s is not done", intent.action, intent.task) end
+  for _, lease in ipairs(assert(state:leases())) do report("the state: port %d is leased", lease.port) end
   for _, task in ipairs(assert(state:tasks())) do
-    if task.state ~= "dead" and task.state ~= "failed" then tell("the state: the task is %s", task.state) end
+    if task.state ~= "dead" and task.state ~= "failed" then report("the state: the task is %s", task.state) end
   end
   for _, job in ipairs(assert(state:jobs())) do
-    if job.status == "running" and #assert(state:tasks()) > 0 then tell "the state: the job is running" end
+    if job.status == "running" and #assert(state:tasks()) > 0 then report "the state: the job is running" end
   end
 end
 
---- What is left where nothing should be, as sentences.
+--- Every leftover after a run, as sentences.
 ---@param events? table[]  of all runs, for their ports
 ---@return string[]
 function World:leftovers(events)
   local found = {}
-  local function tell(...) found[#found + 1] = string.format(...) end
-  for _, container in ipairs(self:containers()) do tell("container %s is left, %s", container.Names[1], container.State) end
-  for _, name in ipairs(directories(self)) do tell("directory alloc/%s is left", name) end
-  check_state(self, tell)
+  local function report(...) found[#found + 1] = string.format(...) end
+  for _, container in ipairs(self:containers()) do report("container %s is left, %s", container.Names[1], container.State) end
+  for _, name in ipairs(directories(self)) do report("directory alloc/%s is left", name) end
+  check_state(self, report)
   for port in pairs(ports(events or {})) do
     local free, err = dockrun.ports.probe("0.0.0.0", port)
-    if not free then tell("port %d is not free: %s", port, err) end
+    if not free then report("port %d is not free: %s", port, err) end
   end
   return found
 end
 
---- Ends all that it began. May be called twice.
+--- Stops everything that it started. May be called twice.
 function World:close()
   if self.closed then return end
   self.closed = true

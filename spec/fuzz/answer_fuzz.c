@@ -1,6 +1,6 @@
 // libFuzzer: the way of an answer (core/http/request.c, answer.c, stream.c, upgrade.c), from the bytes on a socket to
-// Lua values. The first byte chooses the call, the second where the bytes are cut in two; the rest is what the engine
-// says.
+// Lua values. The first byte chooses the call, the second where the bytes are cut in two; the rest is the
+// engine's answer.
 #include <lauxlib.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -30,7 +30,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
   lua_State *L = dockrun_lua(d);
   lua_getglobal(L, "answer_fuzz");
   lua_pushlstring(L, (const char *)bytes, size);
-  call(d, 1);  // the engine's errors are returned to it: it raises none
+  call(d, 1);  // errors of the engine are returned to the script, which raises none
   lua_settop(L, 0);
   return 0;
 }

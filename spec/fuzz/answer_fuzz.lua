@@ -1,4 +1,4 @@
--- The other half of answer_fuzz.c: an engine that says what it is given, and the calls that are to bear it.
+-- The other half of answer_fuzz.c: an engine that sends the given bytes, and the calls that must survive them.
 local docker = require "dockrun.core.docker"
 local uv = require "luv"
 

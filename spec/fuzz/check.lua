@@ -13,7 +13,7 @@ M.readers = { "hcl", "json", "lua" }
 
 local SLOWEST = 5  -- seconds of the processor for one file
 
--- Enough for any of these files, so that one which runs for ever costs little.
+-- Enough for any of these files, so that an endless one is stopped early.
 local LIMITS = { instructions = 300000 }
 
 ---@class FuzzFailure
@@ -23,7 +23,7 @@ local LIMITS = { instructions = 300000 }
 
 local function fail(message, ...) error({ message = message:format(...) }, 0) end
 
--- Runs something that must neither raise nor take long.
+-- Calls a function that must neither raise an error nor take long.
 local function bounded(what, call, ...)
   local deadline = os.clock() + SLOWEST
   debug.sethook(function()
@@ -44,7 +44,7 @@ local function equal(a, b)
   return a == b or type(a) == "number" and type(b) == "number" and ("%.13g"):format(a) == ("%.13g"):format(b)
 end
 
--- Where two values differ: a path and both, or nil.
+-- The first difference of two values: its path and both values, or nil.
 local function difference(a, b, path)
   if type(a) ~= "table" or type(b) ~= "table" then
     if equal(a, b) then return nil end
@@ -59,7 +59,7 @@ local function difference(a, b, path)
   end
 end
 
--- Without what only Lua can say, and what is said of the reading.
+-- Without the parts that only Lua can express, and without the warnings of the reader.
 local function printable(value)
   if type(value) == "function" then return nil end
   if type(value) ~= "table" then return value end
@@ -70,7 +70,7 @@ local function printable(value)
   return copy
 end
 
--- What must be true of every job that was read: it can be printed, and reads the same again.
+-- Checks a job that was read: it can be printed, and the printed text reads as the same job.
 local function check_job(job)
   local text = bounded("printing the job", json.encode, printable(job))
   local again, err = bounded("reading the printed job", load.string, text, "json", "printed.json")
@@ -79,7 +79,7 @@ local function check_job(job)
   if found then fail("the printed job reads differently: %s", found) end
 end
 
--- What must be true of every refusal: it says what is wrong and where.
+-- Checks a refusal: it says what is wrong and where.
 local function check_error(err)
   if type(err) ~= "table" or err.kind ~= "spec" or #err.list == 0 then fail("no error to tell: %s", tostring(err)) end
   for _, problem in ipairs(err.list) do
@@ -90,7 +90,7 @@ local function check_error(err)
   if not utf8.len(message) or message:find "%c" then fail("it cannot be shown: %q", message) end
 end
 
--- Reads a text and checks what comes of it.
+-- Reads a text and checks the result.
 local function read(text, format)
   local job, err = bounded("reading", load.string, text, format, "fuzz." .. format, LIMITS)
   if job then check_job(job) else check_error(err) end
@@ -98,7 +98,7 @@ local function read(text, format)
 end
 
 -- The errors of a job without their places. A value that is nested too deeply is an error before any other.
-local function told(err)
+local function errors_of(err)
   local list = {}
   for _, problem in ipairs(err.list) do
     if problem.message:find "nested" then return "nested too deeply" end
@@ -115,13 +115,13 @@ local function agree(texts, formats, must_load)
     local ok, why = pcall(function()
       local job, err = read(texts[format], format)
       if must_load and not job then fail("a good job is refused: %s", tostring(err)) end
-      local this = { format = format, job = job, told = err and told(err) }
+      local this = { format = format, job = job, errors = err and errors_of(err) }
       first = first or this
-      if (first.job == nil) ~= (job == nil) then fail("%s and %s disagree: %s", first.format, format, first.told or this.told) end
+      if (first.job == nil) ~= (job == nil) then fail("%s and %s disagree: %s", first.format, format, first.errors or this.errors) end
       local found = job and difference(first.job, job, "job")
       if found then fail("%s and %s give different jobs: %s", first.format, format, found) end
-      if first.told ~= this.told then
-        fail("%s and %s tell different errors:\n%s\n-- and --\n%s", first.format, format, first.told, this.told)
+      if first.errors ~= this.errors then
+        fail("%s and %s give different errors:\n%s\n-- and --\n%s", first.format, format, first.errors, this.errors)
       end
     end)
     if not ok then return why, format end

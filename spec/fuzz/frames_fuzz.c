@@ -1,5 +1,5 @@
 // libFuzzer: the readers of streams (core/http/frames.c). What comes out must not depend on how the bytes were cut on
-// the way, and must lie within them.
+// the way, and must be within them.
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,7 +22,7 @@ static void add(struct output *o, const void *data, size_t len) {
   o->len += len;
 }
 
-// Takes all that is whole from the front of data; returns the bytes used.
+// Takes every complete item from the front of data; returns the number of bytes used.
 static size_t take_all(bool lines, struct dr_frames *frames, const char *data, size_t len, struct output *o) {
   struct dr_error e;
   size_t at = 0;
@@ -40,7 +40,7 @@ static size_t take_all(bool lines, struct dr_frames *frames, const char *data, s
     if (n) {
       if (item < data + at || item + n > data + at + used) abort();
       if (!lines) add(o, &frames->stream, 1);
-      for (size_t i = 0; i < n; i++) {  // a frame's pieces may be cut anywhere: each byte for itself
+      for (size_t i = 0; i < n; i++) {  // a frame's pieces may be cut anywhere: compare single bytes
         if (!lines && i) add(o, &frames->stream, 1);
         add(o, item + i, 1);
       }
@@ -50,7 +50,7 @@ static size_t take_all(bool lines, struct dr_frames *frames, const char *data, s
   }
 }
 
-// Hands the bytes over in pieces of `step`, keeping what was not used, as a stream does.
+// Passes the bytes on in pieces of `step` and keeps unused bytes, as a stream does.
 static struct output read_in(bool lines, const char *data, size_t len, size_t step) {
   struct output o = {0};
   struct dr_frames frames = {0};

@@ -1,5 +1,5 @@
-// libFuzzer: JSON (core/data/json.c). Any text is a document or an error; what was decoded can be encoded, and is the
-// same after another round.
+// libFuzzer: JSON (core/data/json.c). Any text is a document or an error; a decoded value can be encoded, and is
+// the same after another round.
 #define _GNU_SOURCE
 #include <lauxlib.h>
 #include <lualib.h>

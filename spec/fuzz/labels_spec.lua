@@ -1,5 +1,5 @@
--- Labels of every damage on containers that the state did not record, beside one that it did: what they claim is read, and
--- none of it counts.
+-- Containers with damaged labels that the state did not record, beside one that it did: dockrun reads the labels and ignores
+-- their claims.
 local adopt = require "dockrun.agent.adopt"
 local json = require "dockrun.core.json"
 local container_config = require "dockrun.driver.container_config"
@@ -32,7 +32,7 @@ describe("whatever the labels of a container hold", function()
     return labels
   end
 
-  -- Something else in the place of a value, at some depth of it.
+  -- Replaces a value, or a part of it at some depth, by something else.
   local function damaged(r, value)
     if type(value) ~= "table" or r:one_in(4) then
       return r:pick { 0, -1, 1e308, 0.5, true, false, "", "x", "../../etc", ("x"):rep(300), "\27[2J", {}, { 1, "a", {} }, { a = 1 },
@@ -71,7 +71,7 @@ describe("whatever the labels of a container hold", function()
     return changed
   end
 
-  it(("it is read, and none of it counts (%d seeds)"):format(SEEDS), function()
+  it(("it is read and ignored (%d seeds)"):format(SEEDS), function()
     local state = assert(states.open())
     assert(state:put_job { name = "fuzzed", definition = { name = "fuzzed", type = "service" }, status = "running" })
     assert(state:put_alloc { id = ALLOC, job = "fuzzed", group = "g", index = 0 })
@@ -106,6 +106,6 @@ describe("whatever the labels of a container hold", function()
         if not one.refused then adoptable = adoptable + 1 end
       end
     end
-    assert.is_true(adoptable > SEEDS / 100, adoptable .. " could be adopted")  -- or the damage is too much to test anything
+    assert.is_true(adoptable > SEEDS / 100, adoptable .. " could be adopted")  -- otherwise the damage is too large to test anything
   end)
 end)

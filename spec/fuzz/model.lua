@@ -15,7 +15,7 @@ local function add(block, key, value, label)
   table.insert(block.items, { key = key, value = value, label = label })
 end
 
--- Adds what `make` gives, every second time.
+-- Adds the result of `make`, half of the time.
 local function maybe(r, block, key, make)
   if r:one_in(2) then add(block, key, make()) end
 end
@@ -39,7 +39,7 @@ local function scalar(r)
     function() return r:one_in(2) end }()
 end
 
--- Keys and scalars: what a block of one's own may hold.
+-- Keys and scalars, for blocks whose keys the user chooses.
 local function map(r, key_of)
   local block, taken = { items = {} }, {}
   for _ = 1, r:int(0, 4) do
@@ -50,7 +50,7 @@ local function map(r, key_of)
   return block
 end
 
--- A tree of anything, as what is not used is kept.
+-- A tree of any values: dockrun keeps blocks that it does not use.
 local function anything(r, depth)
   local kind = depth > 2 and 1 or r:int(1, 4)
   if kind <= 2 then return scalar(r) end
@@ -87,7 +87,7 @@ local function common(r, block)
   for _ = 1, r:int(0, 3) // 2 do add(block, "constraint", constraint(r)) end
 end
 
--- Ports that do not meet any others of the job: `count` counts them.
+-- Ports that differ from all others of the job: `count` counts them.
 local function network(r, count, config)
   local block, lists = { items = {} }, { dynamic_ports = { list = {} }, reserved_ports = { list = {} } }
   local mapped = { items = {} }
@@ -157,7 +157,7 @@ local function task(r, count)
   return block
 end
 
---- A job that every reader must take.
+--- A job that every reader must accept.
 ---@param r Random
 ---@return FuzzItem
 function M.job(r)

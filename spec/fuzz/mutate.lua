@@ -40,7 +40,7 @@ local junk = {
   function() return { list = { { items = { { key = "name", value = { list = {} } } } } } } end,
 }
 
--- Whether a block has one item of this key, so that what it holds may be anything.
+-- True if a block has one item of this key, so that its value may be anything.
 local function alone(block, key)
   local count = 0
   for _, item in ipairs(block.items) do count = count + (item.key == key and 1 or 0) end
@@ -55,7 +55,7 @@ local function blocks(item, into)
   return into
 end
 
---- A job with a few things wrong, such that every language can still say it: no key has two scalars.
+--- A job with a few mistakes that every language can still express: no key has two scalars.
 ---@param r Random
 ---@param item FuzzItem
 ---@return FuzzItem
@@ -133,7 +133,7 @@ local damages = {
   end,
 }
 
--- Several times, as they find the most.
+-- Listed several times, because they find the most.
 for _ = 1, 4 do
   table.insert(damages, function(r, text)
     local at = r:int(1, #text + 1)
@@ -149,7 +149,7 @@ for _ = 1, 4 do
   end)
 end
 
---- A text with a few things wrong.
+--- A text with a few mistakes.
 ---@param r Random
 ---@param text string
 ---@return string

@@ -1,4 +1,4 @@
---- Random choices that are the same for a seed, on every machine and in every version.
+--- Random choices that depend on the seed alone, on every machine and in every version.
 
 local M = {}
 
@@ -23,19 +23,19 @@ end
 --- A whole number from `least` to `most`.
 function Random:int(least, most) return least + (step(self) >> 1) % (most - least + 1) end
 
---- Whether one of `n` times comes true.
+--- True once in `n` times.
 function Random:one_in(n) return self:int(1, n) == 1 end
 
 function Random:pick(list) return list[self:int(1, #list)] end
 
---- `least` to `most` of what `make` gives.
+--- A list of `least` to `most` results of `make`.
 function Random:some(least, most, make)
   local list = {}
   for i = 1, self:int(least, most) do list[i] = make(i) end
   return list
 end
 
--- What has broken readers before: quotes, ends of comments and texts, names to fill in, wide and odd characters.
+-- Pieces that broke readers before: quotes, ends of comments and texts, interpolations, odd characters.
 local pieces = {
   "a", "b7", "x-y", "_", ".", " ", "  ", "\t", "\n", "\r", "\r\n", '"', "'", "\\", "\\n", "\\u00e9", "#", "//", "/*", "*/", "--", "--[[",
   "]]", "]==]", "EOF", "<<EOF\n", "<<-X", "${", "}", "{", "${NOMAD_IP}", '${meta["a b"]}', "$attr.kernel.name", "$", "$$", "$${x}", "%",

@@ -11,11 +11,11 @@ local function cases(from, to, reader)
 end
 
 describe("whatever a job file holds", function()
-  it("is one job or the same errors in every language, and never a crash", function() cases(1, 200) end)
+  it("it is one job or the same errors in every language, and never a crash", function() cases(1, 200) end)
 
   for _, reader in ipairs(check.readers) do
-    it("ends in a job or in errors with their places, read as " .. reader, function() cases(100001, 100060, reader) end)
+    it("it is a job, or errors with their places, if it is read as " .. reader, function() cases(100001, 100060, reader) end)
   end
 
-  it("is read in no more time than its length asks for", function() cases(5660, 5660, "hcl") end)  -- a key of 20,000 bytes
+  it("it is read in time proportional to its length", function() cases(5660, 5660, "hcl") end)  -- a key of 20,000 bytes
 end)

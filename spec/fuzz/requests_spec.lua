@@ -24,7 +24,7 @@ local function request(r)
   }
 end
 
--- A request with one thing in it changed.
+-- A request with one change.
 local function damaged_request(r)
   local made = request(r)
   local holder = r:one_in(3) and made or made.source
@@ -52,7 +52,7 @@ local writers = {
   function(r) return dockrun.json.encode(any_value(r, 0)) .. "\n" end,
 }
 
--- Sends a text, ends the sending if it is no whole line, and gives what came back.
+-- Sends a text, closes the sending half if it is not a whole line, and returns the response.
 local function ask(path, text, gone)
   local pipe, pieces, answer = uv.new_pipe(), dockrun.queue(), ""
   pipe:connect(path, function(why) pieces:push(why or true) end)

@@ -1,4 +1,4 @@
---- Writes a job of model.lua in each language of job files, in one of the many ways that mean the same.
+--- Writes a job of model.lua in each language of job files, in one of many equivalent forms.
 
 local M = {}
 
@@ -41,7 +41,7 @@ local function unlabelled(r, item)
   return { key = item.key, value = { items = items } }
 end
 
--- The scalar of a value, quoted where that is the same and a coin says so.
+-- The scalar of a value, sometimes quoted if that means the same.
 local function scalar_of(r, value)
   if type(value) == "table" and value.loose ~= nil then return r:one_in(2) and tostring(value.loose) or value.loose end
   return value
@@ -141,7 +141,7 @@ function Lua:pair(key, text)
   return "[ " .. self:string(key) .. " ] = " .. text
 end
 
--- `made` by a builder itself: a plain table with nothing but children would be a list of them.
+-- `made` by the builder itself: a plain table that holds only children would be a list of them.
 function Lua:block(block, made)
   local built, keyed, children = self.r:one_in(2), { items = {} }, {}
   for _, item in ipairs(block.items) do made = made or not (named[item.key] and item.label and is_block(item.value)) end
@@ -176,7 +176,7 @@ function Hcl:characters(text)
   return each_character(text, function(character, code)
     local opens = before == "$" and character == "{"
     before = character
-    if opens then return "\\x7b" end  -- else the text would have to close it
+    if opens then return "\\x7b" end  -- otherwise the text would have to close it
     if code ~= 0x24 and self.r:one_in(30) then
       return code < 128 and self.r:pick { ("\\x%02X"):format(code), ("\\%03o"):format(code) }
         or code > 0xffff and self.r:one_in(2) and ("\\U%08x"):format(code) or utf16(code)

@@ -1,4 +1,4 @@
--- dockrun as others build it: each build type with each compiler, and as a part of a host's own build.
+-- dockrun as users build it: each build type with each compiler, and as a part of a host program's build.
 local pl_dir = require "pl.dir"
 local process = require "spec.process"
 local uv = require "luv"
@@ -22,7 +22,7 @@ describe("a build", function()
 
   for _, compiler in ipairs { "gcc", "clang" } do
     for _, kind in ipairs { "", "Debug", "Release", "RelWithDebInfo", "MinSizeRel" } do
-      it(("of type '%s' with %s runs, and is hardened if it is for people"):format(kind, compiler), function()
+      it(("of type '%s' with %s runs, and is hardened if it is a release"):format(kind, compiler), function()
         build(uv.cwd(), compiler, kind)
         assert.matches("^dockrun ", run(dir .. "/build/dockrun", "version"))
         if kind:find "Rel" or kind == "MinSizeRel" then
@@ -37,7 +37,7 @@ describe("a build", function()
     file:write(text)
   end
 
-  it("of a host that has dockrun by add_subdirectory gets the library, its header, and none of its other headers", function()
+  it("of a host with add_subdirectory gets the library and its public header, and no other header", function()
     write("CMakeLists.txt", ([[
 cmake_minimum_required(VERSION 3.25)
 project(host LANGUAGES C)

@@ -1,11 +1,11 @@
--- RESTARTS (200) of tasks that bind what other tasks swap for links: see spec/faults/escape.lua.
+-- RESTARTS (200) of tasks that bind paths which other tasks replace by links: see spec/faults/escape.lua.
 local engines = require "spec.engine"
 local escape = require "spec.faults.escape"
 
 local RESTARTS = tonumber(os.getenv "RESTARTS") or 200
 
-describe("tasks that restart for long while others swap what they bind for links", function()
-  it("come up each time, and nothing of them is bound from outside of their allocations", function()
+describe("tasks that restart many times while others replace the paths that they bind by links", function()
+  it("start each time, and bind nothing from outside of their allocations", function()
     local _, endpoint = engines.ready()
     local count, restarts = 6, 0
     while restarts < RESTARTS do

@@ -1,4 +1,4 @@
--- A job on Podman, from its start to its end. What each difference means is in spec/driver/podman_spec.lua.
+-- A job on Podman, from its start to its end. spec/driver/podman_spec.lua tests each difference from Docker.
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"
@@ -30,7 +30,7 @@ describe("a job on Podman", function()
 
   local function run(words) return jobs.dockrun(endpoint, words, { timeout = 120 }) end
 
-  it("runs, gives way to other limits, and ends in its own time", function()
+  it("runs, is replaced for other limits, and ends within its grace period", function()
     local name = jobs.unique "podman"
     local first, file = jobs.write((text(name, 64)))
     local second, other = jobs.write((text(name, 96)))

@@ -1,5 +1,5 @@
--- SOAK_MINUTES (30) of spec/faults/soak.lua: memory and descriptors stay flat while tasks restart and the wire is at fault.
--- Not under the sanitizers, which keep what was freed.
+-- SOAK_MINUTES (30) of spec/faults/soak.lua: memory and descriptors stay constant while tasks restart and the connection has faults.
+-- Not with the sanitizers, which keep freed memory.
 local many = require "spec.faults.many"
 local process = require "spec.process"
 

@@ -1,4 +1,4 @@
--- What a script does with jobs is what the commands do, on a real engine.
+-- An agent in a script does the same with jobs as the commands do, on a real engine.
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"
@@ -39,7 +39,7 @@ describe("a script's agent", function()
     os.remove(path)
   end)
 
-  -- Runs code with `agent`, `job` and `name` at hand; a script that is to go on prints "ready" and sleeps.
+  -- Runs code with `agent`, `job` and `name` defined; a script that has to keep running prints "ready" and sleeps.
   local PREFIX = [[
     local dockrun = require "dockrun"
     local path, name = ...
@@ -66,7 +66,7 @@ describe("a script's agent", function()
     return list
   end
 
-  it("has one container of a job, after a script that was killed too, and `dockrun stop` stops it", function()
+  it("keeps one container of a job, also after a killed script, and `dockrun stop` stops it", function()
     local first <close> = start "assert(agent:run(job))"
     local before = ids()
     assert.equal(1, #before)
@@ -83,7 +83,7 @@ describe("a script's agent", function()
     assert.same({}, ids())
   end)
 
-  it("holds the job while it runs it, and hears of its end", function()
+  it("holds the job lock while it runs the job, and is notified of its end", function()
     local child <close> = start [[
       assert(agent:run(job))
       dockrun.spawn(function() agent.held[name].fiber:join() print "ended" io.stdout:flush() end)]]
@@ -91,14 +91,14 @@ describe("a script's agent", function()
     assert.equal("taken\n", output_of "print(select(2, agent:run(job, { wait = 'none' })).kind)")
     assert.matches("is run by another dockrun", command("run", path).stderr)
     assert.equal(1, #ids())
-    assert.equal("true\n", output_of "print(agent:stop(name))")  -- the other script does it
+    assert.equal("true\n", output_of "print(agent:stop(name))")  -- the other script stops it
     child:wait_for "ended"
     assert.same({}, ids())
     assert.equal("failed\n", output_of "print(select(2, agent:stop 'no-such-job').kind)")
   end)
 
-  it("changes limits in place, as its plan says", function()
-    output_of "assert(agent:run(job))"  -- and leaves it
+  it("changes limits in place, as planned", function()
+    output_of "assert(agent:run(job))"  -- and leaves the job running
     local before = ids()
     job { resources = "memory = 48" }
     assert.equal("in_place resources.memory\nin_place\nnone\n", output_of [[
@@ -111,7 +111,7 @@ describe("a script's agent", function()
     assert.equal(48 * 1024 * 1024, assert(engine:container_inspect(before[1])).HostConfig.Memory)
   end)
 
-  it("says what a job is if it is given something else", function()
+  it("describes a job if it is given something else", function()
     assert.equal(("a job is the path of its file, or what dockrun.load_job returned\n"):rep(4), output_of [[
       for _, what in ipairs { "run", "plan" } do
         for _, wrong in ipairs { 5, { name = "x", groups = {} } } do
@@ -120,7 +120,7 @@ describe("a script's agent", function()
       end]])
   end)
 
-  it("waits for what it is asked to wait for", function()
+  it("waits for the state that the caller names", function()
     job { command = "exit 3" }
     assert.equal("failed 3 failed\n", output_of [[
       local status, err = agent:run(job, { wait = "exited" })

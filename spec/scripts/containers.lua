@@ -1,4 +1,4 @@
--- The containers of one example of a script's spec: of busybox, all with a label that nothing else on the engine has.
+-- The containers of one example in the spec of a script: of busybox, all with a label that no other container has.
 --
 --   local set <close> = containers.new()          or remove it in after_each
 --   local id = set:run("web", "sleep 600")
@@ -55,7 +55,7 @@ function Set:run(short, command, body)
   return id
 end
 
---- Runs a container until it has ended.
+--- Runs a container to its end.
 ---@return string id
 function Set:run_to_end(short, command, body)
   local id = self:run(short, command, body)

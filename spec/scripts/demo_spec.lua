@@ -1,4 +1,4 @@
--- scripts/demo.lua, what scripts/demo runs: the main job on a real engine, and nothing left of it.
+-- scripts/demo.lua, which scripts/demo runs: the main job on a real engine, with nothing left afterwards.
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"
@@ -29,7 +29,7 @@ describe("demo.lua", function()
     assert_nothing_left()
   end)
 
-  it("keeps an image of its image's name that is there", function()
+  it("keeps an existing image of the same name", function()
     local id = engines.image({ endpoint = engine:endpoint() }, "dockrun-demo:1")
     local _ <close> = setmetatable({}, { __close = function() engine:image_remove "dockrun-demo:1" end })
     local result = process.run(args)
@@ -38,14 +38,14 @@ describe("demo.lua", function()
     assert.same({}, jobs.containers(engine, "web"))
   end)
 
-  it("is drawn by picture.lua, colours and all", function()
+  it("is drawn by picture.lua, with its colours", function()
     local drawn = process.run({ "scripts/picture.lua", "a<b" }, { stdin = "\27[1;36m== R&D\27[0m > x\r\n\n  last" }).stdout
     assert.matches('<tspan font%-weight="bold" fill="#56d4dd">== R&amp;D</tspan>', drawn)
     assert.matches("<tspan> &gt; x</tspan></text>\n<text [^>]*><tspan>  last</tspan></text>\n</g>\n</svg>\n$", drawn)
     assert.matches('aria%-label="a&lt;b"', drawn)
   end)
 
-  it("leaves nothing where it is interrupted", function()
+  it("leaves nothing if it is interrupted", function()
     local child <close> = process.start(args)
     child:wait_for "started"
     child:kill "SIGINT"

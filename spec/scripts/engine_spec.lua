@@ -1,4 +1,4 @@
--- scripts/engine and scripts/registry, by way of spec/engine.lua: what they give, and that they leave nothing behind.
+-- scripts/engine and scripts/registry, through spec/engine.lua: their service, and that they leave nothing behind.
 local docker = require "dockrun.core.docker"
 local engine = require "spec.engine"
 local eventually = require "spec.eventually"
@@ -43,7 +43,7 @@ describe("a private engine", function()
   end)
 
   for _, signal in ipairs { "none", "sigkill" } do
-    it("leaves nothing behind, dockerd having got " .. signal, function()
+    it("leaves nothing behind if dockerd gets the signal "  .. signal, function()
       local e <close> = engine.start()
       engine.image(e, "busybox:1")
       local api, script = connect(e), e.process:get_pid()
@@ -65,7 +65,7 @@ describe("a private engine", function()
     end)
   end
 
-  it("stays away when dockerd is killed, and comes back with its images and its live containers", function()
+  it("is away after dockerd is killed, and comes back with its images and its live containers", function()
     local e <close> = engine.start { args = { "--live-restore" } }
     local image = engine.image(e, "busybox:1")
     local api = connect(e)
@@ -104,7 +104,7 @@ describe("a private engine", function()
 end)
 
 describe("a private registry", function()
-  it("takes images from an engine and gives them back", function()
+  it("stores images of an engine and serves them", function()
     local e, registry <close> = engine.shared(), engine.start_registry()
     local api, name = connect(e), registry.address .. "/tools/busybox"
     engine.image(e, name .. ":1", { changes = { "ENV LEVEL=info" } })

@@ -1,4 +1,4 @@
--- scripts/prune.lua, on an engine of its own: without --label it takes all that it finds.
+-- scripts/prune.lua, on an engine of its own: without --label it removes everything that it finds.
 local containers = require "spec.scripts.containers"
 local dockrun = require "dockrun"
 local engine = require "spec.engine"
@@ -15,7 +15,7 @@ describe("prune.lua", function()
     for _, image in ipairs(assert(set.engine:image_list())) do set.engine:image_remove(image.Id, { force = true }) end
   end)
 
-  -- What prune.lua says, sorted, without the label that begins the containers' names.
+  -- The output of prune.lua, sorted, without the label that begins the containers' names.
   local function prune(opts, ...)
     local result = process.run(set:script("prune.lua", ...), opts)
     assert.equal(0, result.code, result.stderr)
@@ -29,7 +29,7 @@ describe("prune.lua", function()
   local function has_image(ref) return set.engine:image_inspect(ref) ~= nil end
   local function labelled(label) return { changes = { ("LABEL %s=yes"):format(label) } } end
 
-  it("removes stopped containers and unused images, and --dry-run names just those", function()
+  it("removes stopped containers and unused images, and --dry-run lists exactly those", function()
     local ended, created = set:run_to_end("ended", "exit 3"), set:create("created", "true")
     local running = set:run("running", "exec sleep 600")
     engine.image(own, "unused:1")
@@ -37,7 +37,7 @@ describe("prune.lua", function()
     engine.image(own, "of-the-ended:1")
     local user = set:run_to_end("user", "true", { Image = "of-the-ended:1" })
     local nameless = engine.image(own, "nameless:1")
-    engine.image(own, "nameless:1", {})  -- takes the name away
+    engine.image(own, "nameless:1", {})  -- removes the name from the older image
     assert(set.engine:image_remove "nameless:1")
 
     local planned = prune({}, "--dry-run", "0s")
@@ -57,7 +57,7 @@ describe("prune.lua", function()
     assert.is_true(has_image(containers.image))
   end)
 
-  it("removes only what is old enough", function()
+  it("removes only items that are old enough", function()
     local old = set:run_to_end("old", "true")
     local ended = dockrun.now()
     dockrun.sleep(6)
@@ -69,7 +69,7 @@ describe("prune.lua", function()
   end)
 
   for _, zone in ipairs { "WEST+12", "EAST-14", "SUMMER+5WINTER,0,365" } do
-    it("reckons ages alike in the time zone " .. zone, function()
+    it("computes ages the same way in the time zone " .. zone, function()
       set:run_to_end("ended", "true")
       engine.image(own, "unused:1")
       local opts = { env = { TZ = zone } }
@@ -86,7 +86,7 @@ describe("prune.lua", function()
     assert.equal(0, #(set.engine:volume_list().Volumes or {}))
   end)
 
-  it("keeps to containers, or to images, where it is told to", function()
+  it("removes only containers, or only images, if an option says so", function()
     local ended = set:run_to_end("ended", "true")
     engine.image(own, "unused:1")
     assert.same({ "would remove container ended" }, prune({}, "-n", "--containers", "0s"))
@@ -96,7 +96,7 @@ describe("prune.lua", function()
     assert.same({ "removed container ended", "removed image busybox:1" }, prune({}, "--containers", "--images", "0s"))
   end)
 
-  it("keeps to what carries a label", function()
+  it("removes only items with the given label", function()
     engine.image(own, "blue:1", labelled "colour")
     engine.image(own, "plain:1")
     local blue = set:run_to_end("blue", "true", { Labels = { [set.label] = "", colour = "yes" } })
@@ -110,7 +110,7 @@ describe("prune.lua", function()
 
   for _, case in ipairs {
     { "no age", {}, "missing argument 'age'" },
-    { "an age that is none", { "old" }, "'old'" },
+    { "an invalid age", { "old" }, "'old'" },
     { "an unknown option", { "--force", "1h" }, "unknown option '--force'" },
   } do
     local what, args, message = table.unpack(case)
@@ -121,7 +121,7 @@ describe("prune.lua", function()
     end)
   end
 
-  it("says that there is no engine", function()
+  it("reports an engine that is not there", function()
     local result = process.run { "--endpoint", "unix:///nowhere/docker.sock", "scripts/prune.lua", "1h" }
     assert.equal(1, result.code)
     assert.matches("/nowhere/docker.sock", result.stderr, 1, true)

@@ -16,7 +16,7 @@ describe("rolling-restart.lua", function()
 
   local function now() return ("%d.%09d"):format(dockrun.clock()) end
 
-  -- What happened to the containers of the set while action() ran: {"die a", "start a", …}, and when, in seconds.
+  -- The events of the set's containers while action() ran: {"die a", "start a", …}, and when, in seconds.
   local function watch(action)
     local since = now()
     action()
@@ -35,7 +35,7 @@ describe("rolling-restart.lua", function()
     return table.concat(list)
   end
 
-  it("restarts each container once, in the order of names, and none while another is down", function()
+  it("restarts each container once, in the order of names, and only while the others are up", function()
     for _, name in ipairs { "c", "a", "b" } do set:run(name, STAYS) end
     local result
     local happened, times = watch(function() result = restart(set.label) end)
@@ -45,7 +45,7 @@ describe("rolling-restart.lua", function()
     for i = 3, #times, 2 do assert.is_true(times[i] - times[i - 1] >= 0.3, "it did not let the one before settle") end
   end)
 
-  it("stops at one that does not come back, and leaves the rest alone", function()
+  it("stops at a container that does not come back, and does not touch the rest", function()
     set:run("a", STAYS)
     set:run("b", ends_later(7))
     set:run("c", STAYS)
@@ -58,7 +58,7 @@ describe("rolling-restart.lua", function()
     assert.same({ "die a", "start a", "die b", "start b", "die b" }, happened)
   end)
 
-  it("does not take a container for up that the engine starts again and again", function()
+  it("does not count a container as up if the engine restarts it repeatedly", function()
     set:run("a", ends_later(8), { HostConfig = { NetworkMode = "none", RestartPolicy = { Name = "always" } } })
     local result = restart(set.label)
     assert.equal(1, result.code)
@@ -73,7 +73,7 @@ describe("rolling-restart.lua", function()
     assert.equal("healthy", set:state(id).Health.Status)
   end)
 
-  it("says how a container is that is not healthy in time", function()
+  it("shows the state of a container that is not healthy in time", function()
     local healthcheck = { Test = { "CMD-SHELL", "false" }, Interval = 100 * 1000000, Retries = 1 }
     set:run("a", STAYS, { Healthcheck = healthcheck })
     local result = restart("--timeout", "6", set.label)
@@ -89,7 +89,7 @@ describe("rolling-restart.lua", function()
     assert.same({ "die b", "start b" }, happened)
   end)
 
-  it("leaves stopped containers alone and says that none runs", function()
+  it("does not touch stopped containers, and says that no container runs", function()
     local id = set:run_to_end("a", "true")
     local result = restart(set.label)
     assert.equal(1, result.code)
@@ -97,7 +97,7 @@ describe("rolling-restart.lua", function()
     assert.is_false(set:state(id).Running)
   end)
 
-  it("ends with 130 where it is interrupted, having touched no further container", function()
+  it("ends with 130 if it is interrupted, and touches no further container", function()
     set:run("a", STAYS)
     set:run("b", STAYS)
     local happened = watch(function()
@@ -115,7 +115,7 @@ describe("rolling-restart.lua", function()
 
   for _, case in ipairs {
     { "no label", {}, "missing argument 'label'" },
-    { "a time that is none", { "--settle", "long", "x" }, "a number of seconds, not 'long'" },
+    { "an invalid time", { "--settle", "long", "x" }, "a number of seconds, not 'long'" },
   } do
     local what, args, message = table.unpack(case)
     it("refuses " .. what, function()
@@ -125,7 +125,7 @@ describe("rolling-restart.lua", function()
     end)
   end
 
-  it("shows no control characters of others", function()
+  it("shows no control characters from the engine", function()
     local result = process.run(set:script("rolling-restart.lua", "no\27[31msuch"))
     assert.equal(1, result.code)
     assert.equal("no running container has the label no\\x1b[31msuch\n", result.stderr)

@@ -39,7 +39,7 @@ describe("run-with-hook.lua", function()
     end)
   end
 
-  it("labels the container with who started it and when", function()
+  it("labels the container with the user who started it and the time", function()
     local child <close> = process.start(script("exec sleep 600", "--owner", "ann"))
     local labels = running().Labels
     assert.equal("ann", labels.owner)
@@ -53,7 +53,7 @@ describe("run-with-hook.lua", function()
     assert.same({}, jobs.containers(engine, name))
   end)
 
-  it("takes the owner from the environment where none is given", function()
+  it("takes the owner from the environment if no option names it", function()
     local child <close> = process.start(script "exec sleep 600", { env = { USER = "bob" } })
     assert.equal("bob", running().Labels.owner)
     child:kill "SIGTERM"
@@ -65,7 +65,7 @@ describe("run-with-hook.lua", function()
     { "badly", "exit 7", 1, "task ended with 7\n" },
   } do
     local how, command, code, line = table.unpack(case)
-    it("says how a task ended that ended " .. how .. ", and leaves nothing", function()
+    it("reports the end of a task that ended " .. how .. ", and leaves nothing", function()
       local result = process.run(script(command))
       assert.equal(code, result.code, result.stderr)
       assert.equal(line, result.stdout)
@@ -74,7 +74,7 @@ describe("run-with-hook.lua", function()
   end
 
   for _, prefix in ipairs { "registry.example:5000", "registry.example:5000/", "registry.example:5000/team" } do
-    it("lets an image run that is below " .. prefix, function()
+    it("allows an image below " .. prefix, function()
       local result = process.run(script("exit 0", "--registry", prefix))
       assert.equal(0, result.code, result.stderr)
     end)
@@ -97,7 +97,7 @@ describe("run-with-hook.lua", function()
     assert.matches("imgae", result.stderr)
   end)
 
-  it("shows no control characters of others", function()
+  it("shows no control characters from the engine", function()
     local result = process.run(script("exit 0", "--registry", "no\27[31msuch"))
     assert.equal(1, result.code)
     assert.matches("is not from no\\x1b[31msuch", result.stderr, 1, true)

@@ -1,4 +1,4 @@
--- scripts/test, on specs made for it: what its last line says, and that nothing outlives it.
+-- scripts/test, on specs made for it: its last line is right, and nothing outlives it.
 local jobs = require "spec.jobs"
 local process = require "spec.process"
 local uv = require "luv"
@@ -37,7 +37,7 @@ describe("scripts/test", function()
     end)
   end
 
-  it("ends the engine of its specs, and all else, where it is ended", function()
+  it("ends the engine of its specs, and every other process, if it is ended", function()
     local child <close> = process.start(spec [[
       it("waits", function()
         local e = require("spec.engine").start()
@@ -56,7 +56,7 @@ describe("scripts/test", function()
     end
   end)
 
-  it("refuses what it does not know", function()
+  it("refuses unknown arguments", function()
     local result = process.run({ "everything" }, { program = "scripts/test" })
     assert.equal(2, result.code)
     assert.matches("usage: scripts/test", result.stderr)

@@ -13,7 +13,7 @@ describe("top.lua", function()
 
   local function top(...) return set:script("top.lua", ...) end
 
-  -- The rows of a picture by the containers' short names; those of other specs are left out.
+  -- The rows of the output by the containers' short names, without those of other specs.
   local function rows(line)
     local found = {}
     for _, row in ipairs(assert(json.decode(line))) do
@@ -28,7 +28,7 @@ describe("top.lua", function()
     return rows(result.stdout)
   end
 
-  it("shows what share of a core a container uses", function()
+  it("shows the share of a core that a container uses", function()
     local id = set:run("busy", "while :; do :; done", { HostConfig = { NetworkMode = "none", NanoCpus = 200000000 } })
     set:run("idle", "exec sleep 600")
     local shown = picture("-d", "1")
@@ -45,7 +45,7 @@ describe("top.lua", function()
       dd if=/dev/zero of=/cached bs=1M count=48
       echo done; exec sleep 600]], { HostConfig = host, Tty = true })
     local shown
-    for _ = 1, 50 do  -- until it is written, and the kernel has added up what of it is cache
+    for _ = 1, 50 do  -- until the data is written and the kernel has counted its page cache
       shown = picture("-d", "0.1").holder
       if shown.pids == 1 and shown.memory < 48 * MB then break end
     end
@@ -54,7 +54,7 @@ describe("top.lua", function()
     assert.equal(0, shown.oom_kills)
   end)
 
-  it("shows a picture after each delay, as many as asked for", function()
+  it("prints a table after each delay, as often as asked for", function()
     set:run("a", "exec sleep 600")
     local pictures = 0
     local child <close> = process.start(top("--json", "-d", "0.1", "-n", "3"))
@@ -66,7 +66,7 @@ describe("top.lua", function()
     assert.equal(0, child:wait().code)
   end)
 
-  it("leaves out a container that ends meanwhile, and takes up one that starts", function()
+  it("drops a container that ends meanwhile, and adds one that starts", function()
     local id = set:run("ends", "exec sleep 600")
     local child <close> = process.start(top("--json", "-d", "0.1"))
     local next_line = child:lines()
@@ -75,13 +75,13 @@ describe("top.lua", function()
     set:run("starts", "exec sleep 600")
     local shown
     repeat shown = rows(next_line()) until shown.starts and not shown.ends
-    assert.is_nil(shown.starts.cpu_percent)  -- there is nothing yet to compare with
+    assert.is_nil(shown.starts.cpu_percent)  -- there is no earlier sample to compare with
     assert.is_number(rows(next_line()).starts.cpu_percent)
     child:kill "SIGINT"
     assert.equal(130, child:wait().code)
   end)
 
-  it("is not disturbed by a container that ends again and again", function()
+  it("is not disturbed by a container that ends repeatedly", function()
     local host = { NetworkMode = "none", RestartPolicy = { Name = "always" } }
     set:run("ends", "true", { HostConfig = host })
     set:run("stays", "exec sleep 600")
@@ -90,7 +90,7 @@ describe("top.lua", function()
     for line in result.stdout:gmatch "[^\n]+" do assert.is_table(rows(line).stays) end
   end)
 
-  it("never shows less than nothing, of a container that was restarted meanwhile either", function()
+  it("never shows a negative value, also for a container that was restarted meanwhile", function()
     local id = set:run("busy", "test -e /seen && exec sleep 600; touch /seen; while :; do :; done")
     local child <close> = process.start(top("--json", "-d", "0.3"))
     local next_line = child:lines()
@@ -102,7 +102,7 @@ describe("top.lua", function()
     end
   end)
 
-  it("draws a table for people, the busiest first", function()
+  it("prints a table for people, the busiest container first", function()
     set:run("a_idle", "exec sleep 600")
     set:run("b_busy", "while :; do :; done")
     local result = process.run(top("-d", "0.3", "-n", "1"))
@@ -115,7 +115,7 @@ describe("top.lua", function()
   end)
 
   for _, case in ipairs {
-    { "a delay that is none", { "-d", "often" }, "must be a duration such as '1m30s' or a number of seconds, got 'often'" },
+    { "an invalid delay", { "-d", "often" }, "must be a duration such as '1m30s' or a number of seconds, got 'often'" },
     { "no delay", { "-d", "0s" }, "the delay must be more than 0" },
     { "no picture", { "-n", "0" }, "--count: expected a whole number of at least 1, got '0'" },
     { "a word too many", { "web" }, "too many arguments" },

@@ -13,8 +13,8 @@ describe("wait-port.lua", function()
     end
   end)
 
-  -- A port (of 127.0.0.1 if nothing else is said) that is this process's own and refuses connections, and a function
-  -- that opens it: then each client's first words are answered with reply(how many there were before, words).
+  -- A port of this process (on 127.0.0.1 by default) that refuses connections, and a function that opens it: then each
+  -- client's first data is answered with reply(number of earlier clients, data).
   local function reserve(reply, ip)
     ip = ip or "127.0.0.1"
     local server, served = uv.new_tcp(), 0
@@ -46,7 +46,7 @@ describe("wait-port.lua", function()
 
   local function wait_port(...) return process.run { "scripts/wait-port.lua", ... } end
 
-  it("ends at once where the port answers", function()
+  it("ends at once if the port answers", function()
     local address = opened()
     local result = wait_port(address)
     assert.equal(0, result.code, result.stderr)
@@ -86,14 +86,14 @@ describe("wait-port.lua", function()
     assert.is_true(dockrun.now() - started >= 0.4)
   end)
 
-  it("says that there is no such host", function()
+  it("reports a host that does not exist", function()
     local result = wait_port("--timeout", "0", "no-such-host.invalid:80")
     assert.equal(1, result.code)
     assert.matches("does not answer after 0 s: EAI_", result.stderr)
   end)
 
   describe("--http", function()
-    it("wants a status below 400", function()
+    it("expects a status below 400", function()
       local asked = {}
       local address = opened(function(before, request)
         asked[#asked + 1] = request:match "^[^\r]+"
@@ -104,7 +104,7 @@ describe("wait-port.lua", function()
       assert.same({ "GET /healthy?now HTTP/1.1", "GET /healthy?now HTTP/1.1", "GET /healthy?now HTTP/1.1" }, asked)
     end)
 
-    it("takes a redirection for an answer, and a path without its slash", function()
+    it("accepts a redirection as an answer, and a path without its slash", function()
       local path
       local address = opened(function(_, request)
         path = request:match "^GET (%S+)"
@@ -117,10 +117,10 @@ describe("wait-port.lua", function()
     for _, case in ipairs {
       { "the last status", function() return status(404) end, "status 404" },
       { "that there was no answer", function() end, "no answer in time" },
-      { "that the answer was none", function() return "SSH-2.0-x\r\n" end, "not HTTP/1.1" },
+      { "that the answer was not HTTP", function() return "SSH-2.0-x\r\n" end, "not HTTP/1.1" },
     } do
       local what, reply, reason = table.unpack(case)
-      it("says after the time-out " .. what, function()
+      it("reports after the time-out " .. what, function()
         local result = wait_port("--timeout", "0.3", "--http", "/", opened(reply))
         assert.equal(1, result.code)
         assert.matches("does not answer after 0.3 s: .*" .. reason, result.stderr)
@@ -132,7 +132,7 @@ describe("wait-port.lua", function()
     { "no port", { "localhost" }, "expected HOST:PORT with a port from 1 to 65535, got 'localhost'" },
     { "a port that cannot be", { "localhost:65536" }, "got 'localhost:65536'" },
     { "port 0", { "localhost:0" }, "got 'localhost:0'" },
-    { "a time-out that is none", { "--timeout", "soon", "localhost:1" }, "a number of seconds, not 'soon'" },
+    { "an invalid time-out", { "--timeout", "soon", "localhost:1" }, "a number of seconds, not 'soon'" },
     { "no target", {}, "missing argument 'target'" },
   } do
     local what, args, message = table.unpack(case)

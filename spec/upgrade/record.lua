@@ -1,9 +1,9 @@
--- Records what a version of dockrun leaves behind when it runs the jobs of this directory: its state, and its containers. For
--- spec/upgrade/upgrade_spec.lua, which replays that for the versions after it. To be run by the version that is recorded:
+-- Records the state and the containers that a version of dockrun leaves when it runs the jobs of this directory. For
+-- spec/upgrade/upgrade_spec.lua, which replays them for later versions. Run it with the version to record:
 --
 --   build/release/dockrun spec/upgrade/record.lua ENDPOINT NAME      writes spec/upgrade/NAME.sql and NAME.json
 --
--- What differs from one host, or one run, to the next is written as @NAME@.
+-- Values that differ between hosts or runs are written as @NAME@.
 local containers = require "dockrun.driver.docker"
 local dockrun = require "dockrun"
 local engines = require "spec.engine"

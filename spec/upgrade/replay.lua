@@ -1,4 +1,4 @@
--- A state and containers as an older version of dockrun left them, made anew: see record.lua.
+-- Makes a state and containers again as an older version of dockrun left them: see record.lua.
 --
 --   local older <close> = replay.start(engine, endpoint, states.dir, "bb58faa")
 --   older.jobs.SERVICE, older.files.SERVICE, older.containers
@@ -22,7 +22,7 @@ local function fill_in(text, values)
   return (text:gsub("@([%u%d_]+)@", function(name) return assert(values[name], name) end))
 end
 
---- The text with @NAME@ in the place of values.
+--- Replaces values in a text by @NAME@.
 ---@param text string
 ---@param values table<string, string>  value -> name
 ---@return string
@@ -55,7 +55,7 @@ local function uuid()
   return (bytes:gsub("^(%x%x%x%x%x%x%x%x)(%x%x%x%x)(%x%x%x%x)(%x%x%x%x)", "%1-%2-%3-%4-"))
 end
 
--- What has to be of this host and this run.
+-- Values of this host and this run.
 local function values_of(engine, endpoint, dir, text)
   local values = {
     STATE = dir, ENDPOINT = endpoint, IMAGE = assert(engine:image_inspect "busybox:1").Id, IP = "127.0.0.1",
@@ -73,7 +73,7 @@ local function values_of(engine, endpoint, dir, text)
   return values
 end
 
--- JSON's [] and {} are one and the same once read.
+-- Decoded, JSON's [] and {} are the same.
 local function without_empty_lists(body)
   for key, value in pairs(body.HostConfig) do
     if type(value) == "table" and not next(value) then body.HostConfig[key] = nil end
@@ -102,13 +102,13 @@ Older.__index = Older
 --- Starts the containers, and writes the state.
 ---@param engine table
 ---@param endpoint string
----@param dir string      the state's; is there
+---@param dir string      the state directory, which exists
 ---@param version string
 ---@return Older
 function M.start(engine, endpoint, dir, version)
   local dump, made = read(("spec/upgrade/%s.sql"):format(version)), read(("spec/upgrade/%s.json"):format(version))
   local values = values_of(engine, endpoint, dir, dump .. made)
-  for i, one in ipairs(dockrun.json.decode(made)) do values["CONTAINER" .. i] = one.id end  -- until it has one
+  for i, one in ipairs(dockrun.json.decode(made)) do values["CONTAINER" .. i] = one.id end  -- replaced below by its id
   local self = setmetatable({ engine = engine, containers = {}, jobs = {}, files = {} }, Older)
   for i, one in ipairs(dockrun.json.decode(fill_in(made, values))) do
     make_directories(one.body)

@@ -1,5 +1,5 @@
--- An upgrade is no change: a state and containers that an older dockrun left, and this one. The state, and what the
--- containers were made of, are in spec/upgrade/.
+-- An upgrade changes nothing: this dockrun takes over a state and containers that an older dockrun left. spec/upgrade/ holds
+-- the state, and the requests that made the containers.
 local dockrun = require "dockrun"
 local engines = require "spec.engine"
 local process = require "spec.process"
@@ -73,7 +73,7 @@ for _, version in ipairs { "bb58faa" } do
       stop_all()
     end)
 
-    it("is told by `status`, and goes on with a `run` in the foreground", function()
+    it("is shown by `status`, and continues with a `run` in the foreground", function()
       local told = assert(dockrun.json.decode(dockrun_with("status", "--json").stdout)).jobs
       assert.equal(2, #told)
       for _, job in ipairs(told) do
