@@ -1,4 +1,4 @@
-// How the core says what went wrong: a kind that policy can branch on, a code, and a sentence for a person.
+// An error of the core: a kind for decisions in Lua, a code, and a sentence for a person.
 #ifndef DOCKRUN_ERROR_H
 #define DOCKRUN_ERROR_H
 

@@ -1,7 +1,7 @@
 // dockrun.core.sqlite: one connection to an SQLite database (https://www.sqlite.org/cintro.html).
 //
 // Errors are `nil, err`: {kind, message, code}, where code is SQLite's extended result code and kind one of
-//   "busy"        another connection has it locked. Nothing here waits for that: who calls sleeps and tries again
+//   "busy"        another connection has it locked. Nothing here waits for that: the caller sleeps and tries again
 //   "full"        no room left on the disk, or in the quota
 //   "corrupt"     not a database, or a damaged one
 //   "readonly"    opened so, or the file may not be written
@@ -21,7 +21,7 @@
 
 struct database {
   sqlite3 *handle;       // NULL once closed
-  sqlite3_stmt *active;  // what runs, or was left half way by a Lua error
+  sqlite3_stmt *active;  // the running statement, or one that a Lua error interrupted
   int cached;
 };
 
@@ -49,11 +49,11 @@ static int open_database(struct database *d, const char *path, bool readonly, in
   int rc = sqlite3_open_v2(path, &d->handle, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, NULL);
   if (rc != SQLITE_OK) return rc;
   sqlite3_busy_timeout(d->handle, busy_ms);
-  // The log is then not copied into the file by whoever closes last: a file that was found damaged stays as it is.
+  // The log is then not copied into the file by the last connection that closes: a damaged file does not change.
   return sqlite3_db_config(d->handle, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
 }
 
-// Ends what ran. A statement holds its locks, and the values bound to it, until then.
+// Ends the running statement. A statement holds its locks, and the values bound to it, until then.
 static void reset_active(struct database *d) {
   if (!d->active) return;
   sqlite3_reset(d->active);
@@ -109,7 +109,7 @@ static int push_failure(lua_State *L, int index, int rc) {
 
 // sqlite.open(path, {readonly = false, busy_ms = 0}?) -> db | nil, err
 // Makes the file where it is missing, but for `readonly`. busy_ms is how long SQLite itself may wait for a lock; the
-// whole program stands still meanwhile, so where a loop runs leave it at 0.
+// whole program does nothing else meanwhile, so leave it at 0 if a loop runs.
 static int l_open(lua_State *L) {
   const char *path = luaL_checkstring(L, 1);
   bool readonly = false;

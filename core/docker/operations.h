@@ -1,4 +1,4 @@
-// The Engine API as data: what each operation takes and what it answers. It knows no connection; docker.c reads it.
+// The Engine API as data: the parameters and the answer of each operation. It knows no connection; docker.c reads it.
 #ifndef DOCKRUN_OPERATIONS_H
 #define DOCKRUN_OPERATIONS_H
 
@@ -24,7 +24,7 @@ enum dr_answer {
   DR_ANSWER_HIJACK,  // the connection itself in both directions, with the same content
 };
 
-// What is special about an operation.
+// Special properties of an operation.
 enum dr_operation_flags {
   DR_AUTH = 1,          // registry credentials are sent in X-Registry-Auth
   DR_UNVERSIONED = 2,   // its path is the same in each version of the API

@@ -1,4 +1,4 @@
-// The end of a call: what the engine answered becomes Lua values, a stream, or an error.
+// The end of a call: the answer of the engine becomes Lua values, a stream, or an error.
 #include <errno.h>
 #include <lauxlib.h>
 #include <string.h>
@@ -66,7 +66,7 @@ int dr_refused(lua_State *L, const struct dr_engine *e, const struct dr_operatio
                                   : ", and not in JSON: ",
                            lua_tostring(L, -2));
   }
-  // "protocol": not from the engine, but from whoever reads requests before it. This one was not understood. A redirect
+  // "protocol": not from the engine, but from a proxy or server in front of it. This one was not understood. A redirect
   // is the engine's: its router takes such a path for another's.
   const char *kind = json || own || !len || status < 400 ? "engine" : "protocol";
   if (!own || !len) len = strlen(text);

@@ -1,4 +1,4 @@
-// Where the cgroup of a process is: its membership (/proc/PID/cgroup) laid over the mounts (/proc/self/mountinfo).
+// Finds the cgroup of a process: its membership (/proc/PID/cgroup) laid over the mounts (/proc/self/mountinfo).
 #include "host/cgroup.h"
 
 #include <errno.h>
@@ -38,7 +38,7 @@ static void unescape(char *s) {
 
 struct mount {
   unsigned controllers;  // bits by dr_controller
-  char *root, *point;    // the directory of the hierarchy that is mounted, and where
+  char *root, *point;    // the directory of the hierarchy that is mounted, and its place
 };
 
 // Reads a line of mountinfo (proc(5)): "id parent major:minor root point options [optional]… - type source
@@ -85,8 +85,8 @@ static void resolve(char *place, const struct mount *m, const char *path, const 
   if (snprintf(place, PATH_MAX, "%s%s%s", prefix, point, strcmp(path, "/") == 0 ? "" : path) >= PATH_MAX) *place = '\0';
 }
 
-// Lays memberships (by controller, NULL where there is none) over the mounts, and returns the version, or -code.
-// g and path may be NULL where only the version is asked for.
+// Lays memberships (by controller, or NULL) over the mounts, and returns the version, or -code.
+// g and path may be NULL if only the version is needed.
 static int scan_mounts(struct dr_cgroup *g, char *path[DR_CONTROLLERS], const struct dr_cgroup_root *root,
                        struct dr_error *e) {
   char file[PATH_MAX], *line = NULL;

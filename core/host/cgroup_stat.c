@@ -1,4 +1,4 @@
-// What a cgroup uses: one table says which file has which value in which version.
+// The usage of a cgroup: one table says which file has which value in which version.
 #include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -8,7 +8,7 @@
 
 #include "host/cgroup.h"
 
-// Rows that share a file stand together, so that it is read once and their values belong to one instant.
+// Rows that share a file are neighbours, so that it is read once and their values belong to one instant.
 const struct dr_cgroup_field dr_cgroup_fields[DR_CGROUP_FIELDS] = {
     {"memory", "usage", {{"memory.usage_in_bytes", NULL, 0}, {"memory.current", NULL, 0}}},
     {"memory", "peak", {{"memory.max_usage_in_bytes", NULL, 0}, {"memory.peak", NULL, 0}}},
@@ -78,7 +78,7 @@ static int read_values(struct dr_cgroup_stat *s, const struct dr_cgroup *g, char
   return 0;
 }
 
-// The row of a device, added where it is new; NULL: no memory.
+// The row of a device, added if it is new; NULL: no memory.
 static struct dr_cgroup_io *device(struct dr_cgroup_stat *s, unsigned major, unsigned minor) {
   for (size_t i = 0; i < s->io_count; i++)
     if (s->io[i].major == major && s->io[i].minor == minor) return &s->io[i];
@@ -92,7 +92,7 @@ static struct dr_cgroup_io *device(struct dr_cgroup_stat *s, unsigned major, uns
 // Both versions name a device and then amounts: version 2 as "8:0 rbytes=1 wbytes=2 …" on one line, version 1 as a line
 // "8:0 Read 1" each. A file is read as words, because some kernels leave out line ends behind idle devices.
 struct io_source {
-  const char *file, *otherwise;  // `otherwise` where the kernel is too old for `file`
+  const char *file, *otherwise;  // `otherwise` if the kernel is too old for `file`
   struct {
     const char *name;
     size_t offset;

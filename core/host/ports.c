@@ -20,7 +20,7 @@ struct table {
   struct dr_address address;
   uint64_t blocked[WORDS];   // a bit per port
   uint64_t full[SUMMARIES];  // a bit per word of `blocked` that has no 0 left
-  char *owner[PORTS];        // NULL where not held on this address
+  char *owner[PORTS];        // NULL if not held on this address
 };
 
 struct dr_ports {

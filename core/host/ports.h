@@ -1,4 +1,4 @@
-// Host ports: which this runtime has handed out, and what the rest of the host says of them.
+// Host ports: the ports that this runtime holds, and the ports that are in use on the host.
 #ifndef DOCKRUN_PORTS_H
 #define DOCKRUN_PORTS_H
 
@@ -10,16 +10,16 @@
 #include "data/error.h"
 
 // An address a port is published on. IPv4 is kept as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2), so that one comparison serves
-// both families. The wildcard, written 0.0.0.0 or ::, is all zero: it stands for every address of both families.
+// both families. The wildcard, written 0.0.0.0 or ::, is all zero: it means every address of both families.
 struct dr_address {
   struct in6_addr bits;
   char text[INET6_ADDRSTRLEN];
 };
 
-// Who has a port that was asked for. `name` is a noun phrase for a message, empty where the port is not taken.
+// The holder of a requested port. `name` is a noun phrase for a message, empty if the port is free.
 struct dr_holder {
   char name[256];
-  pid_t pid;  // 0 where unknown
+  pid_t pid;  // 0 if unknown
 };
 
 // ---- ports_host.c: the host's side -----------------------------------------------------------

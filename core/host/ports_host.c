@@ -144,7 +144,7 @@ static unsigned long inode_of_port(const char *table, const struct dr_address *a
   return found;
 }
 
-static unsigned long inode_of_lease(int port) {
+static unsigned long inode_of_hold(int port) {
   char line[512], name[128], wanted[64];
   unsigned long inode, found = 0;
   snprintf(wanted, sizeof wanted, "@dockrun.port.%d", port);
@@ -181,16 +181,16 @@ static pid_t pid_of_inode(unsigned long inode) {
   return pid;
 }
 
-// The leaseholder's pid comes with a connection to it, whoever its user is. Nobody accepts there, so after a while its
+// A connection to the hold tells the holder's pid, for any user. The holder accepts none, so after a while its
 // queue is full; then the socket tables must do.
-static pid_t pid_of_lease(int port) {
+static pid_t pid_of_hold(int port) {
   struct sockaddr_un un;
   struct ucred peer = {0};
   socklen_t len = hold_name(&un, port), size = sizeof peer;
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd >= 0 && connect(fd, (struct sockaddr *)&un, len) == 0) getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size);
   if (fd >= 0) close(fd);
-  return peer.pid > 0 ? peer.pid : pid_of_inode(inode_of_lease(port));
+  return peer.pid > 0 ? peer.pid : pid_of_inode(inode_of_hold(port));
 }
 
 static void process_name(pid_t pid, char name[17]) {
@@ -206,7 +206,7 @@ static void process_name(pid_t pid, char name[17]) {
 void dr_port_holder(const struct dr_address *a, int port, const char *protocol, struct dr_holder *holder) {
   char name[17], table[8];
   if (!protocol) {
-    holder->pid = pid_of_lease(port);
+    holder->pid = pid_of_hold(port);
     snprintf(holder->name, sizeof holder->name,
              holder->pid == getpid() ? "another allocator of this process (pid %d)"
              : holder->pid           ? "another dockrun process (pid %d)"

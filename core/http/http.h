@@ -8,7 +8,7 @@
 
 struct dr_http;
 
-// Whether the peer did what it was asked for. A redirect is no success: it asks for another request.
+// Whether the request succeeded. A redirect is no success: it asks for another request.
 static inline bool dr_http_succeeded(long status) { return status >= 200 && status < 300; }
 
 struct dr_tls {
@@ -43,7 +43,7 @@ struct dr_request {
   char detail[CURL_ERROR_SIZE];
 };
 
-// Starts a request and pushes its userdata. NULL with e filled and nothing pushed where it cannot be started.
+// Starts a request and pushes its userdata. If it cannot be started: NULL with e filled, and nothing pushed.
 struct dr_request *dr_request_start(lua_State *L, const struct dr_request_options *o, struct dr_error *e);
 
 // Waits until the head of the answer is there (stream) or all of it (otherwise), at most `timeout` seconds, then calls
@@ -53,7 +53,7 @@ int dr_request_wait(lua_State *L, int idx, double timeout, lua_KFunction k, lua_
 // The same, but calls k as soon as anything comes, or another fiber wakes the reader.
 int dr_request_wait_news(lua_State *L, int idx, double timeout, lua_KFunction k, lua_KContext ctx);
 
-// The value of a header among raw lines, of length *len and not terminated; NULL and 0 where there is none.
+// The value of a header among raw lines, of length *len and not terminated; NULL and 0 if there is none.
 const char *dr_header(const struct dr_buffer *raw, const char *name, size_t *len);
 
 // Pushes the headers as a table with lower-case names; one that comes twice is joined by commas (RFC 9110, 5.2).
@@ -83,7 +83,7 @@ struct dr_upgrade {
   char detail[CURL_ERROR_SIZE];
 };
 
-// `text` is the whole request, head and body. Pushes the userdata; NULL with e filled where it cannot be started.
+// `text` is the whole request, head and body. Pushes the userdata; NULL with e filled if it cannot be started.
 struct dr_upgrade *dr_upgrade_start(lua_State *L, const struct dr_request_options *o, const char *text, size_t len,
                                     struct dr_error *e);
 // Waits for the head of the answer; if it is a refusal (300 or more), for its body as well.

@@ -107,7 +107,7 @@ static void on_done(void *arg, CURLcode result) {
 static void go_on(struct dr_request *r) {
   if (!r->easy || r->channel.ended) return;
   int pause = (r->receive_paused ? CURLPAUSE_RECV : 0) | (r->send_paused ? CURLPAUSE_SEND : 0);
-  CURLcode result = curl_easy_pause(r->easy, pause);  // may call on_data, and nobody else hears of its failure
+  CURLcode result = curl_easy_pause(r->easy, pause);  // may call on_data, and its failure is not reported elsewhere
   if (result != CURLE_OK) on_done(r, result);
 }
 
@@ -142,7 +142,7 @@ static void close_request(struct dr_channel *c) {
   c->ended = true;
 }
 
-// The fiber that waited was cancelled or out of time: nobody wants the answer any more.
+// The fiber that waited was cancelled or out of time: the answer is not needed any longer.
 static void stop_reading(struct dr_wait *w) {
   struct dr_channel *c = dr_channel_of_reader(w);
   const char *kind = w->outcome == DR_TIMED_OUT ? "timeout" : "cancelled";
