@@ -38,7 +38,7 @@ describe("a job file", function()
     assert(uv.fs_symlink("/dev/zero", path))
     local result = process.run { "validate", path }
     assert.equal(2, result.code)
-    assert.truthy(result.stderr:find("a job file has at most 8388608 bytes", 1, true), result.stderr)
+    assert.truthy(result.stderr:find("a job file must have at most 8388608 bytes", 1, true), result.stderr)
   end)
 
   it("is refused if it is a directory", function()
