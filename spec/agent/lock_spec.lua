@@ -152,13 +152,13 @@ describe("another dockrun process", function()
 
   -- { what the other side says, how `run -d` ends }
   local answers = {
-    { "no object", "5\n", 1, "gave an answer that is none" },
-    { "no JSON", "{{{\n", 1, "gave an answer that is none" },
-    { "an error of no shape", '{"error":5}\n', 1, "gave an answer that is none" },
-    { "an error of another shape", '{"error":{"kind":5,"message":[]}}\n', 1, "gave an answer that is none" },
+    { "no object", "5\n", 1, "gave an invalid answer" },
+    { "no JSON", "{{{\n", 1, "gave an invalid answer" },
+    { "an error of no shape", '{"error":5}\n', 1, "gave an invalid answer" },
+    { "an error of another shape", '{"error":{"kind":5,"message":[]}}\n', 1, "gave an invalid answer" },
     { "failures of no shape", '{"failures":7}\n', 0, "" },
-    { "deep nesting", ("["):rep(100000) .. "\n", 1, "gave an answer that is none" },
-    { "no end", ("x"):rep(40 << 20), 1, "gave an answer that is none" },
+    { "deep nesting", ("["):rep(100000) .. "\n", 1, "gave an invalid answer" },
+    { "no end", ("x"):rep(40 << 20), 1, "gave an invalid answer" },
     { "half a line", '{"failures"', 1, "has not responded" },
     { "nothing", "", 1, "has not responded" },
   }
@@ -208,7 +208,7 @@ describe("another dockrun process", function()
   it("answers root and its own user, and nobody else who gets to the socket", function()
     if uv.getuid() ~= 0 then return end
     local agent <close> = start_agent()
-    assert.matches("answer: .*this is no job", ask_as({}, '{"source":5}\n'))
+    assert.matches("answer: .*not a job", ask_as({}, '{"source":5}\n'))
     uv.fs_chmod(states.dir, tonumber("711", 8))
     uv.fs_chmod(states.dir .. "/jobs", tonumber("711", 8))
     uv.fs_chmod(socket(), tonumber("666", 8))

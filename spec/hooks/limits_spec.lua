@@ -37,7 +37,7 @@ describe("beside a task that runs on, a hook", function()
     agent.told = {}
     agent:submit(job)
     local task = agent.tasks[#agent.tasks]
-    task.coroutine:await(120)
+    task.fiber:await(120)
     assert.is_true(task:ended(), "it never came to its end")
     assert.same({}, jobs.containers(engine, job.name))
     local by = {}
@@ -187,7 +187,7 @@ describe("beside a task that runs on, a hook", function()
   it("was never noticed by the other task", function()
     agent.told = {}
     sibling:stop "the end"
-    sibling.coroutine:await(120)
+    sibling.fiber:await(120)
     local exited
     for _, event in ipairs(agent.told) do
       if event.alloc == sibling.alloc_id and event.event == "exited" then exited = event end

@@ -217,7 +217,7 @@ function Agent:start(job, group, index, opts)
   if not ok then error(err, 0) end
   table.move(alloc.tasks, 1, #alloc.tasks, #self.tasks + 1, self.tasks)
   self.allocs[#self.allocs + 1] = alloc
-  for _, task in ipairs(alloc.tasks) do task.coroutine = runtime.spawn_free(task.run, task) end
+  for _, task in ipairs(alloc.tasks) do task.fiber = runtime.spawn_free(task.run, task) end
   if opts.observations then alloc:resume() end
   return alloc
 end
@@ -308,7 +308,7 @@ function Agent:stop_job(job, reason)
   end)
   if not ok then self:warn(err) end
   allocs.each(stopped, "stop", reason)
-  for _, task in ipairs(tasks) do task.coroutine:await() end
+  for _, task in ipairs(tasks) do task.fiber:await() end
 end
 
 --- Stops a job without waiting: for a hook of a task of that job.

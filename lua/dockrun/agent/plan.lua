@@ -73,16 +73,16 @@ local not_in_container = {
 }
 
 -- An older version stored the default of its time. A container that it made keeps that and is not replaced because of it.
-local function forget_old_defaults(task, seen, wanted)
+local function forget_old_defaults(task, seen, new)
   local older = not seen.stop_timeout
-  if older and task.kill_signal == "SIGTERM" and not wanted.kill_signal then task.kill_signal = nil end
+  if older and task.kill_signal == "SIGTERM" and not new.kill_signal then task.kill_signal = nil end
 end
 
 -- The stored text of a container, from the state or its label, with the limits that the engine reports.
-local function current(seen, wanted)
+local function current(seen, new)
   local task = tables.copy_data(seen.row and seen.row.definition or seen.definition)
-  forget_old_defaults(task, seen, wanted)
-  return seen.limits and limits.from_engine(task, seen.limits, wanted) or task  -- without limits it has no container now
+  forget_old_defaults(task, seen, new)
+  return seen.limits and limits.from_engine(task, seen.limits, new) or task  -- without limits it has no container now
 end
 
 local function is_empty(value) return value == nil or value == 0 or type(value) == "table" and next(value) == nil end
@@ -116,8 +116,8 @@ function M.fields(seen, task, meta)
   if not seen.adopt then
     fields[1] = { path = "state", old = seen.state, new = "running", forces = "replace" }
   end
-  local wanted = json.decode(labels.definition(task, meta))
-  compare(current(seen, wanted), wanted, "", fields)
+  local new = json.decode(labels.definition(task, meta))
+  compare(current(seen, new), new, "", fields)
   return fields
 end
 

@@ -26,14 +26,14 @@ end
 --- Waits until every task that a job has now has ended.
 ---@param job string
 function M:await_job(job)
-  for _, task in ipairs(tasks_of(self, job)) do task.coroutine:await() end
+  for _, task in ipairs(tasks_of(self, job)) do task.fiber:await() end
 end
 
 -- Until every task has ended, including tasks that start meanwhile.
 local function await_all(self)
   local i = 1
   while self.tasks[i] do
-    self.tasks[i].coroutine:await()
+    self.tasks[i].fiber:await()
     i = i + 1
   end
 end

@@ -72,9 +72,9 @@ local function is_sidecar(task) return task.context.spec.lifecycle ~= nil and ta
 local function is_main(task) return stage(task) == "main" end
 local function is_finite(task) return stage(task) ~= "poststop" and not is_sidecar(task) end
 
-local function all(tasks, wanted, holds)
+local function all(tasks, selects, holds)
   for _, task in ipairs(tasks) do
-    if wanted(task) and not holds(task) then return false end
+    if selects(task) and not holds(task) then return false end
   end
   return true
 end
@@ -161,13 +161,13 @@ function M.each(tasks, method, ...)
   for _, fiber in ipairs(pending) do fiber:join() end
 end
 
-local function stop_tasks(self, wanted, reason)
+local function stop_tasks(self, selects, reason)
   local tasks = {}
   for _, task in ipairs(self.tasks) do
-    if wanted(task) and not task:ended() then tasks[#tasks + 1] = task end
+    if selects(task) and not task:ended() then tasks[#tasks + 1] = task end
   end
   M.each(tasks, "stop", reason)
-  for _, task in ipairs(tasks) do task.coroutine:join() end
+  for _, task in ipairs(tasks) do task.fiber:join() end
 end
 
 --- Records that it is being stopped, so that another process can finish this.
@@ -184,7 +184,7 @@ end
 ---@param reason? string
 function Alloc:stop(reason)
   self:mark_stopping(reason)
-  for _, wanted in ipairs(shutdown_order) do stop_tasks(self, wanted, reason) end
+  for _, selects in ipairs(shutdown_order) do stop_tasks(self, selects, reason) end
 end
 
 -- Starts to stop the tasks from this stage on, and does not wait. Once for each stage.

@@ -33,9 +33,9 @@ end
 ---@param task Task
 function M.pull(task)
   local context = task.context
-  local wanted = { image = context.image_asked }  -- not the result of the hook at the previous attempt
-  task:hook("pull", wanted)
-  context.resolved.config.image = wanted.image
+  local subject = { image = context.image_asked }  -- not the result of the hook at the previous attempt
+  task:hook("pull", subject)
+  context.resolved.config.image = subject.image
   context.image = must(obtain_image(task))
   task:save()  -- from here on no other image counts as in use by it
   task:emit("pulled", { image_id = context.image.id, message = context.image.reference.full })

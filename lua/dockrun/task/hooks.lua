@@ -29,18 +29,18 @@ end
 ---@return any ...  of fn's
 function M:cancellable(fn, ...)
   if self.stopping then error(self.stopping, 0) end
-  local outer = self.part
-  local part <close> = runtime.spawn(internal.call, fn, ...)
-  self.part = outer or part
-  local answer = table.pack(pcall(part.await, part))
-  self.part = outer
+  local outer = self.current
+  local fiber <close> = runtime.spawn(internal.call, fn, ...)
+  self.current = outer or fiber
+  local answer = table.pack(pcall(fiber.await, fiber))
+  self.current = outer
   if not answer[1] then error(answer[2], 0) end
   return table.unpack(answer, 2, answer.n)
 end
 
 --- Cancels what runs under `cancellable`.
 function M:cancel_current()
-  if self.part then self.part:cancel(self.stopping) end
+  if self.current then self.current:cancel(self.stopping) end
 end
 
 -- The hooks of its job, outermost first.
@@ -97,10 +97,10 @@ end
 ---@return table? err
 function M:notify_hook(name, subject)
   local before = type(subject) == "table" and tables.copy(subject)
-  local part <close> = runtime.spawn(internal.call, self.run_hook, self, name, subject)
-  self.notifying[part] = true
-  local done, ok, err = pcall(part.await, part)
-  self.notifying[part] = nil
+  local fiber <close> = runtime.spawn(internal.call, self.run_hook, self, name, subject)
+  self.notifying[fiber] = true
+  local done, ok, err = pcall(fiber.await, fiber)
+  self.notifying[fiber] = nil
   if before and not (done and ok) then restore(subject, before) end
   if not done and not self.killed then error(ok, 0) end  -- the caller was cancelled, not the hook
   if not done then return nil, ok end

@@ -44,7 +44,7 @@ local START_ATTEMPTS = 5
 ---@field container_id? string
 ---@field intent? string     the engine may have a container with it, see driver/labels.lua
 ---@field answered? boolean   the engine answered the last request to create
----@field part? table       the fiber that a stop cancels
+---@field current? table    the fiber that a stop cancels
 ---@field notifying table  the fibers of hooks that only a kill cancels
 ---@field stopping? table    the error that a stop raises, from its request on
 ---@field killed boolean     it is being killed
@@ -338,9 +338,9 @@ end
 
 -- Makes the draft of another version by the first hooks. If one fails, the spec counts.
 local function redraft(self)
-  local context, wanted = self.context, self:draft()
-  if not wanted or not self:notify_hook("received", wanted) or not self:notify_hook("setup", wanted) then return nil end
-  local task, err = revalidate.hooked(wanted, context.spec, context.job, context.group)
+  local context, draft = self.context, self:draft()
+  if not draft or not self:notify_hook("received", draft) or not self:notify_hook("setup", draft) then return nil end
+  local task, err = revalidate.hooked(draft, context.spec, context.job, context.group)
   if not task then self:emit("hook_failed", { message = tostring(err) }) end
   return task
 end

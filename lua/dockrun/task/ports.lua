@@ -109,13 +109,13 @@ function M.reclaim(services) return services.state:reclaim_leases(in_use(service
 function M.lease_port(services, task)
   local reclaimed = false
   return function(port, label)
-    local wanted = { ip = services.bind_ip, port = port, alloc = task.alloc_id, task = task.name, label = label }
-    local ok, err = services.state:lease(wanted)
+    local lease = { ip = services.bind_ip, port = port, alloc = task.alloc_id, task = task.name, label = label }
+    local ok, err = services.state:lease(lease)
     if ok or err.kind ~= "taken" or reclaimed then return ok, err end
     reclaimed = true  -- once: a lease that is still there is in use
     local _, why = M.reclaim(services)
     if why then return nil, why end
-    return services.state:lease(wanted)
+    return services.state:lease(lease)
   end
 end
 

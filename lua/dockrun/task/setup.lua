@@ -87,11 +87,11 @@ end
 ---@param task Task
 function M.resolve(task)
   local context = task.context
-  local wanted = context.draft or context.spec
-  context.resolved = wanted
+  local source = context.draft or context.spec
+  context.resolved = source
   context.env = env.build(context)
-  context.resolved = must(interpolate.task(wanted, {
-    env = context.env, attr = task.services.attributes, node = task.services.node, meta = env.meta(context.job, context.group, wanted),
+  context.resolved = must(interpolate.task(source, {
+    env = context.env, attr = task.services.attributes, node = task.services.node, meta = env.meta(context.job, context.group, source),
   }))
   context.env = env.build(context)
   context.image_asked = context.resolved.config.image
@@ -122,18 +122,18 @@ end
 -- Runs the `ports` hooks, and takes other ports if they changed any.
 local function settle_ports(task)
   local context = task.context
-  local wanted = tables.copy(context.ports)
-  task:hook("ports", wanted)
-  follow(context, wanted)
-  local same = #wanted == #context.ports
-  for i, mapping in ipairs(wanted) do same = same and mapping.host_port == context.ports[i].host_port end
+  local mappings = tables.copy(context.ports)
+  task:hook("ports", mappings)
+  follow(context, mappings)
+  local same = #mappings == #context.ports
+  for i, mapping in ipairs(mappings) do same = same and mapping.host_port == context.ports[i].host_port end
   if not same then
     local asked = {}
-    for i, mapping in ipairs(wanted) do asked[i] = { label = mapping.label, static = mapping.host_port } end
+    for i, mapping in ipairs(mappings) do asked[i] = { label = mapping.label, static = mapping.host_port } end
     M.release_ports(task)
     take_ports(task, asked)
   end
-  context.ports = wanted
+  context.ports = mappings
 end
 
 --- Sets up ports, directories and environment, which the task keeps for its whole life.

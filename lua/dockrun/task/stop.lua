@@ -62,7 +62,7 @@ end
 --- Kills it: no delay, no grace period, and hooks are cancelled.
 function M:kill()
   self.killed = true
-  for part in pairs(self.notifying) do part:cancel "killed" end
+  for fiber in pairs(self.notifying) do fiber:cancel "killed" end
   if self:ended() then return end
   if self.stopping then self:cancel_current() else self:stop "killed" end
   if self.state == "stopping" then container.end_container(self, container.at_once) end
@@ -72,7 +72,7 @@ end
 function M:detach()
   self.detached = true
   local is_idle = self.watching or self.state == "received" or self.state == "waiting"
-  if is_idle then self.coroutine:cancel "detached" end
+  if is_idle then self.fiber:cancel "detached" end
 end
 
 return M
