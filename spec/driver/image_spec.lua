@@ -171,7 +171,7 @@ end }]]):format(path, jobs.state_dir))
   it("cannot be loaded from an archive that is not there", function()
     local result = run(jobs.unique "load", "dockrun-spec-absent:1", "load = 'image.tar'")
     assert.equal(1, result.code)
-    assert.equal("config.load: cannot open 'image.tar': it is not there", result.by.failed.message)
+    assert.equal("config.load: cannot open 'image.tar': it does not exist", result.by.failed.message)
   end)
 end)
 

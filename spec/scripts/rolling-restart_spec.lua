@@ -115,7 +115,7 @@ describe("rolling-restart.lua", function()
 
   for _, case in ipairs {
     { "no label", {}, "missing argument 'label'" },
-    { "an invalid time", { "--settle", "long", "x" }, "a number of seconds, not 'long'" },
+    { "an invalid time", { "--settle", "long", "x" }, "a number of seconds, got 'long'" },
   } do
     local what, args, message = table.unpack(case)
     it("refuses " .. what, function()

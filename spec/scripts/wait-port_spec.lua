@@ -132,7 +132,7 @@ describe("wait-port.lua", function()
     { "no port", { "localhost" }, "expected HOST:PORT with a port from 1 to 65535, got 'localhost'" },
     { "a port that cannot be", { "localhost:65536" }, "got 'localhost:65536'" },
     { "port 0", { "localhost:0" }, "got 'localhost:0'" },
-    { "an invalid time-out", { "--timeout", "soon", "localhost:1" }, "a number of seconds, not 'soon'" },
+    { "an invalid time-out", { "--timeout", "soon", "localhost:1" }, "a number of seconds, got 'soon'" },
     { "no target", {}, "missing argument 'target'" },
   } do
     local what, args, message = table.unpack(case)
