@@ -15,8 +15,8 @@
 #include "runtime/patterns.h"
 #include "runtime/runtime.h"
 
-// Lua's own allocator, but that no single block may be so large: a script that joins strings without end gets "not
-// enough memory" from Lua, and the rest of the process goes on.
+// Lua's own allocator with a limit for one block: a script that joins strings without end gets "not enough memory" from
+// Lua, and the rest of the process continues.
 static void *allocate(void *ud, void *block, size_t old_size, size_t size) {
   enum { LARGEST = 256 * 1024 * 1024 };
   (void)ud;
@@ -142,7 +142,7 @@ static bool raw_field_is(lua_State *L, int idx, const char *name, const char *va
   return is;
 }
 
-// The exit code of a script that a signal ended: its error is the one that a signal raises (dr_interrupted). 0 where it
+// The exit code of a script that a signal ended: its error is the one that a signal raises (dr_interrupted). 0 if it
 // ended otherwise.
 static int interrupted_code(lua_State *L, int error) {
   if (!lua_istable(L, error) || !raw_field_is(L, error, "kind", "cancelled")) return 0;
@@ -156,7 +156,7 @@ struct arguments {
   char **argv;
 };
 
-// Pushes what a Lua file of the command returns; false where it cannot be loaded, which is said.
+// Pushes what a Lua file of the command returns; false if it cannot be loaded, which is printed.
 static bool load_command(lua_State *L, const char *name) {
   lua_getglobal(L, "require");
   lua_pushstring(L, name);

@@ -23,7 +23,7 @@ extern "C" {
 typedef struct dr_runtime dockrun;
 
 /* A new Lua state with the standard libraries, the runtime and the search path of the Lua policy. NULL and a sentence
- * in why (of `size` bytes, cut to fit) where it cannot be made. */
+ * in why (of `size` bytes, cut to fit) if it cannot be made. */
 DOCKRUN_API dockrun *dockrun_open(char *why, size_t size);
 
 /* Its Lua state, to register functions in, to load chunks on, to read results from. */
@@ -32,7 +32,7 @@ DOCKRUN_API lua_State *dockrun_lua(dockrun *d);
 /* Like lua_pcall with LUA_MULTRET: calls the function below nargs arguments as a fiber and runs the loop until it has
  * ended and all that it spawned was cancelled and cleaned up. Other calls' fibers go on meanwhile, and after it: a
  * function of C that a fiber calls may call this too. LUA_OK and the results on the stack, or another status, the error
- * value at -2 and its traceback at -1: a string, or empty or nil where there is none. */
+ * value at -2 and its traceback at -1: a string, or empty or nil without one. */
 DOCKRUN_API int dockrun_call(dockrun *d, int nargs);
 
 /* What the command does with these arguments (argv[0] is skipped), on a copy of the options. Returns its exit code;

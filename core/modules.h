@@ -1,4 +1,4 @@
-// The entry of the library, and where its Lua files are.
+// The entry of the library, and the search path of its Lua files.
 #ifndef DOCKRUN_MODULES_H
 #define DOCKRUN_MODULES_H
 

@@ -1,4 +1,4 @@
-// Where the Lua files are: package.path.
+// Finds the directories of the Lua files, and sets package.path.
 #include <dlfcn.h>
 #include <lauxlib.h>
 #include <limits.h>

@@ -5,13 +5,13 @@
 #include <lauxlib.h>
 #include <stdbool.h>
 
-// Pushes text percent-encoded (RFC 3986, unreserved characters stay; '/', ':' and '@' too where `path`).
+// Pushes text percent-encoded (RFC 3986, unreserved characters stay; '/', ':' and '@' too if `path`).
 void dr_push_escaped(lua_State *L, const char *text, size_t len, bool path);
 
-// Pushes the base64 of data, in the URL alphabet where `url` (RFC 4648, sections 4 and 5, padded).
+// Pushes the base64 of data, in the URL alphabet if `url` (RFC 4648, sections 4 and 5, padded).
 void dr_push_base64(lua_State *L, const char *data, size_t len, bool url);
 
-// Pushes what the base64 text (either alphabet) stands for, or returns false and pushes nothing.
+// Decodes base64 text (either alphabet) and pushes the bytes, or returns false and pushes nothing.
 bool dr_push_unbase64(lua_State *L, const char *text, size_t len);
 
 #endif

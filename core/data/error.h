@@ -33,7 +33,7 @@ int dr_fail_errno(struct dr_error *e, int errnum, const char *format, ...) __att
 // Pushes an error table {kind, message, code} whose tostring is its message. Returns 1.
 int dr_push_error(lua_State *L, const struct dr_error *e);
 
-// The same from its parts; status is left out where 0. `message` has length len. Returns 1.
+// The same from its parts; status is left out if it is 0. `message` has length len. Returns 1.
 int dr_push_error_text(lua_State *L, const char *kind, int status, const char *message, size_t len);
 
 // Pushes the sentence that an error value of any kind is to a person, worded as lua does; raises nothing, whatever

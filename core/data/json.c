@@ -351,7 +351,7 @@ static bool read_decimal(struct decimal *d, const char *text) {
   return true;
 }
 
-// Pushes the number at idx as an integer and says true, or false: it is none.
+// Pushes the number at idx as an integer and returns true, or returns false if it is no whole number.
 static bool push_whole(lua_State *L, int idx) {
   lua_Integer whole;
   lua_Number n = lua_tonumber(L, idx);
@@ -444,7 +444,7 @@ static int decode(lua_State *L, const char *text, size_t len, bool digits) {
     push_quoted(L, text, len, mark, digits);
     status = decode_top(L, codec);
   }
-  if (status != LUA_OK) {  // as it is: the place in an error is for those who have that text
+  if (status != LUA_OK) {  // the text must be unchanged, because the error names a place in it
     lua_pushvalue(L, codec + 1);
     status = decode_top(L, codec);
   }
@@ -476,7 +476,7 @@ static int l_encode(lua_State *L) {
   return 1;
 }
 
-// json.number(text) -> the number, or the text itself if Lua's number has other digits; nil where it is no number
+// json.number(text) -> the number, or the text itself if Lua's number has other digits; nil if it is no number
 static int l_number(lua_State *L) {
   const char *text = luaL_checkstring(L, 1);
   if (!lua_stringtonumber(L, text)) return 0;

@@ -4,7 +4,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-// Decodes one character of UTF-8 (RFC 3629); returns its length, 0 where the bytes are none.
+// Decodes one character of UTF-8 (RFC 3629); returns its length, or 0 if the bytes are invalid.
 static size_t decode(const unsigned char *s, size_t len, uint32_t *code) {
   static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
   size_t n = *s < 0x80 ? 1 : *s < 0xc2 ? 0 : *s < 0xe0 ? 2 : *s < 0xf0 ? 3 : *s < 0xf5 ? 4 : 0;

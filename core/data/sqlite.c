@@ -61,7 +61,8 @@ static void reset_active(struct database *d) {
   d->active = NULL;
 }
 
-// What runs is ended first: where it reads a pragma's table it holds a statement of SQLite's own, which is listed too.
+// Ends running statements first: one that reads a pragma's table holds a statement of SQLite itself, which is listed
+// too.
 static void finalize_all(struct database *d) {
   reset_active(d);
   for (sqlite3_stmt *s; (s = sqlite3_next_stmt(d->handle, NULL));) sqlite3_finalize(s);
@@ -108,7 +109,7 @@ static int push_failure(lua_State *L, int index, int rc) {
 }
 
 // sqlite.open(path, {readonly = false, busy_ms = 0}?) -> db | nil, err
-// Makes the file where it is missing, but for `readonly`. busy_ms is how long SQLite itself may wait for a lock; the
+// Creates the file if it is missing, unless `readonly`. busy_ms is how long SQLite itself may wait for a lock; the
 // whole program does nothing else meanwhile, so leave it at 0 if a loop runs.
 static int l_open(lua_State *L) {
   const char *path = luaL_checkstring(L, 1);
@@ -269,7 +270,7 @@ static int l_rows(lua_State *L) {
   return finish(L, d, rc);
 }
 
-// db:value(sql, value…) -> the first column of the first row, nil where there is none or it is NULL | nil, err
+// db:value(sql, value…) -> the first column of the first row, nil if there is no row or it is NULL | nil, err
 static int l_value(lua_State *L) {
   struct database *d = check_open(L);
   sqlite3_stmt *stmt = start(L, d);

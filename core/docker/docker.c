@@ -5,7 +5,7 @@
 //   engine:container_stop(id, { t = 5 })                            then one table: query parameters by their names,
 //   engine:container_create{ name = "web", body = { Image = … } }   `body`, `auth`, `tty`, `timeout` (seconds)
 //
-// Answers: a decoded table, a string, a stream (stream.c), or true; then the HTTP status. Where the engine refuses or
+// Answers: a decoded table, a string, a stream (stream.c), or true; then the HTTP status. If the engine refuses or
 // cannot be reached: nil and an error of kind "engine" (with `status` and the engine's own words), "unreachable",
 // "timeout", "protocol" or "invalid". A call that is wrong in itself (an unknown option) raises.
 #include <errno.h>

@@ -21,7 +21,7 @@ struct dr_engine {
 // User values: two functions of the caller, or nil; and the error of the last negotiation that failed.
 enum { DR_ENGINE_TRACE = 1, DR_ENGINE_CHECK, DR_ENGINE_FAILURE };
 
-// Where things are on the stack of a call under way. The body is JSON text, a string, a function or nil; the deadline,
+// The stack of a call. The body is JSON text, a string, a function or nil; the deadline,
 // of the negotiation or of an upload, a time on the clock of uv_hrtime or nil; the scope, of the same two, a value to
 // be closed.
 enum { AT_ENGINE = 1, AT_OPTIONS, AT_PATH, AT_BODY, AT_EXCHANGE, AT_DEADLINE, AT_SCOPE };
@@ -58,7 +58,7 @@ int dr_upgraded(lua_State *L, int status, lua_KContext ctx);
 // Returns 2.
 int dr_failed(lua_State *L, const struct dr_engine *e, struct dr_error *error);
 
-// nil and the engine's refusal: its `message` where the body is its JSON, else the body as it is. Returns 2.
+// nil and the engine's refusal: its `message` if the body is its JSON, otherwise the body. Returns 2.
 int dr_refused(lua_State *L, const struct dr_engine *e, const struct dr_operation *row, long status,
                const struct dr_buffer *headers, const struct dr_buffer *in);
 

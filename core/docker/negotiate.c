@@ -91,7 +91,7 @@ static void open_scope(lua_State *L, struct dr_engine *e) {
   e->asking = true;
 }
 
-// The nil and error at the top are what all who wait get, unless the caller's own time was over.
+// All fibers that wait get the nil and error at the top, unless only the caller's own time was over.
 static int fail(lua_State *L, struct dr_engine *e, struct dr_request *r) {
   if (r->channel.reader.outcome != DR_TIMED_OUT) {
     push_copy(L);

@@ -37,7 +37,7 @@ struct dr_operation {
   const char *name;    // of the method of an engine in Lua
   const char *method;  // "GET"
   const char *path;    // as the specification writes it, without the version: "/containers/{id}/stop"
-  const char *query;   // names with a blank between; "signal@1.42" came with API 1.42; "" for none
+  const char *query;   // names, separated by blanks; "signal@1.42" came with API 1.42; "" for none
   enum dr_body body;
   enum dr_answer answer;
   unsigned flags;  // of enum dr_operation_flags

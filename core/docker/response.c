@@ -35,7 +35,7 @@ static bool is_engines(const struct dr_buffer *headers) {
 
 enum { SHOWN = 200 };  // bytes of what is not the engine's own words
 
-// Pushes where a redirect leads to, as a part of a sentence; "" for any other answer.
+// Pushes the target of a redirect as a part of a sentence, or "" for any other answer.
 static void push_location(lua_State *L, const struct dr_buffer *headers) {
   size_t len;
   const char *location = dr_header(headers, "location", &len);
@@ -77,7 +77,7 @@ int dr_refused(lua_State *L, const struct dr_engine *e, const struct dr_operatio
   return 2;
 }
 
-// Whether the caller takes the answer at the top, and says false with why at the top where not.
+// Whether the caller accepts the answer at the top; if not, the reason is at the top.
 static bool accepted(lua_State *L, const struct dr_operation *row) {
   if (lua_getiuservalue(L, AT_ENGINE, DR_ENGINE_CHECK) == LUA_TFUNCTION) {
     lua_pushstring(L, row->name);
@@ -94,7 +94,7 @@ static int push_json_answer(lua_State *L, const struct dr_engine *e, const struc
   struct dr_error error;
   size_t len = dr_buffer_len(in);
   if (len && dr_json_decode(L, dr_buffer_data(in), len) == 1) {
-    if (!lua_touserdata(L, -1) && lua_islightuserdata(L, -1)) dr_json_push_array(L);  // null: a list of none, in Go
+    if (!lua_touserdata(L, -1) && lua_islightuserdata(L, -1)) dr_json_push_array(L);  // null: an empty list of Go
     if (!lua_istable(L, -1)) goto none;
     if (accepted(L, row)) return 1;
     dr_fail(&error, "protocol", EPROTO, "the answer to %s %s is not as it should be, from %s: %s", row->method,

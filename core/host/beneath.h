@@ -37,7 +37,7 @@ int dr_beneath_make_file(const struct dr_beneath *d, const char *path, mode_t mo
 
 int dr_beneath_rename(const struct dr_beneath *d, const char *from, const char *to, struct dr_error *e);
 
-// Where a path leads once its links are followed, relative to the directory. Returns its length.
+// The target of a path after its links, relative to the directory. Returns its length.
 int dr_beneath_resolve(const struct dr_beneath *d, const char *path, char resolved[PATH_MAX], struct dr_error *e);
 
 // Removes what is there, with all below it, by about `most` steps. Returns 1 if it is gone, 0 if some of it is left.

@@ -57,7 +57,7 @@ static int next_free(const struct table *t, int lo, int hi) {
   return port <= hi ? port : 0;
 }
 
-// Where this runtime holds the port so that it is not to be had on address a.
+// The table in which this runtime holds the port so that address a cannot have it, or NULL.
 static struct table *held_at(const struct dr_ports *p, const struct dr_address *a, int port) {
   for (struct table *t = p->tables; t; t = t->next)
     if (t->owner[port] && dr_address_overlaps(&t->address, a)) return t;
@@ -83,7 +83,7 @@ static struct table *table_for(struct dr_ports *p, const struct dr_address *a) {
   return t;
 }
 
-// Takes a port that this runtime does not hold: 0, or -code. -EADDRINUSE leaves e unfilled, and *protocol NULL where
+// Takes a port that this runtime does not hold: 0, or -code. -EADDRINUSE leaves e unfilled, and *protocol NULL if
 // another dockrun process has the hold. The hold comes first, so that two of them never probe one port at the same
 // time.
 static int take(struct dr_ports *p, struct table *t, int port, const char *owner, bool probe, const char **protocol,
@@ -198,7 +198,7 @@ static struct dr_ports *check_ports(lua_State *L) {
   return p;
 }
 
-// Reads ip and, where `port` is wanted, the port after it from the stack: 0, or -code with e filled.
+// Reads ip and, if `port` is not NULL, the port after it from the stack: 0, or -code with e filled.
 static int check_place(lua_State *L, int index, struct dr_address *a, int *port, struct dr_error *e) {
   int rc = dr_address_parse(a, luaL_checkstring(L, index), e);
   if (rc < 0 || !port) return rc;
@@ -208,7 +208,7 @@ static int check_place(lua_State *L, int index, struct dr_address *a, int *port,
   return 0;
 }
 
-// Pushes nil and the error; where a holder is known the error has `ip`, `port`, `holder` and, where known, `pid`.
+// Pushes nil and the error; if a holder is known, the error has `ip`, `port`, `holder` and, if known, `pid`.
 static int push_taken(lua_State *L, const struct dr_address *a, int port, const struct dr_holder *h,
                       const struct dr_error *e) {
   dr_return_error(L, e);

@@ -58,7 +58,8 @@ static int bind_once(int family, int type, const struct in6_addr *bits, int port
   memcpy(&v4.sin_addr, &bits->s6_addr[12], sizeof v4.sin_addr);
   int fd = socket(family, type | SOCK_CLOEXEC, 0), on = 1, rc = 0;
   if (fd < 0) return -errno;
-  // For tcp it lets TIME_WAIT pass, as in the engine's proxy. For udp it would share the port with another who set it.
+  // For tcp it lets TIME_WAIT pass, as in the engine's proxy. For udp it would share the port with another program that
+  // set it.
   if (type == SOCK_STREAM) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   if (family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
   if (bind(fd, family == AF_INET ? (void *)&v4 : &v6, family == AF_INET ? sizeof v4 : sizeof v6) < 0 ||

@@ -110,7 +110,7 @@ static int l_feed(lua_State *L) {
   return d->error.kind && !count ? dr_return_error(L, &d->error) : 1;
 }
 
-// decoder:pending() -> the number of bytes that are kept for, or missing at, the end of a line or frame; 0: none is
+// decoder:pending() -> the number of bytes kept of an unfinished line or frame, or missing from it; 0: none is
 // open
 static int l_pending(lua_State *L) {
   struct decoder *d = luaL_checkudata(L, 1, DECODER);

@@ -19,15 +19,15 @@ struct dr_frames {
 extern const char *const dr_frame_streams[];  // their names
 
 // Takes one piece of a frame from the front of data. *piece and *piece_len are its payload, the current stream is in f.
-// A large frame comes in several pieces, so none is ever kept. Returns the bytes used up, 0 where data holds no piece,
-// or -EPROTO with e filled where it is not a frame.
+// A large frame comes in several pieces, so none is ever kept. Returns the bytes used up, 0 if data holds no whole
+// piece, or -EPROTO with e filled if it is not a frame.
 int64_t dr_frame_next(struct dr_frames *f, const char *data, size_t len, const char **piece, size_t *piece_len,
                       struct dr_error *e);
 
 enum { DR_MAX_LINE = 4 * 1024 * 1024 };
 
 // Finds the next line: *line and *line_len without its line break, empty lines skipped. Returns the bytes used up, 0
-// where there is no whole line, or -EPROTO where it grows past DR_MAX_LINE.
+// if there is no whole line, or -EPROTO if it grows past DR_MAX_LINE.
 int64_t dr_line_next(const char *data, size_t len, const char **line, size_t *line_len, struct dr_error *e);
 
 int luaopen_dockrun_core_frames(lua_State *L);

@@ -61,7 +61,7 @@ static size_t on_data(char *data, size_t size, size_t n, void *arg) {
   bool stream = is_stream(r);
   if (stream && dr_channel_full(c)) {
     r->receive_paused = true;
-    dr_wake(&c->reader);  // who may need more for one item
+    dr_wake(&c->reader);  // which may need more bytes for one item
     return CURL_WRITEFUNC_PAUSE;
   }
   if (!stream && dr_buffer_len(&c->in) + len > r->limit) {
@@ -202,7 +202,7 @@ static bool add_headers(lua_State *L, struct dr_request *r, int idx) {
     ok = add_header(r, lua_tostring(L, -1));
     lua_pop(L, 1);
   }
-  // "Expect: 100-continue" would cost a round trip, or a second where the peer ignores it.
+  // "Expect: 100-continue" would cost a round trip, or a second if the peer ignores it.
   return ok && add_header(r, "Expect:");
 }
 

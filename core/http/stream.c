@@ -53,7 +53,7 @@ static int decode_line(lua_State *L, const struct stream *s) {
   return dr_return_error(L, &e);
 }
 
-// Finds the next item in the buffer: how many bytes it takes, 0 where it is not whole, -EPROTO.
+// Finds the next item in the buffer: its length in bytes, 0 if it is not whole yet, or -EPROTO.
 static int64_t find(struct stream *s, const char **item, size_t *n, struct dr_error *e) {
   const struct dr_buffer *in = &s->channel->in;
   size_t len = dr_buffer_len(in);
@@ -65,7 +65,7 @@ static int64_t find(struct stream *s, const char **item, size_t *n, struct dr_er
   return (int64_t)len;
 }
 
-// Pushes the next item that the buffer holds. Returns how many values, 0 where it holds none.
+// Pushes the next item that the buffer holds. Returns the number of values, or 0.
 static int take(lua_State *L, struct stream *s) {
   struct dr_channel *c = s->channel;
   const char *item = NULL;

@@ -142,7 +142,7 @@ static void end_out(struct dr_upgrade *u) {
   if (!unsent(u) && u->out_ended && !u->channel.ended) shutdown(u->fd, SHUT_WR);
 }
 
-// TLS wants the same bytes at the same place again where it could not send them (SSL_write(3)), so they leave `out`,
+// TLS wants the same bytes at the same place again if it could not send them (SSL_write(3)), so they leave `out`,
 // which grows and moves.
 static void transmit(struct dr_upgrade *u) {
   struct dr_channel *c = &u->channel;

@@ -8,16 +8,15 @@
 #include "data/error.h"
 #include "runtime/runtime.h"
 
-// Above this many bytes that nobody has read, the peer is made to wait; above it that the peer has not taken, the
-// writer.
+// With more unread bytes than this, the peer has to wait; with more bytes that the peer did not take, the writer.
 enum { DR_HIGH_WATER = 256 * 1024 };
 
 struct dr_channel {
   struct dr_buffer in, out;
   size_t high;    // water mark of `in`: above DR_HIGH_WATER while the reader needs a larger piece; 0 is DR_HIGH_WATER
-  bool ended;     // nothing more will come in; `failed` tells why where that is an error
+  bool ended;     // nothing more will come in; `failed` says whether that is an error
   bool failed;    // error says how
-  bool writable;  // there is somebody to write to
+  bool writable;  // it has a peer to write to
   struct dr_error error;
   struct dr_wait reader, writer;
   void (*more)(struct dr_channel *c);        // room in `in`: let the peer go on

@@ -35,7 +35,7 @@ static int pass_on(lua_State *L, lua_State *co, int nargs, lua_KContext raises) 
       lua_resetthread(co);  // closes its variables, any of which may put another error in place of this one
       lua_xmove(co, L, 1);
     }
-    if (lua_type(L, -1) == LUA_TSTRING) {  // as coroutine.wrap does: say where
+    if (lua_type(L, -1) == LUA_TSTRING) {  // add the place, as coroutine.wrap does
       luaL_where(L, 1);
       lua_insert(L, -2);
       lua_concat(L, 2);
@@ -51,7 +51,7 @@ static lua_State *inner_of(lua_State *L, bool raises) { return lua_tothread(L, r
 
 // Its wait has ended.
 static int go_on(lua_State *L, lua_State *co, lua_KContext raises) {
-  if (lua_status(co) == LUA_YIELD && dr_is_parked(co)) lua_pop(co, 1);  // else somebody closed it meanwhile
+  if (lua_status(co) == LUA_YIELD && dr_is_parked(co)) lua_pop(co, 1);  // otherwise it was closed meanwhile
   return pass_on(L, co, 0, raises);
 }
 

@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-// The first function that a Lua has tells which it is. lua_topointer stands for all: no program takes its address,
-// which would be an address of the program's then.
+// The address of a function tells which Lua it belongs to. lua_topointer is used for that: no program takes its
+// address, which would be an address of the program's then.
 static const struct {
   const char *symbol, *name;
 } dialects[] = {

@@ -9,7 +9,7 @@
 // A Lua that is not 5.4.
 struct dr_dialect {
   char why[512];                                        // a sentence that names it
-  int (*error)(lua_State *L, const char *format, ...);  // its luaL_error; NULL where it cannot be had
+  int (*error)(lua_State *L, const char *format, ...);  // its luaL_error, or NULL
 };
 
 // Whether a function belongs to a Lua that is not 5.4, which is described then. What is no Lua, or hides its names, is

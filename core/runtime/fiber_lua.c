@@ -88,7 +88,7 @@ static int l_join(lua_State *L) {
 }
 
 // fiber:cancel([reason]) -> whether it still ran. Raises in it, once, at what it waits for: an error of kind
-// "cancelled" (with that sentence, where the reason is one), or the reason, any other value.
+// "cancelled" (with that sentence, if the reason is a string), or the reason, any other value.
 static int l_cancel(lua_State *L) {
   struct dr_fiber *f = check_fiber(L, 1);
   lua_settop(L, 2);
@@ -119,7 +119,7 @@ static int l_close(lua_State *L) {
   return wait_for(L, f, -1, joined);
 }
 
-// Nobody asked how this fiber ended, and now nobody can.
+// No code observed the end of this fiber, and now none can.
 static int l_gc(lua_State *L) {
   struct dr_fiber *f = check_fiber(L, 1);
   dr_report(L, f, 1);

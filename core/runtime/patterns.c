@@ -17,7 +17,7 @@ enum {
   SPREAD = 32,   // bytes that take as long to compare as a step
   ESCAPE = '%',
 };
-enum { OPEN = -1, POSITION = -2 };  // lengths of a capture that are none
+enum { OPEN = -1, POSITION = -2 };  // in place of the length of a capture
 
 struct capture {
   const char *start;
@@ -234,7 +234,7 @@ static bool match_special(struct match *m, const char **s, const char **p) {
   return true;
 }
 
-// Where the match of the pattern from p on ends, if it begins at s; else NULL.
+// The end of a match of the pattern from p on that begins at s, or NULL.
 static const char *match_items(struct match *m, const char *s, const char *p) {
   while (p < m->pattern_end) {
     match_steps(m, 1);
@@ -288,7 +288,7 @@ static const char *match_at(struct match *m, const char *s) {
   return match_rest(m, s, m->pattern);
 }
 
-// The first match at or after *s, which becomes its place; NULL: none.
+// The first match at or after *s, which is set to its place, or NULL.
 static const char *match_first(struct match *m, const char **s) {
   for (;; ++*s) {
     const char *end = match_at(m, *s);
@@ -426,7 +426,7 @@ static void add_template(struct match *m, luaL_Buffer *b, const char *s, const c
   luaL_addlstring(b, text, (size_t)(last - text));
 }
 
-// Adds what stands for a match; false: the match itself.
+// Adds the replacement of a match; false: the match itself.
 static bool add_value(struct match *m, luaL_Buffer *b, const char *s, const char *end, int type) {
   lua_State *L = m->L;
   if (type == LUA_TFUNCTION) {

@@ -35,8 +35,8 @@ static int check_output(lua_State *L) {
   return (int)fd;
 }
 
-// Where the script ends with its reader, a write that fails raises nothing yet: its error is the one that is about to
-// be raised, so that a script which returns first ends in the same way.
+// If the script ends with its reader, the error of a failed write is the error that the signal is about to raise: a
+// script that returns before the signal arrives then ends in the same way.
 static int push_result(lua_State *L, int rc) {
   struct dr_error e;
   lua_pushboolean(L, true);
@@ -175,7 +175,7 @@ static int read_input(lua_State *L, int status, lua_KContext ctx) {
   }
 }
 
-// read() -> bytes | nil at the end | nil, err. Waits until there are some; takes none before it is asked.
+// read() -> bytes | nil at the end | nil, err. Waits for bytes. Before the first call, it takes nothing from the input.
 static int l_read(lua_State *L) {
   struct dr_input *in = input_of(L);
   if (in->waiting) return luaL_error(L, "another fiber reads the input already");
