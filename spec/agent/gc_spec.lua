@@ -1,5 +1,6 @@
 -- dockrun gc: what no job owns any more, on a real engine; and what is none of its business.
 local dockrun = require "dockrun"
+local agents = require "spec.agent.agents"
 local engines = require "spec.engine"
 local jobs = require "spec.jobs"
 local process = require "spec.process"
@@ -153,6 +154,44 @@ describe("dockrun gc", function()
     assert.is_nil((engine:network_inspect(mine.Id)))
     assert.truthy(engine:network_inspect(other.Id))
     assert.truthy(engine:network_inspect(forged.Id))
+  end)
+
+  describe("beside another process", function()
+    local collector = require "dockrun.agent.gc"
+    local agent
+
+    before_each(function()
+      agent = agents.new(endpoint, nil, { state_dir = states.dir, ["gc.creation_grace"] = 0, ["gc.job_threshold"] = 0 })
+    end)
+    after_each(function() agent:close() end)
+
+    it("leaves a job that is submitted again before its removal", function()
+      states.put_alloc(agent.state, "gone", "a-1")
+      assert(agent.state:put_task { alloc = "a-1", task = "t", state = "dead", detail = {} })
+      local list = assert(collector.find(agent))
+      assert.equal("gone", list[1].name)
+      states.put_alloc(agent.state, "gone", "a-2")
+      assert(agent.state:put_task { alloc = "a-2", task = "t", state = "running", container_id = "c0ffee", detail = {} })
+      assert(collector.collect(agent, list))
+      assert.truthy((agent.state:job "gone"))
+      assert.same({}, assert(agent.state:intents()))
+    end)
+
+    it("leaves the directory of an allocation that starts while it looks", function()
+      local root = states.dir .. "/alloc/0000-beef"
+      local real = agent.engine
+      agent.engine = setmetatable({}, { __index = function(_, method)
+        return function(_, ...)
+          if method == "container_list" then
+            states.put_alloc(agent.state, "new", "0000-beef")
+            uv.fs_mkdir(states.dir .. "/alloc", tonumber("755", 8))
+            uv.fs_mkdir(root, tonumber("755", 8))
+          end
+          return real[method](real, ...)
+        end
+      end })
+      assert.same({}, assert(collector.find(agent)))
+    end)
   end)
 
   it("removes an image that dockrun pulled and nothing uses, after a while, and no other", function()

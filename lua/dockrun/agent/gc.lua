@@ -80,7 +80,7 @@ local function add_networks(agent, found, list, ignored)
   return true
 end
 
-local function add_directories(agent, found, list)
+local function add_directories(agent, found, list, ids)
   local held = {}
   for _, seen in ipairs(found.observations) do
     held[seen.alloc] = held[seen.alloc] or seen.container_id ~= nil and not seen.goes
@@ -96,7 +96,7 @@ local function add_directories(agent, found, list)
     return false
   end
   for _, seen in ipairs(found.unowned) do held[seen.alloc] = held[seen.alloc] or not found.allocs[seen.alloc] end
-  for _, id in ipairs(allocdir.list(agent.options.state_dir)) do
+  for _, id in ipairs(ids) do
     local root = allocdir.of(agent.options.state_dir, id, "").root
     local alloc, stat = found.allocs[id], uv.fs_stat(root)
     local fresh = stat and time.now() - stat.mtime.sec < agent.options["gc.creation_grace"]
@@ -136,11 +136,10 @@ local function add_images(agent, found, list)
   return true
 end
 
--- Jobs whose last task ended long ago.
-local function add_jobs(agent, found, list)
-  local jobs, err = agent.state:jobs()
-  if not jobs then return nil, err end
+-- Jobs that were submitted, and whose last task ended, long ago.
+local function add_jobs(agent, found, list, jobs)
   local live, last = {}, {}
+  for _, job in ipairs(jobs) do last[job.name] = job.submitted_at end
   for _, seen in ipairs(found.observations) do
     local alloc = found.allocs[seen.alloc]
     live[seen.job] = live[seen.job] or alloc and alloc.live or seen.container_id ~= nil
@@ -148,16 +147,15 @@ local function add_jobs(agent, found, list)
     if at and at > (last[seen.job] or "") then last[seen.job] = at end
   end
   for _, job in ipairs(jobs) do
-    if not live[job.name] and age_of(last[job.name] or job.submitted_at) >= agent.options["gc.job_threshold"] then
+    if not live[job.name] and age_of(last[job.name]) >= agent.options["gc.job_threshold"] then
       list[#list + 1] = {
         kind = "job", name = job.name, reason = "it has ended", remove = function()
-          local _, problem = agent.state:remove_job(job.name)
+          local _, problem = agent.state:remove_job(job.name, job.submitted_at)
           return not problem or nil, problem
         end,
       }
     end
   end
-  return true
 end
 
 -- Containers with labels of dockrun's that this state did not record.
@@ -178,14 +176,19 @@ end
 function M.find(agent)
   local ok, err = agent.images:settle(agent.is_alive)
   if not ok then return nil, err end
-  local found
+  -- First: what another process starts meanwhile is in neither list.
+  local ids = allocdir.list(agent.options.state_dir)
+  local jobs, found
+  jobs, err = agent.state:jobs()
+  if not jobs then return nil, err end
   found, err = observed.find(agent)
   if not found then return nil, err end
   local list, ignored = {}, {}
   add_ignored(found, ignored)
   add_containers(agent, found, list)
-  add_directories(agent, found, list)
-  for _, add in ipairs { add_networks, add_jobs, add_images } do
+  add_directories(agent, found, list, ids)
+  add_jobs(agent, found, list, jobs)
+  for _, add in ipairs { add_networks, add_images } do
     ok, err = add(agent, found, list, ignored)
     if not ok then return nil, err end
   end

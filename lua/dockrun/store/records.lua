@@ -72,11 +72,17 @@ local function remove(self, statement, which, ...)
   end)
 end
 
+local THAT_JOB = "name = ?1 AND submitted_at = coalesce(?2, submitted_at)"
+
 --- Removes a job with its allocations and their tasks. Leases, images and events are kept: they are removed separately.
 ---@param name string
+---@param submitted_at? string  only if it was not submitted again since
 ---@return boolean? removed  false if there was none
 ---@return table? err
-function M:remove_job(name) return remove(self, "DELETE FROM jobs WHERE name = ?", "job = ?", name) end
+function M:remove_job(name, submitted_at)
+  return remove(self, "DELETE FROM jobs WHERE " .. THAT_JOB,
+    "job IN (SELECT name FROM jobs WHERE " .. THAT_JOB .. ")", name, submitted_at)
+end
 
 --- Sets the status of a job.
 ---@param name string
