@@ -17,7 +17,7 @@
 
 // Lua's own allocator with a limit for one block: a script that joins strings without end gets "not enough memory" from
 // Lua, and the rest of the process continues.
-static void *allocate(void *ud, void *block, size_t old_size, size_t size) {
+static void *allocate_block(void *ud, void *block, size_t old_size, size_t size) {
   enum { LARGEST = 256 * 1024 * 1024 };
   (void)ud;
   if (!size) {
@@ -29,7 +29,7 @@ static void *allocate(void *ud, void *block, size_t old_size, size_t size) {
   return moved || !block || size > old_size ? moved : block;  // Lua takes it that a block can always shrink
 }
 
-static int open_all(lua_State *L) {
+static int open_libraries(lua_State *L) {
   luaL_openlibs(L);
   dr_patch_patterns(L);
   luaL_requiref(L, "dockrun.core", luaopen_dockrun_core, 0);
@@ -43,12 +43,12 @@ dockrun *dockrun_open(char *why, size_t size) {
     return NULL;
   }
   lua_State *L = luaL_newstate();
-  if (L) lua_setallocf(L, allocate, NULL);
+  if (L) lua_setallocf(L, allocate_block, NULL);
   if (!L) {
     snprintf(why, size, "out of memory");
     return NULL;
   }
-  lua_pushcfunction(L, open_all);
+  lua_pushcfunction(L, open_libraries);
   if (lua_pcall(L, 0, 0, 0) != LUA_OK) {
     snprintf(why, size, "%s", luaL_tolstring(L, -1, NULL));
     lua_close(L);
@@ -81,7 +81,7 @@ static int l_run(lua_State *L) {
 }
 
 // Puts an error and no traceback in the place of the function and its arguments.
-static int refuse(lua_State *L, int nargs, const char *why) {
+static int refuse_call(lua_State *L, int nargs, const char *why) {
   lua_settop(L, -nargs - 2);
   lua_pushcfunction(L, l_sentence);
   lua_pushlightuserdata(L, (void *)why);
@@ -92,8 +92,8 @@ static int refuse(lua_State *L, int nargs, const char *why) {
 
 int dockrun_call(dockrun *d, int nargs) {
   struct call call = {.status = LUA_OK};
-  if (dr_is_copy(d)) return refuse(d->L, nargs, dr_copy_refused);
-  if (d->in_uv) return refuse(d->L, nargs, in_callback);
+  if (dr_is_copy(d)) return refuse_call(d->L, nargs, dr_copy_refused);
+  if (d->in_uv) return refuse_call(d->L, nargs, in_callback);
   if (!lua_checkstack(d->L, 4)) {
     lua_settop(d->L, -nargs - 2);
     lua_pushnil(d->L);
@@ -169,7 +169,7 @@ static bool load_command(lua_State *L, const char *name) {
 }
 
 // The whole command; returns its exit code.
-static int command(lua_State *L) {
+static int run_command(lua_State *L) {
   const struct arguments *a = lua_touserdata(L, 1);
   int code = EXIT_FAILURE;
   if (!load_command(L, "dockrun.cli.scope")) return lua_pushinteger(L, 4), 1;
@@ -199,7 +199,7 @@ static int command(lua_State *L) {
 }
 
 // Sees to it that what was written is with its reader. The exit code: results that are lost are a failure.
-static int end_output(dockrun *d, int code) {
+static int end_command_output(dockrun *d, int code) {
   fflush(stdout);
   int error = d->output ? dr_output_drain(d->output) : 0;
   if (code || !error) return code;
@@ -215,7 +215,7 @@ int dockrun_run(dockrun *d, int argc, char **argv) {
     fprintf(stderr, "dockrun: %s\n", dr_is_copy(d) ? dr_copy_refused : d->in_uv ? in_callback : "stack overflow");
     return code;
   }
-  lua_pushcfunction(L, command);
+  lua_pushcfunction(L, run_command);
   lua_pushlightuserdata(L, &a);
   if (lua_pcall(L, 1, 1, 0) == LUA_OK) {
     code = (int)lua_tointeger(L, -1);
@@ -224,7 +224,7 @@ int dockrun_run(dockrun *d, int argc, char **argv) {
     fprintf(stderr, "dockrun: %s\n", lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "an error of the runtime");
   }
   lua_pop(L, 1);
-  return end_output(d, code);
+  return end_command_output(d, code);
 }
 
 void dockrun_close(dockrun *d) {

@@ -8,7 +8,7 @@
 
 static const char ERROR[] = "dockrun.error";
 
-static int fail(struct dr_error *e, const char *kind, int code, const char *format, va_list args) {
+static int error_fill(struct dr_error *e, const char *kind, int code, const char *format, va_list args) {
   if (e) {
     e->kind = kind;
     e->code = code;
@@ -20,7 +20,7 @@ static int fail(struct dr_error *e, const char *kind, int code, const char *form
 int dr_fail(struct dr_error *e, const char *kind, int code, const char *format, ...) {
   va_list args;
   va_start(args, format);
-  int rc = fail(e, kind, code, format, args);
+  int rc = error_fill(e, kind, code, format, args);
   va_end(args);
   return rc;
 }
@@ -28,7 +28,7 @@ int dr_fail(struct dr_error *e, const char *kind, int code, const char *format, 
 int dr_fail_errno(struct dr_error *e, int errnum, const char *format, ...) {
   va_list args;
   va_start(args, format);
-  int rc = fail(e, "system", errnum, format, args);
+  int rc = error_fill(e, "system", errnum, format, args);
   va_end(args);
   if (e) {
     size_t used = strlen(e->message);
@@ -61,13 +61,6 @@ int dr_push_error_text(lua_State *L, const char *kind, int status, const char *m
   return 1;
 }
 
-int dr_push_error(lua_State *L, const struct dr_error *e) {
-  dr_push_error_text(L, e->kind, 0, e->message, strlen(e->message));
-  lua_pushinteger(L, e->code);
-  lua_setfield(L, -2, "code");
-  return 1;
-}
-
 bool dr_push_sentence(lua_State *L, int idx) {
   idx = lua_absindex(L, idx);
   luaL_checkstack(L, 4, NULL);
@@ -87,6 +80,8 @@ bool dr_push_sentence(lua_State *L, int idx) {
 
 int dr_return_error(lua_State *L, const struct dr_error *e) {
   lua_pushnil(L);
-  dr_push_error(L, e);
+  dr_push_error_text(L, e->kind, 0, e->message, strlen(e->message));
+  lua_pushinteger(L, e->code);
+  lua_setfield(L, -2, "code");
   return 2;
 }

@@ -30,17 +30,15 @@ int dr_fail(struct dr_error *e, const char *kind, int code, const char *format, 
 // dr_fail for a failed system call: kind "system", code errno, and ": <strerror>" after the message.
 int dr_fail_errno(struct dr_error *e, int errnum, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
-// Pushes an error table {kind, message, code} whose tostring is its message. Returns 1.
-int dr_push_error(lua_State *L, const struct dr_error *e);
-
-// The same from its parts; status is left out if it is 0. `message` has length len. Returns 1.
+// Pushes an error table {kind, message, status} whose tostring is its message; status is left out if it is 0. `message`
+// has length len. Returns 1.
 int dr_push_error_text(lua_State *L, const char *kind, int status, const char *message, size_t len);
 
 // Pushes the sentence that an error value of any kind is to a person, worded as lua does; raises nothing, whatever
 // __tostring does. Returns whether a traceback helps: an object with a text of its own says enough.
 bool dr_push_sentence(lua_State *L, int idx);
 
-// Pushes nil and the error, for `return dr_return_error(L, &e)`. Returns 2.
+// Pushes nil and the error table {kind, message, code}, for `return dr_return_error(L, &e)`. Returns 2.
 int dr_return_error(lua_State *L, const struct dr_error *e);
 
 #endif

@@ -22,7 +22,7 @@ enum { MAX_DEPTH = 200, MARK_LEN = 2 + 16 };
 // lua-cjson 2.1 reads every number as a double, and an empty list as it reads an empty object. What it cannot say goes
 // through it as a string that starts with a mark, and is unquoted afterwards. The mark is random per process, so that
 // no text can forge it.
-static void push_codec(lua_State *L) {
+static void decode_push_codec(lua_State *L) {
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &CODEC) == LUA_TTABLE) return;
   lua_pop(L, 1);
   lua_createtable(L, 0, 2);
@@ -71,14 +71,14 @@ static bool is_array(lua_State *L, int idx) {
   return same;
 }
 
-static void add(struct encoder *e, const char *text, size_t len) {
+static void encode_bytes(struct encoder *e, const char *text, size_t len) {
   if (dr_buffer_add(e->out, text, len)) luaL_error(e->L, "cannot encode JSON: out of memory");
 }
 
-static void add_text(struct encoder *e, const char *text, size_t len) {
+static void encode_text(struct encoder *e, const char *text, size_t len) {
   static const char hex[] = "0123456789abcdef", names[] = "btnvfr";  // from 8 on; \v has no name in JSON
   const char *end = text + len, *from = text;
-  add(e, "\"", 1);
+  encode_bytes(e, "\"", 1);
   for (const char *at = text; at < end; at++) {
     unsigned char c = (unsigned char)*at;
     if (c >= ' ' && c != '"' && c != '\\' && c != '/' && c != 127) continue;
@@ -90,18 +90,18 @@ static void add_text(struct encoder *e, const char *text, size_t len) {
       escaped[1] = 'u';
       n = 6;
     }
-    add(e, from, at - from);
-    add(e, escaped, n);
+    encode_bytes(e, from, at - from);
+    encode_bytes(e, escaped, n);
     from = at + 1;
   }
-  add(e, from, end - from);
-  add(e, "\"", 1);
+  encode_bytes(e, from, end - from);
+  encode_bytes(e, "\"", 1);
 }
 
 enum { NUMBER = 40 };  // bytes that are enough for one
 
 // With the fewest digits that give the same number again, at most 17 (IEEE 754, binary64).
-static void write_float(char text[NUMBER], lua_Number n) {
+static void encode_float(char text[NUMBER], lua_Number n) {
   for (int digits = DBL_DIG; digits <= DBL_DECIMAL_DIG; digits++) {
     snprintf(text, NUMBER, "%.*g", digits, n);
     if (strtod(text, NULL) == n) break;
@@ -110,20 +110,20 @@ static void write_float(char text[NUMBER], lua_Number n) {
   if (*point) *point = '.';  // whatever the host's locale has there
 }
 
-static void add_number(struct encoder *e, int idx) {
+static void encode_number(struct encoder *e, int idx) {
   char text[NUMBER];
   lua_Number n = lua_tonumber(e->L, idx);
   if (!isfinite(n)) luaL_error(e->L, "cannot encode JSON: %f is no number of JSON", n);
   if (lua_isinteger(e->L, idx))
     snprintf(text, sizeof text, LUA_INTEGER_FMT, (LUAI_UACINT)lua_tointeger(e->L, idx));
   else
-    write_float(text, n);
-  add(e, text, strlen(text));
+    encode_float(text, n);
+  encode_bytes(e, text, strlen(text));
 }
 
 // The length of a table that is a list: its largest key if all are whole numbers from 1 on. -1 for any other, and for
 // an empty one without a mark.
-static lua_Integer length_of(struct encoder *e, int idx) {
+static lua_Integer encode_length(struct encoder *e, int idx) {
   enum { FEW = 10, HOLES = 2 };  // of a longer list, one in so many places must be there
   lua_State *L = e->L;
   lua_Integer most = 0, count = 0;
@@ -147,25 +147,25 @@ static void encode_value(struct encoder *e, int depth);
 static void encode_object(struct encoder *e, int idx, int depth) {
   lua_State *L = e->L;
   bool first = true;
-  add(e, "{", 1);
+  encode_bytes(e, "{", 1);
   for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1), first = false) {
     size_t len;
     int type = lua_type(L, -2);
     if (type != LUA_TSTRING && type != LUA_TNUMBER)
       luaL_error(L, "cannot encode JSON: a key is a string or a number, not a %s", lua_typename(L, type));
-    if (!first) add(e, ",", 1);
+    if (!first) encode_bytes(e, ",", 1);
     if (type == LUA_TSTRING) {
       const char *key = lua_tolstring(L, -2, &len);
-      add_text(e, key, len);
+      encode_text(e, key, len);
     } else {
-      add(e, "\"", 1);
-      add_number(e, -2);
-      add(e, "\"", 1);
+      encode_bytes(e, "\"", 1);
+      encode_number(e, -2);
+      encode_bytes(e, "\"", 1);
     }
-    add(e, ":", 1);
+    encode_bytes(e, ":", 1);
     encode_value(e, depth + 1);
   }
-  add(e, "}", 1);
+  encode_bytes(e, "}", 1);
 }
 
 static void encode_table(struct encoder *e, int depth) {
@@ -173,19 +173,19 @@ static void encode_table(struct encoder *e, int depth) {
   int idx = lua_gettop(L);
   if (depth > MAX_DEPTH) luaL_error(L, "cannot encode JSON: nested deeper than %d (or a cycle)", MAX_DEPTH);
   luaL_checkstack(L, 6, "JSON value too deep");
-  lua_Integer length = length_of(e, idx);
+  lua_Integer length = encode_length(e, idx);
   if (length < 0) {
     encode_object(e, idx, depth);
     return;
   }
-  add(e, "[", 1);
+  encode_bytes(e, "[", 1);
   for (lua_Integer i = 1; i <= length; i++) {
-    if (i > 1) add(e, ",", 1);
+    if (i > 1) encode_bytes(e, ",", 1);
     lua_rawgeti(L, idx, i);
     encode_value(e, depth + 1);
     lua_pop(L, 1);
   }
-  add(e, "]", 1);
+  encode_bytes(e, "]", 1);
 }
 
 // Appends the value at the top, and leaves it there.
@@ -196,17 +196,17 @@ static void encode_value(struct encoder *e, int depth) {
   const char *text;
   switch (type) {
     case LUA_TNIL:
-      add(e, "null", 4);
+      encode_bytes(e, "null", 4);
       break;
     case LUA_TBOOLEAN:
-      lua_toboolean(L, -1) ? add(e, "true", 4) : add(e, "false", 5);
+      lua_toboolean(L, -1) ? encode_bytes(e, "true", 4) : encode_bytes(e, "false", 5);
       break;
     case LUA_TNUMBER:
-      add_number(e, -1);
+      encode_number(e, -1);
       break;
     case LUA_TSTRING:
       text = lua_tolstring(L, -1, &len);
-      add_text(e, text, len);
+      encode_text(e, text, len);
       break;
     case LUA_TTABLE:
       encode_table(e, depth);
@@ -214,7 +214,7 @@ static void encode_value(struct encoder *e, int depth) {
     default:
       if (type != LUA_TLIGHTUSERDATA || lua_touserdata(L, -1))
         luaL_error(L, "cannot encode JSON: a %s has no form in it", lua_typename(L, type));
-      add(e, "null", 4);
+      encode_bytes(e, "null", 4);
   }
 }
 
@@ -239,45 +239,45 @@ void dr_json_encode(lua_State *L, int idx) {
 
 enum { EXACT_DIGITS = 15 };  // what every double holds
 
-static bool is_digit(char c) { return c >= '0' && c <= '9'; }
+static bool decode_is_digit(char c) { return c >= '0' && c <= '9'; }
 
-static bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
+static bool decode_is_blank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
 
 // The end of the empty list that begins here, or NULL.
-static const char *past_empty_list(const char *at, const char *end) {
-  for (at++; at < end && is_blank(*at);) at++;
+static const char *decode_past_empty_list(const char *at, const char *end) {
+  for (at++; at < end && decode_is_blank(*at);) at++;
   return at < end && *at == ']' ? at + 1 : NULL;
 }
 
 // Whether anything in the text may have to be marked: a longer run of digits, of which one is at every sixteenth byte,
 // or an empty list.
-static bool may_need_marks(const char *text, size_t len) {
+static bool decode_may_need_marks(const char *text, size_t len) {
   for (size_t i = EXACT_DIGITS; i < len; i += EXACT_DIGITS + 1)
-    if (is_digit(text[i])) return true;
+    if (decode_is_digit(text[i])) return true;
   for (const char *at = text, *end = text + len; (at = memchr(at, '[', end - at)); at++)
-    if (past_empty_list(at, end)) return true;
+    if (decode_past_empty_list(at, end)) return true;
   return false;
 }
 
 // Whether the digits from `from` on, and what follows them, are a number of JSON (RFC 8259, section 6), its sign aside.
-static bool is_number(const char *from, const char *end) {
+static bool decode_is_number(const char *from, const char *end) {
   const char *at = from;
-  while (at < end && is_digit(*at)) at++;
+  while (at < end && decode_is_digit(*at)) at++;
   if (at == from || (*from == '0' && at > from + 1)) return false;
   if (at < end && *at == '.') {
-    if (++at == end || !is_digit(*at)) return false;
-    while (at < end && is_digit(*at)) at++;
+    if (++at == end || !decode_is_digit(*at)) return false;
+    while (at < end && decode_is_digit(*at)) at++;
   }
   if (at < end && (*at == 'e' || *at == 'E')) {
     if (++at < end && (*at == '+' || *at == '-')) at++;
-    if (at == end || !is_digit(*at)) return false;
-    while (at < end && is_digit(*at)) at++;
+    if (at == end || !decode_is_digit(*at)) return false;
+    while (at < end && decode_is_digit(*at)) at++;
   }
   return at == end;
 }
 
 // Adds a marked string in place of the text from `begin` on, and what comes before it.
-static void add_marked(luaL_Buffer *b, const char **from, const char *begin, const char *end, const char *mark) {
+static void decode_add_marked(luaL_Buffer *b, const char **from, const char *begin, const char *end, const char *mark) {
   luaL_addlstring(b, *from, begin - *from);
   luaL_addchar(b, '"');
   luaL_addlstring(b, mark, MARK_LEN);
@@ -286,7 +286,7 @@ static void add_marked(luaL_Buffer *b, const char **from, const char *begin, con
   *from = end;
 }
 
-static const char *past_string(const char *at, const char *end) {
+static const char *decode_past_string(const char *at, const char *end) {
   for (at++; at < end && *at != '"'; at++)
     if (*at == '\\') at++;
   return at < end ? at + 1 : end;
@@ -294,25 +294,25 @@ static const char *past_string(const char *at, const char *end) {
 
 // Pushes the text with every integer that a double might not hold, and every empty list, quoted and marked; with
 // `digits`, every other number than a short integer too.
-static void push_quoted(lua_State *L, const char *text, size_t len, const char *mark, bool digits) {
+static void decode_push_marked(lua_State *L, const char *text, size_t len, const char *mark, bool digits) {
   const char *end = text + len, *from = text;
   luaL_Buffer b;
   luaL_buffinit(L, &b);
   for (const char *at = text; at < end;) {
     if (*at == '"') {
-      at = past_string(at, end);
-    } else if (*at == '-' || is_digit(*at)) {
+      at = decode_past_string(at, end);
+    } else if (*at == '-' || decode_is_digit(*at)) {
       const char *number = at, *first = at + (*at == '-');
-      for (at = first; at < end && is_digit(*at);) at++;
+      for (at = first; at < end && decode_is_digit(*at);) at++;
       bool whole = at == end || !strchr(".eE", *at), is_long = whole && at - first > EXACT_DIGITS && *first != '0';
       if (!whole)
-        while (at < end && (is_digit(*at) || strchr(".eE+-", *at))) at++;
-      if (!is_long && (whole || !digits || !is_number(first, at))) continue;
-      add_marked(&b, &from, number, at, mark);
-    } else if (*at == '[' && past_empty_list(at, end)) {
+        while (at < end && (decode_is_digit(*at) || strchr(".eE+-", *at))) at++;
+      if (!is_long && (whole || !digits || !decode_is_number(first, at))) continue;
+      decode_add_marked(&b, &from, number, at, mark);
+    } else if (*at == '[' && decode_past_empty_list(at, end)) {
       const char *list = at;
-      at = past_empty_list(at, end);
-      add_marked(&b, &from, list, at, mark);
+      at = decode_past_empty_list(at, end);
+      decode_add_marked(&b, &from, list, at, mark);
     } else {
       at++;
     }
@@ -328,11 +328,11 @@ struct decimal {
 };
 
 // False if it has more digits than a double could be written with. Its sign is left out.
-static bool read_decimal(struct decimal *d, const char *text) {
+static bool decimal_read(struct decimal *d, const char *text) {
   size_t n = 0, zeros = 0;
   long fraction = 0;
   bool point = false;
-  for (text += *text == '-'; is_digit(*text) || *text == '.'; text++) {
+  for (text += *text == '-'; decode_is_digit(*text) || *text == '.'; text++) {
     point = point || *text == '.';
     if (*text == '.') continue;
     fraction += point;
@@ -352,7 +352,7 @@ static bool read_decimal(struct decimal *d, const char *text) {
 }
 
 // Pushes the number at idx as an integer and returns true, or returns false if it is no whole number.
-static bool push_whole(lua_State *L, int idx) {
+static bool decode_push_whole(lua_State *L, int idx) {
   lua_Integer whole;
   lua_Number n = lua_tonumber(L, idx);
   if (!lua_numbertointeger(n, &whole) || (lua_Number)whole != n) return false;
@@ -361,14 +361,14 @@ static bool push_whole(lua_State *L, int idx) {
 }
 
 // Replaces the number at the top by its text, if Lua's number has other digits.
-static void keep_digits(lua_State *L, const char *text) {
+static void decode_keep_digits(lua_State *L, const char *text) {
   char shortest[NUMBER];
   struct decimal written, kept;
   if (lua_isinteger(L, -1)) return;
-  write_float(shortest, lua_tonumber(L, -1));
-  if (read_decimal(&written, text) && read_decimal(&kept, shortest) && written.power == kept.power &&
+  encode_float(shortest, lua_tonumber(L, -1));
+  if (decimal_read(&written, text) && decimal_read(&kept, shortest) && written.power == kept.power &&
       !strcmp(written.digits, kept.digits)) {
-    if (!push_whole(L, -1)) return;
+    if (!decode_push_whole(L, -1)) return;
   } else {
     lua_pushstring(L, text);
   }
@@ -376,9 +376,9 @@ static void keep_digits(lua_State *L, const char *text) {
 }
 
 // Pushes what takes the place of the scalar at the top, and says true; or false: it may stay.
-static bool push_settled(lua_State *L, const char *mark, bool digits) {
+static bool decode_push_scalar(lua_State *L, const char *mark, bool digits) {
   size_t len;
-  if (lua_type(L, -1) == LUA_TNUMBER) return push_whole(L, -1);
+  if (lua_type(L, -1) == LUA_TNUMBER) return decode_push_whole(L, -1);
   const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &len) : NULL;
   if (!text || len <= MARK_LEN || memcmp(text, mark, MARK_LEN)) return false;
   if (text[MARK_LEN] == '[')
@@ -386,14 +386,14 @@ static bool push_settled(lua_State *L, const char *mark, bool digits) {
   else if (!lua_stringtonumber(L, text + MARK_LEN))  // an integer, or a float if it is too large for one
     return false;
   else if (digits)
-    keep_digits(L, text + MARK_LEN);
+    decode_keep_digits(L, text + MARK_LEN);
   return true;
 }
 
 // Makes whole numbers integers, drops null members and marks lists, in place. The value is at the top.
-static void settle(lua_State *L, const char *mark, bool digits) {
+static void decode_unmark(lua_State *L, const char *mark, bool digits) {
   if (!lua_istable(L, -1)) {
-    if (push_settled(L, mark, digits)) lua_replace(L, -2);
+    if (decode_push_scalar(L, mark, digits)) lua_replace(L, -2);
     return;
   }
   luaL_checkstack(L, 6, "JSON value too deep");
@@ -401,12 +401,12 @@ static void settle(lua_State *L, const char *mark, bool digits) {
   bool list = lua_rawlen(L, table) > 0;
   for (lua_pushnil(L); lua_next(L, table); lua_settop(L, table + 1)) {
     if (lua_istable(L, -1)) {
-      settle(L, mark, digits);
+      decode_unmark(L, mark, digits);
     } else if (lua_islightuserdata(L, -1) && !list) {
       lua_pushvalue(L, -2);
       lua_pushnil(L);
       lua_rawset(L, table);
-    } else if (push_settled(L, mark, digits)) {
+    } else if (decode_push_scalar(L, mark, digits)) {
       lua_pushvalue(L, -3);
       lua_insert(L, -2);
       lua_rawset(L, table);
@@ -423,7 +423,7 @@ static int decode_top(lua_State *L, int codec) {
 }
 
 // lua-cjson takes a NUL byte, which no JSON has, for the end of the text, and says nothing of what follows.
-static int fail_at_nul(lua_State *L, const char *text, const char *nul) {
+static int decode_fail_at_nul(lua_State *L, const char *text, const char *nul) {
   static const char WHY[] = "found a NUL byte";
   lua_pushnil(L);
   dr_push_error_text(L, "invalid", 0, WHY, sizeof WHY - 1);
@@ -432,16 +432,16 @@ static int fail_at_nul(lua_State *L, const char *text, const char *nul) {
   return 2;
 }
 
-static int decode(lua_State *L, const char *text, size_t len, bool digits) {
+static int decode_text(lua_State *L, const char *text, size_t len, bool digits) {
   const char *nul = memchr(text, 0, len);
-  if (nul) return fail_at_nul(L, text, nul);
-  push_codec(L);
+  if (nul) return decode_fail_at_nul(L, text, nul);
+  decode_push_codec(L);
   int codec = lua_gettop(L), status = LUA_ERRRUN;
   text = lua_pushlstring(L, text, len);
   lua_getfield(L, codec, "mark");
   const char *mark = lua_tostring(L, -1);
-  if (digits || may_need_marks(text, len)) {
-    push_quoted(L, text, len, mark, digits);
+  if (digits || decode_may_need_marks(text, len)) {
+    decode_push_marked(L, text, len, mark, digits);
     status = decode_top(L, codec);
   }
   if (status != LUA_OK) {  // the text must be unchanged, because the error names a place in it
@@ -449,7 +449,7 @@ static int decode(lua_State *L, const char *text, size_t len, bool digits) {
     status = decode_top(L, codec);
   }
   if (status == LUA_OK) {
-    settle(L, mark, digits);
+    decode_unmark(L, mark, digits);
     lua_replace(L, codec);
     lua_settop(L, codec);
     return 1;
@@ -468,7 +468,7 @@ static int decode(lua_State *L, const char *text, size_t len, bool digits) {
   return 2;
 }
 
-int dr_json_decode(lua_State *L, const char *text, size_t len) { return decode(L, text, len, false); }
+int dr_json_decode(lua_State *L, const char *text, size_t len) { return decode_text(L, text, len, false); }
 
 static int l_encode(lua_State *L) {
   luaL_checkany(L, 1);
@@ -480,7 +480,7 @@ static int l_encode(lua_State *L) {
 static int l_number(lua_State *L) {
   const char *text = luaL_checkstring(L, 1);
   if (!lua_stringtonumber(L, text)) return 0;
-  keep_digits(L, text);
+  decode_keep_digits(L, text);
   return 1;
 }
 
@@ -489,7 +489,7 @@ static int l_number(lua_State *L) {
 static int l_decode(lua_State *L) {
   size_t len;
   const char *text = luaL_checklstring(L, 1, &len);
-  return decode(L, text, len, lua_toboolean(L, 2));
+  return decode_text(L, text, len, lua_toboolean(L, 2));
 }
 
 void dr_json_push_array(lua_State *L) {

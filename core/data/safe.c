@@ -5,7 +5,7 @@
 #include <stdio.h>
 
 // Decodes one character of UTF-8 (RFC 3629); returns its length, or 0 if the bytes are invalid.
-static size_t decode(const unsigned char *s, size_t len, uint32_t *code) {
+static size_t safe_decode(const unsigned char *s, size_t len, uint32_t *code) {
   static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
   size_t n = *s < 0x80 ? 1 : *s < 0xc2 ? 0 : *s < 0xe0 ? 2 : *s < 0xf0 ? 3 : *s < 0xf5 ? 4 : 0;
   if (!n || n > len) return 0;
@@ -19,7 +19,7 @@ static size_t decode(const unsigned char *s, size_t len, uint32_t *code) {
 }
 
 // What a terminal acts on, or what makes text read as another than it is.
-static bool is_active(uint32_t code) {
+static bool safe_is_active(uint32_t code) {
   static const uint32_t ranges[][2] = {
       {0x00, 0x1f},     {0x7f, 0x9f},                          // control characters
       {0x061c, 0x061c}, {0x200e, 0x200f},                      // marks of direction (Unicode UAX #9)
@@ -37,8 +37,8 @@ void dr_push_safe(lua_State *L, const char *text, size_t len, enum dr_safe how) 
   for (size_t at = 0, n; at < len; at += n ? n : 1) {
     uint32_t code = 0;
     char escape[16];
-    n = decode((const unsigned char *)text + at, len - at, &code);
-    bool stays = n && (!is_active(code) || (how != DR_SAFE_LINE && (code == '\n' || code == '\t')));
+    n = safe_decode((const unsigned char *)text + at, len - at, &code);
+    bool stays = n && (!safe_is_active(code) || (how != DR_SAFE_LINE && (code == '\n' || code == '\t')));
     if (stays) {
       luaL_addlstring(&b, text + at, n);
       continue;

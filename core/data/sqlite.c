@@ -25,9 +25,9 @@ struct database {
   int cached;
 };
 
-static bool is_io(int rc) { return (rc & 0xff) == SQLITE_IOERR || (rc & 0xff) == SQLITE_CANTOPEN; }
+static bool database_is_io(int rc) { return (rc & 0xff) == SQLITE_IOERR || (rc & 0xff) == SQLITE_CANTOPEN; }
 
-static const char *kind_of(int rc, int errnum) {
+static const char *database_kind(int rc, int errnum) {
   static const struct {
     int code;
     const char *kind;
@@ -41,10 +41,10 @@ static const char *kind_of(int rc, int errnum) {
                {SQLITE_CONSTRAINT, "constraint"}};
   for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
     if (kinds[i].code == (rc & 0xff)) return kinds[i].kind;
-  return is_io(rc) && (errnum == ENOSPC || errnum == EDQUOT) ? "full" : "store";
+  return database_is_io(rc) && (errnum == ENOSPC || errnum == EDQUOT) ? "full" : "store";
 }
 
-static int open_database(struct database *d, const char *path, bool readonly, int busy_ms) {
+static int database_open(struct database *d, const char *path, bool readonly, int busy_ms) {
   int flags = readonly ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE;
   int rc = sqlite3_open_v2(path, &d->handle, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, NULL);
   if (rc != SQLITE_OK) return rc;
@@ -54,7 +54,7 @@ static int open_database(struct database *d, const char *path, bool readonly, in
 }
 
 // Ends the running statement. A statement holds its locks, and the values bound to it, until then.
-static void reset_active(struct database *d) {
+static void database_reset(struct database *d) {
   if (!d->active) return;
   sqlite3_reset(d->active);
   sqlite3_clear_bindings(d->active);
@@ -63,15 +63,15 @@ static void reset_active(struct database *d) {
 
 // Ends running statements first: one that reads a pragma's table holds a statement of SQLite itself, which is listed
 // too.
-static void finalize_all(struct database *d) {
-  reset_active(d);
+static void database_finalize_all(struct database *d) {
+  database_reset(d);
   for (sqlite3_stmt *s; (s = sqlite3_next_stmt(d->handle, NULL));) sqlite3_finalize(s);
   d->cached = 0;
 }
 
-static void close_database(struct database *d) {
+static void database_close(struct database *d) {
   if (!d->handle) return;
-  finalize_all(d);
+  database_finalize_all(d);
   sqlite3_close(d->handle);
   d->handle = NULL;
 }
@@ -84,17 +84,17 @@ enum { PATH = 1, STATEMENTS };  // user values: the file's name; prepared statem
 // Far more than a program has of statements, and a bound for one that writes values into their text.
 enum { MAX_CACHED = 200 };
 
-static struct database *check_open(lua_State *L) {
+static struct database *check_database(lua_State *L) {
   struct database *d = luaL_checkudata(L, 1, DATABASE);
   if (!d->handle) luaL_error(L, "the database is closed");
-  reset_active(d);
+  database_reset(d);
   return d;
 }
 
 // Pushes nil and the error for the last call on the database at index, which gave rc. Returns 2.
-static int push_failure(lua_State *L, int index, int rc) {
+static int database_fail(lua_State *L, int index, int rc) {
   struct database *d = lua_touserdata(L, index);
-  int errnum = d->handle && is_io(rc) ? sqlite3_system_errno(d->handle) : 0;
+  int errnum = d->handle && database_is_io(rc) ? sqlite3_system_errno(d->handle) : 0;
   const char *why = d->handle ? sqlite3_errmsg(d->handle) : sqlite3_errstr(rc);
   lua_getiuservalue(L, index, PATH);
   lua_pushfstring(L, "%s: %s", lua_tostring(L, -1), why);
@@ -102,7 +102,7 @@ static int push_failure(lua_State *L, int index, int rc) {
   size_t len;
   const char *message = lua_tolstring(L, -1, &len);
   lua_pushnil(L);
-  dr_push_error_text(L, kind_of(rc, errnum), 0, message, len);
+  dr_push_error_text(L, database_kind(rc, errnum), 0, message, len);
   lua_pushinteger(L, rc);
   lua_setfield(L, -2, "code");
   return 2;
@@ -131,17 +131,17 @@ static int l_open(lua_State *L) {
   lua_setiuservalue(L, -2, PATH);
   lua_newtable(L);
   lua_setiuservalue(L, -2, STATEMENTS);
-  int rc = open_database(d, path, readonly, (int)busy_ms);
+  int rc = database_open(d, path, readonly, (int)busy_ms);
   if (rc == SQLITE_OK) return 1;
-  push_failure(L, lua_gettop(L), rc);
-  close_database(d);
+  database_fail(L, lua_gettop(L), rc);
+  database_close(d);
   return 2;
 }
 
-static bool is_blank(const char *sql) { return sql[strspn(sql, " \t\r\n;")] == '\0'; }
+static bool database_is_blank(const char *sql) { return sql[strspn(sql, " \t\r\n;")] == '\0'; }
 
 // Finds or makes the statement of the SQL at index 2.
-static int prepare(lua_State *L, struct database *d, sqlite3_stmt **stmt) {
+static int database_prepare(lua_State *L, struct database *d, sqlite3_stmt **stmt) {
   size_t len;
   const char *sql = luaL_checklstring(L, 2, &len), *tail;
   luaL_argcheck(L, len < INT_MAX, 2, "too long");
@@ -154,11 +154,11 @@ static int prepare(lua_State *L, struct database *d, sqlite3_stmt **stmt) {
   if (d->cached == MAX_CACHED) {
     lua_newtable(L);
     lua_setiuservalue(L, 1, STATEMENTS);
-    finalize_all(d);
+    database_finalize_all(d);
   }
   int rc = sqlite3_prepare_v3(d->handle, sql, (int)len + 1, SQLITE_PREPARE_PERSISTENT, stmt, &tail);
   if (rc != SQLITE_OK) return rc;
-  if (!*stmt || !is_blank(tail)) {
+  if (!*stmt || !database_is_blank(tail)) {
     sqlite3_finalize(*stmt);
     luaL_argerror(L, 2, "one statement is expected; exec takes several");
   }
@@ -171,7 +171,7 @@ static int prepare(lua_State *L, struct database *d, sqlite3_stmt **stmt) {
   return SQLITE_OK;
 }
 
-static int bind_value(lua_State *L, int index, sqlite3_stmt *stmt, int at) {
+static int database_bind(lua_State *L, int index, sqlite3_stmt *stmt, int at) {
   size_t len;
   const char *text;
   switch (lua_type(L, index)) {
@@ -191,27 +191,27 @@ static int bind_value(lua_State *L, int index, sqlite3_stmt *stmt, int at) {
 }
 
 // The statement of index 2 with the values after it, ready to step; NULL with nil and an error pushed.
-static sqlite3_stmt *start(lua_State *L, struct database *d) {
+static sqlite3_stmt *database_start(lua_State *L, struct database *d) {
   int given = lua_gettop(L) - 2;
   sqlite3_stmt *stmt;
-  int rc = prepare(L, d, &stmt);
-  if (rc != SQLITE_OK) return push_failure(L, 1, rc), NULL;
+  int rc = database_prepare(L, d, &stmt);
+  if (rc != SQLITE_OK) return database_fail(L, 1, rc), NULL;
   int wanted = sqlite3_bind_parameter_count(stmt);
   if (wanted != given) luaL_error(L, "%d values for a statement of %d: %s", given, wanted, lua_tostring(L, 2));
   d->active = stmt;
   for (int i = 1; i <= given; i++)
-    if ((rc = bind_value(L, i + 2, stmt, i)) != SQLITE_OK) return push_failure(L, 1, rc), NULL;
+    if ((rc = database_bind(L, i + 2, stmt, i)) != SQLITE_OK) return database_fail(L, 1, rc), NULL;
   return stmt;
 }
 
 // After the last step: the one result on top of the stack, or nil and an error.
-static int finish(lua_State *L, struct database *d, int rc) {
-  int results = rc == SQLITE_DONE ? 1 : push_failure(L, 1, rc);
-  reset_active(d);
+static int database_finish(lua_State *L, struct database *d, int rc) {
+  int results = rc == SQLITE_DONE ? 1 : database_fail(L, 1, rc);
+  database_reset(d);
   return results;
 }
 
-static void push_column(lua_State *L, sqlite3_stmt *stmt, int i) {
+static void database_push_column(lua_State *L, sqlite3_stmt *stmt, int i) {
   const void *bytes;
   switch (sqlite3_column_type(stmt, i)) {
     case SQLITE_INTEGER:
@@ -231,9 +231,9 @@ static void push_column(lua_State *L, sqlite3_stmt *stmt, int i) {
 
 // db:exec(sql) -> true | nil, err. Any number of statements, without values; what they return is dropped.
 static int l_exec(lua_State *L) {
-  struct database *d = check_open(L);
+  struct database *d = check_database(L);
   int rc = sqlite3_exec(d->handle, luaL_checkstring(L, 2), NULL, NULL, NULL);
-  if (rc != SQLITE_OK) return push_failure(L, 1, rc);
+  if (rc != SQLITE_OK) return database_fail(L, 1, rc);
   lua_pushboolean(L, true);
   return 1;
 }
@@ -242,19 +242,19 @@ static int l_exec(lua_State *L) {
 
 // db:run(sql, value…) -> the number of rows inserted, updated or deleted | nil, err
 static int l_run(lua_State *L) {
-  struct database *d = check_open(L);
-  sqlite3_stmt *stmt = start(L, d);
+  struct database *d = check_database(L);
+  sqlite3_stmt *stmt = database_start(L, d);
   if (!stmt) return 2;
   int rc;
   while ((rc = sqlite3_step(stmt)) == SQLITE_ROW) continue;
   lua_pushinteger(L, sqlite3_stmt_readonly(stmt) ? 0 : sqlite3_changes64(d->handle));
-  return finish(L, d, rc);
+  return database_finish(L, d, rc);
 }
 
 // db:rows(sql, value…) -> list of tables by column name, where NULL is absent | nil, err
 static int l_rows(lua_State *L) {
-  struct database *d = check_open(L);
-  sqlite3_stmt *stmt = start(L, d);
+  struct database *d = check_database(L);
+  sqlite3_stmt *stmt = database_start(L, d);
   if (!stmt) return 2;
   int rc;
   lua_newtable(L);
@@ -262,27 +262,27 @@ static int l_rows(lua_State *L) {
     int columns = sqlite3_data_count(stmt);  // not before the first step, which sees that the schema has changed
     lua_createtable(L, 0, columns);
     for (int i = 0; i < columns; i++) {
-      push_column(L, stmt, i);
+      database_push_column(L, stmt, i);
       lua_setfield(L, -2, sqlite3_column_name(stmt, i));
     }
     lua_rawseti(L, -2, n);
   }
-  return finish(L, d, rc);
+  return database_finish(L, d, rc);
 }
 
 // db:value(sql, value…) -> the first column of the first row, nil if there is no row or it is NULL | nil, err
 static int l_value(lua_State *L) {
-  struct database *d = check_open(L);
-  sqlite3_stmt *stmt = start(L, d);
+  struct database *d = check_database(L);
+  sqlite3_stmt *stmt = database_start(L, d);
   if (!stmt) return 2;
   int rc;
   lua_pushnil(L);
   for (bool first = true; (rc = sqlite3_step(stmt)) == SQLITE_ROW; first = false) {
     if (!first) continue;
-    push_column(L, stmt, 0);
+    database_push_column(L, stmt, 0);
     lua_replace(L, -2);
   }
-  return finish(L, d, rc);
+  return database_finish(L, d, rc);
 }
 
 // db:in_transaction() -> whether one was begun, and not ended by a statement or, after some errors, by SQLite itself
@@ -293,7 +293,7 @@ static int l_in_transaction(lua_State *L) {
 }
 
 static int l_close(lua_State *L) {
-  close_database(luaL_checkudata(L, 1, DATABASE));
+  database_close(luaL_checkudata(L, 1, DATABASE));
   return 0;
 }
 

@@ -24,7 +24,7 @@ const char *dr_next_query(const char **list, size_t *len, int *since) {
 }
 
 // Pushes the value at idx as text: JSON of a map, 5.0 as 5, or what tostring gives.
-static void push_text(lua_State *L, int idx) {
+static void call_push_text(lua_State *L, int idx) {
   int whole;
   lua_Integer n = lua_type(L, idx) == LUA_TNUMBER ? lua_tointegerx(L, idx, &whole) : (whole = 0);
   if (lua_istable(L, idx))
@@ -36,7 +36,7 @@ static void push_text(lua_State *L, int idx) {
 }
 
 // Appends name=value to the URL at index url. The value's text is at the top, and popped.
-static void add_parameter(lua_State *L, int url, const char *name) {
+static void call_add_parameter(lua_State *L, int url, const char *name) {
   size_t len;
   const char *text = lua_tolstring(L, -1, &len);
   lua_pushvalue(L, url);
@@ -49,7 +49,7 @@ static void add_parameter(lua_State *L, int url, const char *name) {
 
 // Appends the query to the URL at the top, or returns false: this engine is too old for the parameter whose name is
 // then at the top. A list is a repeated parameter, a map (filters) is JSON.
-static bool add_query(lua_State *L, const struct dr_operation *row, int api, int *needs) {
+static bool call_add_query(lua_State *L, const struct dr_operation *row, int api, int *needs) {
   const char *list = row->query, *found;
   int url = lua_gettop(L);
   size_t len;
@@ -62,20 +62,20 @@ static bool add_query(lua_State *L, const struct dr_operation *row, int api, int
     int items = lua_istable(L, -1) ? (int)lua_rawlen(L, -1) : 0;
     for (int i = 1; i <= items; i++) {
       lua_rawgeti(L, url + 2, i);
-      push_text(L, -1);
-      add_parameter(L, url, name);
+      call_push_text(L, -1);
+      call_add_parameter(L, url, name);
       lua_pop(L, 1);
     }
     if (!items && !lua_isnil(L, -1)) {
-      push_text(L, -1);
-      add_parameter(L, url, name);
+      call_push_text(L, -1);
+      call_add_parameter(L, url, name);
     }
     lua_settop(L, url);
   }
   return true;
 }
 
-static double timeout_of(lua_State *L, const struct dr_engine *e, const struct dr_operation *row) {
+static double call_timeout(lua_State *L, const struct dr_engine *e, const struct dr_operation *row) {
   lua_getfield(L, AT_OPTIONS, "timeout");
   double given = dr_opt_seconds(L, -1, -1);
   lua_pop(L, 1);
@@ -94,7 +94,7 @@ struct dr_request_options dr_options_for(const struct dr_engine *e, const char *
       .method = method, .url = url, .unix_socket = e->unix_socket, .who = e->who, .tls = e->tls, .limit = MAX_ANSWER};
 }
 
-static void push_auth(lua_State *L) {
+static void call_push_auth(lua_State *L) {
   size_t len;
   if (lua_getfield(L, AT_OPTIONS, "auth") != LUA_TTABLE) {
     lua_pop(L, 1);
@@ -105,7 +105,7 @@ static void push_auth(lua_State *L) {
   dr_push_base64(L, json, len, true);
 }
 
-static void trace(lua_State *L, const struct dr_operation *row, const char *path) {
+static void call_trace(lua_State *L, const struct dr_operation *row, const char *path) {
   lua_getiuservalue(L, AT_ENGINE, DR_ENGINE_TRACE);
   if (lua_isfunction(L, -1)) {
     lua_createtable(L, 0, 5);
@@ -123,7 +123,7 @@ static void trace(lua_State *L, const struct dr_operation *row, const char *path
   }
 }
 
-static int start_upgrade(lua_State *L, const struct dr_engine *e, const struct dr_operation *row, const char *path) {
+static int call_upgrade(lua_State *L, const struct dr_engine *e, const struct dr_operation *row, const char *path) {
   struct dr_request_options o = dr_options_for(e, row->method, e->url);
   struct dr_error error;
   size_t body_len = 0, len;
@@ -146,11 +146,11 @@ static int start_upgrade(lua_State *L, const struct dr_engine *e, const struct d
   if (!dr_upgrade_start(L, &o, text, len, &error)) return dr_return_error(L, &error);
   lua_replace(L, AT_EXCHANGE);
   lua_settop(L, AT_EXCHANGE);
-  return dr_upgrade_wait(L, AT_EXCHANGE, timeout_of(L, e, row), dr_upgraded, (lua_KContext)row);
+  return dr_upgrade_wait(L, AT_EXCHANGE, call_timeout(L, e, row), dr_upgraded, (lua_KContext)row);
 }
 
 // Pushes the list of a request's headers, beside those that libcurl writes.
-static void push_headers(lua_State *L, const struct dr_operation *row) {
+static void call_push_headers(lua_State *L, const struct dr_operation *row) {
   static const char *const types[] = {"Content-Type:", "Content-Type: application/json",
                                       "Content-Type: application/x-tar"};  // as enum dr_body; without a body none
   lua_createtable(L, 2, 0);
@@ -158,7 +158,7 @@ static void push_headers(lua_State *L, const struct dr_operation *row) {
   lua_pushstring(L, types[row->body]);
   lua_rawseti(L, list, 1);
   if (!(row->flags & DR_AUTH)) return;
-  push_auth(L);
+  call_push_auth(L);
   lua_pushfstring(L, "X-Registry-Auth: %s", lua_tostring(L, -1));
   lua_rawseti(L, list, 2);
   lua_settop(L, list);
@@ -171,7 +171,7 @@ double dr_time_left(lua_State *L) {
 }
 
 // Puts the time until which something may take at AT_DEADLINE; below 0 it may take as long as it takes.
-static void set_deadline(lua_State *L, double timeout) {
+static void call_set_deadline(lua_State *L, double timeout) {
   lua_settop(L, AT_EXCHANGE);
   timeout < 0 ? lua_pushnil(L) : lua_pushnumber(L, (double)uv_hrtime() / 1e9 + timeout);
 }
@@ -186,26 +186,26 @@ int dr_call_on(lua_State *L, const struct dr_operation *row) {
     lua_pushfstring(L, "/v1.%d%s", e->api, lua_tostring(L, AT_PATH));
   else
     lua_pushvalue(L, AT_PATH);
-  if (!add_query(L, row, e->api, &needs)) {
+  if (!call_add_query(L, row, e->api, &needs)) {
     dr_fail(&error, "invalid", EINVAL, "%s: '%s' needs API 1.%d, and %s speaks 1.%d", row->name, lua_tostring(L, -1),
             needs, e->who, e->api);
     return dr_return_error(L, &error);
   }
   const char *path = lua_tostring(L, -1);
-  trace(L, row, path);
+  call_trace(L, row, path);
   enum dr_answer answer = dr_answer_of(L, row);
-  if (answer == DR_ANSWER_HIJACK) return start_upgrade(L, e, row, path);
+  if (answer == DR_ANSWER_HIJACK) return call_upgrade(L, e, row, path);
 
   struct dr_request_options o = dr_options_for(e, row->method, lua_pushfstring(L, "%s%s", e->url, path));
   o.stream = answer >= DR_ANSWER_BYTES;
   o.upload = lua_isfunction(L, AT_BODY);
   o.body = lua_isstring(L, AT_BODY) ? AT_BODY : 0;
-  push_headers(L, row);
+  call_push_headers(L, row);
   o.headers = lua_gettop(L);
   if (!dr_request_start(L, &o, &error)) return dr_return_error(L, &error);
   lua_replace(L, AT_EXCHANGE);
-  double timeout = timeout_of(L, e, row);
-  set_deadline(L, timeout);
+  double timeout = call_timeout(L, e, row);
+  call_set_deadline(L, timeout);
   if (o.upload) return dr_upload(L, row);
   return dr_request_wait(L, AT_EXCHANGE, timeout, dr_answered, (lua_KContext)row);
 }
@@ -213,7 +213,7 @@ int dr_call_on(lua_State *L, const struct dr_operation *row) {
 int dr_call(lua_State *L, const struct dr_operation *row) {
   const struct dr_engine *e = lua_touserdata(L, AT_ENGINE);
   if (row->flags & DR_UNVERSIONED) return dr_call_on(L, row);
-  double timeout = timeout_of(L, e, row);
-  set_deadline(L, timeout < 0 ? e->timeout : timeout);
+  double timeout = call_timeout(L, e, row);
+  call_set_deadline(L, timeout < 0 ? e->timeout : timeout);
   return dr_negotiate(L, row);
 }

@@ -73,7 +73,7 @@ static void push_path(lua_State *L, const struct dr_operation *row) {
   for (; arg > 2; arg--) lua_remove(L, 3);
 }
 
-static int encode(lua_State *L) {
+static int encode_body(lua_State *L) {
   dr_json_encode(L, 1);
   return 1;
 }
@@ -98,7 +98,7 @@ static int l_call(lua_State *L) {
       lua_pop(L, 1);
       lua_newtable(L);
     }
-    lua_pushcfunction(L, encode);
+    lua_pushcfunction(L, encode_body);
     lua_insert(L, AT_BODY);
     if (dr_protected(L, 1, 1) != LUA_OK) {  // a hook may have put anything into it
       dr_fail(&error, "invalid", EINVAL, "%s: its body is not JSON: %s", row->name, luaL_tolstring(L, -1, NULL));

@@ -44,9 +44,6 @@ struct dr_request_options dr_options_for(const struct dr_engine *e, const char *
 // The next name in a row's query list: its length, and the API version since which it exists (0: always).
 const char *dr_next_query(const char **list, size_t *len, int *since);
 
-// Whether an option of the call is this boolean.
-bool dr_option_is(lua_State *L, const char *name, bool wanted);
-
 // What a streaming row gives for these options: `stream = false` asks for one document, `Detach` for no connection.
 enum dr_answer dr_answer_of(lua_State *L, const struct dr_operation *row);
 

@@ -20,13 +20,13 @@ struct dr_listener {
   bool failed;  // the answer is no version, but the error at DR_ENGINE_FAILURE
 };
 
-static void enter(struct dr_wait *w) {
+static void listener_enter(struct dr_wait *w) {
   struct dr_listener *l = (struct dr_listener *)w;
   l->next = l->engine->listeners;
   l->engine->listeners = l;
 }
 
-static void leave(struct dr_wait *w) {
+static void listener_leave(struct dr_wait *w) {
   struct dr_listener *l = (struct dr_listener *)w;
   for (struct dr_listener **at = &l->engine->listeners; *at; at = &(*at)->next) {
     if (*at != l) continue;
@@ -35,7 +35,7 @@ static void leave(struct dr_wait *w) {
   }
 }
 
-static void tell_listeners(struct dr_engine *e, bool failed) {
+static void listener_wake_all(struct dr_engine *e, bool failed) {
   while (e->listeners) {
     struct dr_listener *l = e->listeners;
     e->listeners = l->next;
@@ -45,7 +45,7 @@ static void tell_listeners(struct dr_engine *e, bool failed) {
 }
 
 // Pushes a copy of the error at the top: each caller may add its own words.
-static void push_copy(lua_State *L) {
+static void negotiate_push_copy(lua_State *L) {
   int from = lua_gettop(L);
   lua_newtable(L);
   for (lua_pushnil(L); lua_next(L, from);) {
@@ -65,7 +65,7 @@ static int l_end(lua_State *L) {
   struct dr_engine **e = luaL_checkudata(L, 1, ASKING);
   if (!*e) return 0;
   (*e)->asking = false;
-  tell_listeners(*e, false);
+  listener_wake_all(*e, false);
   *e = NULL;
   return 0;
 }
@@ -77,7 +77,7 @@ static int l_gc(lua_State *L) {
   return 0;
 }
 
-static void open_scope(lua_State *L, struct dr_engine *e) {
+static void negotiate_open_scope(lua_State *L, struct dr_engine *e) {
   static const luaL_Reg methods[] = {{"__close", l_end}, {"__gc", l_gc}, {NULL, NULL}};
   struct dr_engine **scope = lua_newuserdatauv(L, sizeof *scope, 1);
   *scope = NULL;
@@ -92,17 +92,17 @@ static void open_scope(lua_State *L, struct dr_engine *e) {
 }
 
 // All fibers that wait get the nil and error at the top, unless only the caller's own time was over.
-static int fail(lua_State *L, struct dr_engine *e, struct dr_request *r) {
+static int negotiate_fail(lua_State *L, struct dr_engine *e, struct dr_request *r) {
   if (r->channel.reader.outcome != DR_TIMED_OUT) {
-    push_copy(L);
+    negotiate_push_copy(L);
     lua_setiuservalue(L, AT_ENGINE, DR_ENGINE_FAILURE);
-    tell_listeners(e, true);
+    listener_wake_all(e, true);
   }
   r->channel.close(&r->channel);
   return 2;
 }
 
-static int minor_of(lua_State *L, const char *field) {
+static int negotiate_minor(lua_State *L, const char *field) {
   int minor = 0;
   if (lua_getfield(L, -1, field) == LUA_TSTRING) sscanf(lua_tostring(L, -1), "1.%d", &minor);
   lua_pop(L, 1);
@@ -118,42 +118,42 @@ static int negotiated(lua_State *L, int status, lua_KContext ctx) {
   struct dr_error error;
   if (c->failed) {
     dr_failed(L, e, &c->error);
-    return fail(L, e, r);
+    return negotiate_fail(L, e, r);
   }
   if (!dr_http_succeeded(r->status)) {
     dr_refused(L, e, row, r->status, &r->headers, &c->in);
-    return fail(L, e, r);
+    return negotiate_fail(L, e, r);
   }
   size_t len = dr_buffer_len(&c->in);
   if (!len || dr_json_decode(L, dr_buffer_data(&c->in), len) != 1 || !lua_istable(L, -1) ||
-      !minor_of(L, "ApiVersion")) {
+      !negotiate_minor(L, "ApiVersion")) {
     dr_fail(&error, "protocol", EPROTO, "%s does not tell its API version: is it a Docker engine?", e->who);
     dr_return_error(L, &error);
-    return fail(L, e, r);
+    return negotiate_fail(L, e, r);
   }
-  int newest = minor_of(L, "ApiVersion"), oldest = minor_of(L, "MinAPIVersion");
+  int newest = negotiate_minor(L, "ApiVersion"), oldest = negotiate_minor(L, "MinAPIVersion");
   if (newest < OLDEST_API || oldest > NEWEST_API) {
     dr_fail(&error, "invalid", EPROTO, "%s speaks API 1.%d to 1.%d, dockrun 1.%d to 1.%d", e->who, oldest, newest,
             OLDEST_API, NEWEST_API);
     dr_return_error(L, &error);
-    return fail(L, e, r);
+    return negotiate_fail(L, e, r);
   }
   c->close(c);
   e->api = newest < NEWEST_API ? newest : NEWEST_API;
   return dr_call_on(L, row);
 }
 
-static int ask(lua_State *L, struct dr_engine *e, const struct dr_operation *row) {
+static int negotiate_ask(lua_State *L, struct dr_engine *e, const struct dr_operation *row) {
   struct dr_error error;
   struct dr_request_options o = dr_options_for(e, "GET", lua_pushfstring(L, "%s/version", e->url));
   if (!dr_request_start(L, &o, &error)) return dr_return_error(L, &error);
   lua_replace(L, AT_EXCHANGE);
   lua_settop(L, AT_DEADLINE);
-  open_scope(L, e);
+  negotiate_open_scope(L, e);
   return dr_request_wait(L, AT_EXCHANGE, dr_time_left(L), negotiated, (lua_KContext)row);
 }
 
-static int heard(lua_State *L, int status, lua_KContext ctx) {
+static int negotiate_heard(lua_State *L, int status, lua_KContext ctx) {
   (void)status;
   const struct dr_operation *row = (const struct dr_operation *)ctx;
   struct dr_engine *e = lua_touserdata(L, AT_ENGINE);
@@ -166,23 +166,24 @@ static int heard(lua_State *L, int status, lua_KContext ctx) {
   if (e->api || !l->failed) return dr_negotiate(L, row);
   lua_pushnil(L);
   lua_getiuservalue(L, AT_ENGINE, DR_ENGINE_FAILURE);
-  push_copy(L);
+  negotiate_push_copy(L);
   lua_remove(L, -2);
   return 2;
 }
 
-static int wait_for_answer(lua_State *L, struct dr_engine *e, const struct dr_operation *row) {
+static int negotiate_wait(lua_State *L, struct dr_engine *e, const struct dr_operation *row) {
   struct dr_listener *l = lua_newuserdatauv(L, sizeof *l, 1);
-  *l = (struct dr_listener){.engine = e, .wait = {.what = "the API version", .start = enter, .stop = leave}};
+  *l = (struct dr_listener){.engine = e,
+                            .wait = {.what = "the API version", .start = listener_enter, .stop = listener_leave}};
   lua_pushvalue(L, AT_ENGINE);
   lua_setiuservalue(L, -2, 1);
   lua_replace(L, AT_EXCHANGE);
   lua_settop(L, AT_DEADLINE);
-  return dr_wait(L, &l->wait, AT_EXCHANGE, dr_time_left(L), heard, (lua_KContext)row);
+  return dr_wait(L, &l->wait, AT_EXCHANGE, dr_time_left(L), negotiate_heard, (lua_KContext)row);
 }
 
 int dr_negotiate(lua_State *L, const struct dr_operation *row) {
   struct dr_engine *e = lua_touserdata(L, AT_ENGINE);
   if (e->api) return dr_call_on(L, row);
-  return e->asking ? wait_for_answer(L, e, row) : ask(L, e, row);
+  return e->asking ? negotiate_wait(L, e, row) : negotiate_ask(L, e, row);
 }

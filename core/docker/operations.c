@@ -87,18 +87,19 @@ const struct dr_operation dr_operations[] = {
 
 const size_t dr_operations_count = sizeof dr_operations / sizeof *dr_operations;
 
-static int compare_name(const void *name, const void *row) {
+static int operation_compare(const void *name, const void *row) {
   return strcmp(name, ((const struct dr_operation *)row)->name);
 }
 
-const struct dr_operation *dr_operation_find(const char *name) {
-  return bsearch(name, dr_operations, dr_operations_count, sizeof *dr_operations, compare_name);
+// The row of that name, or NULL.
+static const struct dr_operation *operation_find(const char *name) {
+  return bsearch(name, dr_operations, dr_operations_count, sizeof *dr_operations, operation_compare);
 }
 
 // ---- the border: the table for documentation and specs ------------------------------------------
 
 // "signal@1.42 t" -> {{name = "signal", since = "1.42"}, {name = "t"}}
-static void push_query(lua_State *L, const char *query) {
+static void operation_push_query(lua_State *L, const char *query) {
   lua_newtable(L);
   for (lua_Integer i = 1; *query; i++) {
     size_t len = strcspn(query, " "), name_len = strcspn(query, "@ ");
@@ -114,7 +115,7 @@ static void push_query(lua_State *L, const char *query) {
   }
 }
 
-static void push_row(lua_State *L, const struct dr_operation *row) {
+static void operation_push(lua_State *L, const struct dr_operation *row) {
   static const char *const bodies[] = {"none", "json", "bytes"};
   static const char *const answers[] = {"none",  "none",  "json",   "text",  "headers",
                                         "bytes", "lines", "frames", "hijack"};
@@ -125,7 +126,7 @@ static void push_row(lua_State *L, const struct dr_operation *row) {
   lua_setfield(L, -2, "method");
   lua_pushstring(L, row->path);
   lua_setfield(L, -2, "path");
-  push_query(L, row->query);
+  operation_push_query(L, row->query);
   lua_setfield(L, -2, "query");
   lua_pushstring(L, bodies[row->body]);
   lua_setfield(L, -2, "body");
@@ -137,9 +138,9 @@ static void push_row(lua_State *L, const struct dr_operation *row) {
 
 // find(name) -> {name, method, path, query, body, answer, auth} | nil
 static int l_find(lua_State *L) {
-  const struct dr_operation *row = dr_operation_find(luaL_checkstring(L, 1));
+  const struct dr_operation *row = operation_find(luaL_checkstring(L, 1));
   if (!row) return 0;
-  push_row(L, row);
+  operation_push(L, row);
   return 1;
 }
 
@@ -148,7 +149,7 @@ int luaopen_dockrun_core_operations(lua_State *L) {
   static const luaL_Reg module[] = {{"find", l_find}, {NULL, NULL}};
   luaL_newlib(L, module);
   for (size_t i = 0; i < dr_operations_count; i++) {
-    push_row(L, &dr_operations[i]);
+    operation_push(L, &dr_operations[i]);
     lua_rawseti(L, -2, (lua_Integer)i + 1);
   }
   return 1;

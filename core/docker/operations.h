@@ -47,7 +47,4 @@ struct dr_operation {
 extern const struct dr_operation dr_operations[];
 extern const size_t dr_operations_count;
 
-// The row of that name, or NULL.
-const struct dr_operation *dr_operation_find(const char *name);
-
 #endif

@@ -8,7 +8,8 @@
 #include "docker/engine.h"
 #include "http/stream.h"
 
-bool dr_option_is(lua_State *L, const char *name, bool wanted) {
+// Whether an option of the call is this boolean.
+static bool response_option_is(lua_State *L, const char *name, bool wanted) {
   lua_getfield(L, AT_OPTIONS, name);
   bool is = lua_isboolean(L, -1) && lua_toboolean(L, -1) == wanted;
   lua_pop(L, 1);
@@ -16,7 +17,7 @@ bool dr_option_is(lua_State *L, const char *name, bool wanted) {
 }
 
 enum dr_answer dr_answer_of(lua_State *L, const struct dr_operation *row) {
-  if (row->answer == DR_ANSWER_LINES && dr_option_is(L, "stream", false)) return DR_ANSWER_JSON;
+  if (row->answer == DR_ANSWER_LINES && response_option_is(L, "stream", false)) return DR_ANSWER_JSON;
   if (row->answer != DR_ANSWER_HIJACK || lua_getfield(L, AT_OPTIONS, "body") != LUA_TTABLE) return row->answer;
   lua_getfield(L, -1, "Detach");
   bool detached = lua_toboolean(L, -1);
@@ -25,7 +26,7 @@ enum dr_answer dr_answer_of(lua_State *L, const struct dr_operation *row) {
 }
 
 // Whether the engine itself wrote the answer: its heads say so, and a refusal to attach has a type of the engine's own.
-static bool is_engines(const struct dr_buffer *headers) {
+static bool response_is_engines(const struct dr_buffer *headers) {
   static const char own_type[] = "application/vnd.docker.";
   size_t len;
   if (dr_header(headers, "api-version", &len)) return true;
@@ -36,7 +37,7 @@ static bool is_engines(const struct dr_buffer *headers) {
 enum { SHOWN = 200 };  // bytes of what is not the engine's own words
 
 // Pushes the target of a redirect as a part of a sentence, or "" for any other answer.
-static void push_location(lua_State *L, const struct dr_buffer *headers) {
+static void response_push_location(lua_State *L, const struct dr_buffer *headers) {
   size_t len;
   const char *location = dr_header(headers, "location", &len);
   lua_pushstring(L, location ? " (it points to " : "");
@@ -50,7 +51,7 @@ int dr_refused(lua_State *L, const struct dr_engine *e, const struct dr_operatio
   size_t len = dr_buffer_len(in);
   const char *text = len ? dr_buffer_data(in) : "";
   bool json = len && dr_json_decode(L, text, len) == 1 && lua_istable(L, -1);
-  bool own = !json && len && is_engines(headers);
+  bool own = !json && len && response_is_engines(headers);
   if (json && lua_getfield(L, -1, "message") == LUA_TSTRING && lua_rawlen(L, -1)) {
     text = lua_tolstring(L, -1, &len);
     own = true;
@@ -58,7 +59,7 @@ int dr_refused(lua_State *L, const struct dr_engine *e, const struct dr_operatio
   while (len && (text[len - 1] == '\n' || text[len - 1] == '\r')) len--;
   if (!own || !len) {
     lua_pushlstring(L, text, len < SHOWN ? len : SHOWN);
-    push_location(L, headers);
+    response_push_location(L, headers);
     text = lua_pushfstring(L, "%s answered %d to %s %s%s%s%s", e->who, (int)status, row->method, row->path,
                            lua_tostring(L, -1),
                            !len   ? ""
@@ -78,7 +79,7 @@ int dr_refused(lua_State *L, const struct dr_engine *e, const struct dr_operatio
 }
 
 // Whether the caller accepts the answer at the top; if not, the reason is at the top.
-static bool accepted(lua_State *L, const struct dr_operation *row) {
+static bool response_is_accepted(lua_State *L, const struct dr_operation *row) {
   if (lua_getiuservalue(L, AT_ENGINE, DR_ENGINE_CHECK) == LUA_TFUNCTION) {
     lua_pushstring(L, row->name);
     lua_pushvalue(L, -3);
@@ -96,7 +97,7 @@ static int push_json_answer(lua_State *L, const struct dr_engine *e, const struc
   if (len && dr_json_decode(L, dr_buffer_data(in), len) == 1) {
     if (!lua_touserdata(L, -1) && lua_islightuserdata(L, -1)) dr_json_push_array(L);  // null: an empty list of Go
     if (!lua_istable(L, -1)) goto none;
-    if (accepted(L, row)) return 1;
+    if (response_is_accepted(L, row)) return 1;
     dr_fail(&error, "protocol", EPROTO, "the answer to %s %s is not as it should be, from %s: %s", row->method,
             row->path, e->who, lua_tostring(L, -1));
     return dr_return_error(L, &error);
@@ -122,8 +123,8 @@ static int push_path_stat(lua_State *L, const struct dr_engine *e, const struct 
   return dr_return_error(L, &error);
 }
 
-static enum dr_stream_kind stream_kind(lua_State *L, const struct dr_engine *e, enum dr_answer answer,
-                                       const struct dr_buffer *headers, bool body_tty) {
+static enum dr_stream_kind response_stream_kind(lua_State *L, const struct dr_engine *e, enum dr_answer answer,
+                                                const struct dr_buffer *headers, bool body_tty) {
   static const char multiplexed[] = "multiplexed-stream", raw[] = "raw-stream";
   if (answer == DR_ANSWER_BYTES) return DR_STREAM_BYTES;
   if (answer == DR_ANSWER_LINES) return DR_STREAM_LINES;
@@ -132,17 +133,17 @@ static enum dr_stream_kind stream_kind(lua_State *L, const struct dr_engine *e, 
   if (len && memmem(type, len, multiplexed, strlen(multiplexed))) return DR_STREAM_FRAMES;
   // Before API 1.42 the engine calls both forms raw; then only the caller can know.
   if (e->api >= 42 && len && memmem(type, len, raw, strlen(raw))) return DR_STREAM_RAW;
-  return body_tty || dr_option_is(L, "tty", true) ? DR_STREAM_RAW : DR_STREAM_FRAMES;
+  return body_tty || response_option_is(L, "tty", true) ? DR_STREAM_RAW : DR_STREAM_FRAMES;
 }
 
 // With TLS 1.3 an engine refuses our certificate after the handshake, and its word for that may get lost as it hangs
 // up.
-static bool hung_up(const struct dr_error *e) {
+static bool response_hung_up(const struct dr_error *e) {
   return e->code == CURLE_RECV_ERROR || e->code == CURLE_SEND_ERROR || e->code == CURLE_GOT_NOTHING;
 }
 
 int dr_failed(lua_State *L, const struct dr_engine *e, struct dr_error *error) {
-  if (!e->api && hung_up(error) && !strncmp(e->url, "https:", 6)) {
+  if (!e->api && response_hung_up(error) && !strncmp(e->url, "https:", 6)) {
     struct dr_error lost = *error;
     dr_fail(error, lost.kind, lost.code, "%s (does it take our certificate?)", lost.message);
   }
@@ -163,7 +164,7 @@ int dr_answered(lua_State *L, int status, lua_KContext ctx) {
     if (r->status == 400) e->api = 0;  // it may be another engine now, with another version: ask again next time
     results = dr_refused(L, e, row, r->status, &r->headers, &r->channel.in);
   } else if (answer >= DR_ANSWER_BYTES) {
-    dr_stream_push(L, &r->channel, &r->headers, stream_kind(L, e, answer, &r->headers, false));
+    dr_stream_push(L, &r->channel, &r->headers, response_stream_kind(L, e, answer, &r->headers, false));
     lua_getiuservalue(L, AT_ENGINE, DR_ENGINE_CHECK);
     dr_stream_check(L, row->name);
     lua_pushinteger(L, r->status);
@@ -200,7 +201,7 @@ int dr_upgraded(lua_State *L, int status, lua_KContext ctx) {
     tty = lua_toboolean(L, -1);
   }
   lua_settop(L, AT_EXCHANGE);
-  dr_stream_push(L, &u->channel, &u->headers, stream_kind(L, e, DR_ANSWER_HIJACK, &u->headers, tty));
+  dr_stream_push(L, &u->channel, &u->headers, response_stream_kind(L, e, DR_ANSWER_HIJACK, &u->headers, tty));
   lua_pushinteger(L, u->status);
   return 2;
 }

@@ -14,19 +14,19 @@
 
 static const char BENEATH[] = "dockrun.beneath", LIST[] = "dockrun.beneath.list";
 
-static struct dr_beneath *check_open(lua_State *L) {
+static struct dr_beneath *check_beneath(lua_State *L) {
   struct dr_beneath *d = luaL_checkudata(L, 1, BENEATH);
   luaL_argcheck(L, d->fd >= 0, 1, "the directory is closed");
   return d;
 }
 
-static int answer(lua_State *L, int rc, const struct dr_error *e) {
+static int beneath_answer(lua_State *L, int rc, const struct dr_error *e) {
   if (rc < 0) return dr_return_error(L, e);
   lua_pushboolean(L, true);
   return 1;
 }
 
-static struct dr_beneath *new_directory(lua_State *L, bool walks) {
+static struct dr_beneath *beneath_new(lua_State *L, bool walks) {
   struct dr_beneath *d = lua_newuserdatauv(L, sizeof *d, 0);
   *d = (struct dr_beneath){.fd = -1, .walks = walks};
   luaL_setmetatable(L, BENEATH);
@@ -38,7 +38,7 @@ static struct dr_beneath *new_directory(lua_State *L, bool walks) {
 // component by component, as on a kernel without openat2.
 static int l_open(lua_State *L) {
   const char *path = luaL_checkstring(L, 1);
-  struct dr_beneath *d = new_directory(L, lua_toboolean(L, 2));
+  struct dr_beneath *d = beneath_new(L, lua_toboolean(L, 2));
   d->fd = open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   if (d->fd >= 0) return 1;
   struct dr_error e;
@@ -48,7 +48,7 @@ static int l_open(lua_State *L) {
 
 // directory:kind(path) -> "directory" | "file" | "link" | "other" | "nothing", size in bytes
 static int l_kind(lua_State *L) {
-  struct dr_beneath *d = check_open(L);
+  struct dr_beneath *d = check_beneath(L);
   struct dr_error e;
   char name[NAME_MAX + 1];
   struct stat st = {0};
@@ -71,24 +71,24 @@ static int l_kind(lua_State *L) {
 
 // directory:make_directory(path, mode) -> true, also if it is there already
 static int l_make_directory(lua_State *L) {
-  struct dr_beneath *d = check_open(L);
+  struct dr_beneath *d = check_beneath(L);
   struct dr_error e;
   int rc = dr_beneath_make_directory(d, luaL_checkstring(L, 2), (mode_t)luaL_checkinteger(L, 3), &e);
-  return answer(L, rc, &e);
+  return beneath_answer(L, rc, &e);
 }
 
 // directory:make_file(path, mode) -> true
 static int l_make_file(lua_State *L) {
-  struct dr_beneath *d = check_open(L);
+  struct dr_beneath *d = check_beneath(L);
   struct dr_error e;
-  return answer(L, dr_beneath_make_file(d, luaL_checkstring(L, 2), (mode_t)luaL_checkinteger(L, 3), &e), &e);
+  return beneath_answer(L, dr_beneath_make_file(d, luaL_checkstring(L, 2), (mode_t)luaL_checkinteger(L, 3), &e), &e);
 }
 
 // directory:rename(from, to) -> true
 static int l_rename(lua_State *L) {
-  struct dr_beneath *d = check_open(L);
+  struct dr_beneath *d = check_beneath(L);
   struct dr_error e;
-  return answer(L, dr_beneath_rename(d, luaL_checkstring(L, 2), luaL_checkstring(L, 3), &e), &e);
+  return beneath_answer(L, dr_beneath_rename(d, luaL_checkstring(L, 2), luaL_checkstring(L, 3), &e), &e);
 }
 
 static int l_close_list(lua_State *L) {
@@ -100,7 +100,7 @@ static int l_close_list(lua_State *L) {
 
 // directory:list(path) -> names, none if it is not there
 static int l_list(lua_State *L) {
-  struct dr_beneath *d = check_open(L);
+  struct dr_beneath *d = check_beneath(L);
   struct dr_error e;
   DIR **list = lua_newuserdatauv(L, sizeof *list, 0);  // closes it if memory runs out below
   *list = NULL;
@@ -124,7 +124,7 @@ static int l_list(lua_State *L) {
 // directory:open_file(path) -> descriptor, size in bytes
 // A regular file only. The caller closes the descriptor. Links that stay below the directory are followed.
 static int l_open_file(lua_State *L) {
-  struct dr_beneath *d = check_open(L);
+  struct dr_beneath *d = check_beneath(L);
   struct dr_error e;
   struct stat st;
   int fd = dr_beneath_open_file(d, luaL_checkstring(L, 2), &e);
@@ -137,7 +137,7 @@ static int l_open_file(lua_State *L) {
 // directory:resolve(path) -> path | false if nothing is there
 // Follows links that stay below the directory.
 static int l_resolve(lua_State *L) {
-  struct dr_beneath *d = check_open(L);
+  struct dr_beneath *d = check_beneath(L);
   struct dr_error e;
   char resolved[PATH_MAX];
   int rc = dr_beneath_resolve(d, luaL_checkstring(L, 2), resolved, &e);
@@ -151,7 +151,7 @@ static int l_resolve(lua_State *L) {
 
 // directory:remove(path, steps) -> true | false if some of it is left after about so many steps
 static int l_remove(lua_State *L) {
-  struct dr_beneath *d = check_open(L);
+  struct dr_beneath *d = check_beneath(L);
   struct dr_error e;
   int rc = dr_beneath_remove(d, luaL_checkstring(L, 2), (unsigned)luaL_checkinteger(L, 3), &e);
   if (rc < 0) return dr_return_error(L, &e);

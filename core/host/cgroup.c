@@ -11,10 +11,10 @@
 const char *const dr_controller_names[DR_CONTROLLERS] = {"memory", "cpu",    "cpuacct", "pids",
                                                          "blkio",  "cpuset", "unified"};
 
-static const char *or_default(const char *path, const char *otherwise) { return path ? path : otherwise; }
+static const char *cgroup_or_default(const char *path, const char *otherwise) { return path ? path : otherwise; }
 
 // The controllers named in a comma-separated list, as a set of bits.
-static unsigned controllers_of(char *list) {
+static unsigned cgroup_controllers(char *list) {
   unsigned set = 0;
   for (char *rest, *name = strtok_r(list, ",", &rest); name; name = strtok_r(NULL, ",", &rest))
     for (int c = 0; c < DR_UNIFIED; c++)
@@ -23,7 +23,7 @@ static unsigned controllers_of(char *list) {
 }
 
 // mountinfo writes blank, tab, newline and backslash as three octal digits.
-static void unescape(char *s) {
+static void mount_unescape(char *s) {
   char *out = s;
   for (; *s; out++) {
     if (*s == '\\' && strspn(s + 1, "01234567") >= 3) {
@@ -43,7 +43,7 @@ struct mount {
 
 // Reads a line of mountinfo (proc(5)): "id parent major:minor root point options [optional]… - type source
 // super-options".
-static bool parse_mount(char *line, struct mount *m) {
+static bool mount_parse(char *line, struct mount *m) {
   char *tail = strstr(line, " - "), *rest = NULL, *options;
   if (!tail) return false;
   *tail = '\0';
@@ -53,7 +53,7 @@ static bool parse_mount(char *line, struct mount *m) {
   if (strcmp(type, "cgroup2") == 0)
     m->controllers = 1u << DR_UNIFIED;
   else if (strcmp(type, "cgroup") == 0)
-    m->controllers = controllers_of(options);
+    m->controllers = cgroup_controllers(options);
   else
     return false;
   rest = NULL;
@@ -62,15 +62,15 @@ static bool parse_mount(char *line, struct mount *m) {
   m->root = strtok_r(NULL, " ", &rest);
   m->point = strtok_r(NULL, " ", &rest);
   if (!m->root || !m->point) return false;
-  unescape(m->root);
-  unescape(m->point);
+  mount_unescape(m->root);
+  mount_unescape(m->point);
   return true;
 }
 
 // Puts the place of a membership path under a mount into `place`, if the mount shows it. A mount of a part of the
 // hierarchy (in a container without a cgroup namespace) shows only paths below its root; "/.." is outside of our cgroup
 // namespace.
-static void resolve(char *place, const struct mount *m, const char *path, const struct dr_cgroup_root *root) {
+static void mount_resolve(char *place, const struct mount *m, const char *path, const struct dr_cgroup_root *root) {
   static const char usual[] = "/sys/fs/cgroup";
   const char *prefix = "", *point = m->point;
   size_t n = strcmp(m->root, "/") == 0 ? 0 : strlen(m->root), usual_length = sizeof usual - 1;
@@ -87,20 +87,20 @@ static void resolve(char *place, const struct mount *m, const char *path, const 
 
 // Lays memberships (by controller, or NULL) over the mounts, and returns the version, or -code.
 // g and path may be NULL if only the version is needed.
-static int scan_mounts(struct dr_cgroup *g, char *path[DR_CONTROLLERS], const struct dr_cgroup_root *root,
-                       struct dr_error *e) {
+static int mount_scan(struct dr_cgroup *g, char *path[DR_CONTROLLERS], const struct dr_cgroup_root *root,
+                      struct dr_error *e) {
   char file[PATH_MAX], *line = NULL;
   size_t size = 0;
   unsigned seen = 0;
-  snprintf(file, sizeof file, "%s/self/mountinfo", or_default(root->proc, "/proc"));
+  snprintf(file, sizeof file, "%s/self/mountinfo", cgroup_or_default(root->proc, "/proc"));
   FILE *f = fopen(file, "re");
   if (!f) return dr_fail_errno(e, errno, "cannot read the mounts in %s", file);
   while (getline(&line, &size, f) > 0) {
     struct mount m;
-    if (!parse_mount(line, &m)) continue;
+    if (!mount_parse(line, &m)) continue;
     seen |= m.controllers;
     for (int c = 0; g && c < DR_CONTROLLERS; c++)
-      if ((m.controllers >> c & 1) && path[c] && !*g->path[c]) resolve(g->path[c], &m, path[c], root);
+      if ((m.controllers >> c & 1) && path[c] && !*g->path[c]) mount_resolve(g->path[c], &m, path[c], root);
   }
   free(line);
   fclose(f);
@@ -109,9 +109,7 @@ static int scan_mounts(struct dr_cgroup *g, char *path[DR_CONTROLLERS], const st
   return dr_fail(e, "system", ENOENT, "%s has no cgroup mount; mount cgroup2 at /sys/fs/cgroup", file);
 }
 
-int dr_cgroup_version(const struct dr_cgroup_root *root, struct dr_error *e) {
-  return scan_mounts(NULL, NULL, root, e);
-}
+int dr_cgroup_version(const struct dr_cgroup_root *root, struct dr_error *e) { return mount_scan(NULL, NULL, root, e); }
 
 int dr_cgroup_find(struct dr_cgroup *g, pid_t pid, const struct dr_cgroup_root *root, struct dr_error *e) {
   char file[PATH_MAX], *line = NULL, *path[DR_CONTROLLERS] = {NULL};
@@ -119,7 +117,7 @@ int dr_cgroup_find(struct dr_cgroup *g, pid_t pid, const struct dr_cgroup_root *
   int rc = 0;
   bool found = false;
   memset(g, 0, sizeof *g);
-  snprintf(file, sizeof file, "%s/%d/cgroup", or_default(root->proc, "/proc"), (int)pid);
+  snprintf(file, sizeof file, "%s/%d/cgroup", cgroup_or_default(root->proc, "/proc"), (int)pid);
   FILE *f = fopen(file, "re");
   if (!f && errno == ENOENT) return dr_fail(e, "system", ESRCH, "process %d is gone: there is no %s", (int)pid, file);
   if (!f) return dr_fail_errno(e, errno, "cannot read %s", file);
@@ -130,13 +128,13 @@ int dr_cgroup_find(struct dr_cgroup *g, pid_t pid, const struct dr_cgroup_root *
     if (!place) continue;
     *list++ = *place++ = '\0';
     place[strcspn(place, "\n")] = '\0';
-    unsigned set = strcmp(line, "0") == 0 ? 1u << DR_UNIFIED : controllers_of(list);
+    unsigned set = strcmp(line, "0") == 0 ? 1u << DR_UNIFIED : cgroup_controllers(list);
     for (int c = 0; c < DR_CONTROLLERS; c++)
       if ((set >> c & 1) && !path[c] && !(path[c] = strdup(place)))
         rc = dr_fail_errno(e, ENOMEM, "cannot read %s", file);
   }
   if (ferror(f)) rc = dr_fail(e, "system", ESRCH, "process %d is gone: %s cannot be read any more", (int)pid, file);
-  if (rc == 0) rc = scan_mounts(g, path, root, e);
+  if (rc == 0) rc = mount_scan(g, path, root, e);
   if (rc > 0) {
     g->version = rc;
     rc = 0;

@@ -22,7 +22,7 @@ static struct dr_cgroup_root check_root(lua_State *L, int index) {
   return root;
 }
 
-static void get_path(lua_State *L, int index, const char *name, char path[PATH_MAX]) {
+static void get_cgroup_path(lua_State *L, int index, const char *name, char path[PATH_MAX]) {
   lua_getfield(L, index, name);
   const char *text = luaL_optstring(L, -1, "");
   if (strlen(text) >= PATH_MAX) luaL_error(L, "the path of cgroup '%s' is too long", name);
@@ -42,9 +42,9 @@ static int check_cgroup(lua_State *L, int root_index, struct dr_cgroup *g, struc
   lua_getfield(L, 1, "version");
   g->version = (int)lua_tointeger(L, -1);
   luaL_argcheck(L, g->version == 1 || g->version == 2, 1, "a pid or what cgroup.find returned is expected");
-  if (g->version == 2) return get_path(L, 1, "path", g->path[DR_UNIFIED]), 0;
+  if (g->version == 2) return get_cgroup_path(L, 1, "path", g->path[DR_UNIFIED]), 0;
   luaL_argcheck(L, lua_getfield(L, 1, "paths") == LUA_TTABLE, 1, "'paths' is missing");
-  for (int c = 0; c < DR_CONTROLLERS; c++) get_path(L, -1, dr_controller_names[c], g->path[c]);
+  for (int c = 0; c < DR_CONTROLLERS; c++) get_cgroup_path(L, -1, dr_controller_names[c], g->path[c]);
   return 0;
 }
 
@@ -232,7 +232,7 @@ static int l_write(lua_State *L) {
 }
 
 // Each takes and returns an integer; one out of range is an error of kind "invalid". Formulas: cgroup_limits.c.
-static int convert(lua_State *L, int64_t (*conversion)(int64_t, struct dr_error *)) {
+static int cgroup_convert(lua_State *L, int64_t (*conversion)(int64_t, struct dr_error *)) {
   struct dr_error e;
   int64_t value = conversion(luaL_checkinteger(L, 1), &e);
   if (value < 0) return dr_return_error(L, &e);
@@ -240,8 +240,8 @@ static int convert(lua_State *L, int64_t (*conversion)(int64_t, struct dr_error 
   return 1;
 }
 
-static int l_weight_from_shares(lua_State *L) { return convert(L, dr_weight_from_shares); }
-static int l_shares_from_weight(lua_State *L) { return convert(L, dr_shares_from_weight); }
+static int l_weight_from_shares(lua_State *L) { return cgroup_convert(L, dr_weight_from_shares); }
+static int l_shares_from_weight(lua_State *L) { return cgroup_convert(L, dr_shares_from_weight); }
 
 int luaopen_dockrun_core_cgroup(lua_State *L) {
   static const luaL_Reg stat[] = {{"__gc", l_stat_gc}, {"__close", l_stat_gc}, {NULL, NULL}};

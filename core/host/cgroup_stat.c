@@ -34,7 +34,7 @@ enum { LIMIT = 2, SWAP_LIMIT = 3, RESERVATION = 4 };  // rows that version 2 mea
 
 const char *const dr_pressure_names[DR_PRESSURES] = {"cpu", "memory", "io"};
 
-static int garbage(const char *file, const struct dr_cgroup *g, const char *at, struct dr_error *e) {
+static int stat_fail(const char *file, const struct dr_cgroup *g, const char *at, struct dr_error *e) {
   char path[PATH_MAX];
   if (dr_cgroup_path(g, file, path, NULL) < 0) strcpy(path, file);
   return dr_fail(e, "protocol", EBADMSG, "%s does not hold what the kernel puts there: a number is expected at '%.40s'",
@@ -42,7 +42,7 @@ static int garbage(const char *file, const struct dr_cgroup *g, const char *at, 
 }
 
 // The word after a key at the start of a line, or NULL.
-static const char *after_key(const char *text, const char *key) {
+static const char *stat_after_key(const char *text, const char *key) {
   if (!key) return text;
   bool any = strcmp(key, "*") == 0;
   for (const char *line = text; *line; line += strcspn(line, "\n"), line += *line == '\n') {
@@ -52,7 +52,7 @@ static const char *after_key(const char *text, const char *key) {
   return NULL;
 }
 
-static int read_values(struct dr_cgroup_stat *s, const struct dr_cgroup *g, char *text, struct dr_error *e) {
+static int stat_read_values(struct dr_cgroup_stat *s, const struct dr_cgroup *g, char *text, struct dr_error *e) {
   const char *last = "";
   ssize_t n = -ENOENT;
   for (int i = 0; i < DR_CGROUP_FIELDS; i++) {
@@ -64,9 +64,9 @@ static int read_values(struct dr_cgroup_stat *s, const struct dr_cgroup *g, char
     if (strcmp(file, last) != 0) n = dr_cgroup_slurp(g, last = file, text, DR_CGROUP_TEXT, e);
     if (n == -ENOENT) continue;
     if (n < 0) return (int)n;
-    const char *word = after_key(text, key);
+    const char *word = stat_after_key(text, key);
     if (!word) continue;
-    if (!dr_cgroup_number(word, value)) return garbage(file, g, word, e);
+    if (!dr_cgroup_number(word, value)) return stat_fail(file, g, word, e);
     if (ns > 1 && *value > 0) *value = *value <= INT64_MAX / ns ? *value * ns : INT64_MAX;
   }
   if (g->version == 1) return 0;
@@ -79,7 +79,7 @@ static int read_values(struct dr_cgroup_stat *s, const struct dr_cgroup *g, char
 }
 
 // The row of a device, added if it is new; NULL: no memory.
-static struct dr_cgroup_io *device(struct dr_cgroup_stat *s, unsigned major, unsigned minor) {
+static struct dr_cgroup_io *stat_device(struct dr_cgroup_stat *s, unsigned major, unsigned minor) {
   for (size_t i = 0; i < s->io_count; i++)
     if (s->io[i].major == major && s->io[i].minor == minor) return &s->io[i];
   struct dr_cgroup_io *more = realloc(s->io, (s->io_count + 1) * sizeof *more);
@@ -99,8 +99,8 @@ struct io_source {
   } amounts[5];
 };
 
-static int read_io_file(struct dr_cgroup_stat *s, const struct dr_cgroup *g, const struct io_source *source, char *text,
-                        struct dr_error *e) {
+static int stat_read_io_file(struct dr_cgroup_stat *s, const struct dr_cgroup *g, const struct io_source *source,
+                             char *text, struct dr_error *e) {
   const char *file = source->file;
   ssize_t n = dr_cgroup_slurp(g, file, text, DR_CGROUP_TEXT, e);
   if (n == -ENOENT && source->otherwise) n = dr_cgroup_slurp(g, file = source->otherwise, text, DR_CGROUP_TEXT, e);
@@ -112,7 +112,7 @@ static int read_io_file(struct dr_cgroup_stat *s, const struct dr_cgroup *g, con
     unsigned major, minor;
     int end = 0;
     if (sscanf(word, "%u:%u%n", &major, &minor, &end) == 2 && !word[end]) {
-      if (!(io = device(s, major, minor))) return dr_fail_errno(e, ENOMEM, "cannot read %s", file);
+      if (!(io = stat_device(s, major, minor))) return dr_fail_errno(e, ENOMEM, "cannot read %s", file);
       continue;
     }
     char *number = strtok_r(NULL, " =\n", &rest);
@@ -120,13 +120,13 @@ static int read_io_file(struct dr_cgroup_stat *s, const struct dr_cgroup *g, con
     while (source->amounts[i].name && strcmp(word, source->amounts[i].name) != 0) i++;
     if (number && !source->amounts[i].name) continue;  // discards, "Total", figures of I/O controllers
     int64_t value;
-    if (!io || !number || !dr_cgroup_number(number, &value)) return garbage(file, g, number ? number : word, e);
+    if (!io || !number || !dr_cgroup_number(number, &value)) return stat_fail(file, g, number ? number : word, e);
     *(int64_t *)((char *)io + source->amounts[i].offset) = value;
   }
   return 0;
 }
 
-static int read_io(struct dr_cgroup_stat *s, const struct dr_cgroup *g, char *text, struct dr_error *e) {
+static int stat_read_io(struct dr_cgroup_stat *s, const struct dr_cgroup *g, char *text, struct dr_error *e) {
 #define AT(member) offsetof(struct dr_cgroup_io, member)
   static const struct io_source v1[] = {
       {"blkio.throttle.io_service_bytes_recursive",
@@ -141,13 +141,13 @@ static int read_io(struct dr_cgroup_stat *s, const struct dr_cgroup *g, char *te
       NULL,
       {{"rbytes", AT(read_bytes)}, {"wbytes", AT(write_bytes)}, {"rios", AT(reads)}, {"wios", AT(writes)}}};
 #undef AT
-  if (g->version == 2) return read_io_file(s, g, &v2, text, e);
-  int rc = read_io_file(s, g, &v1[0], text, e);
-  return rc < 0 ? rc : read_io_file(s, g, &v1[1], text, e);
+  if (g->version == 2) return stat_read_io_file(s, g, &v2, text, e);
+  int rc = stat_read_io_file(s, g, &v1[0], text, e);
+  return rc < 0 ? rc : stat_read_io_file(s, g, &v1[1], text, e);
 }
 
 // Documentation/accounting/psi.rst: "some avg10=0.00 avg60=0.00 avg300=0.00 total=0", then the same for "full".
-static int read_pressure(struct dr_cgroup_stat *s, const struct dr_cgroup *g, char *text, struct dr_error *e) {
+static int stat_read_pressure(struct dr_cgroup_stat *s, const struct dr_cgroup *g, char *text, struct dr_error *e) {
   static const char *const kinds[] = {"some", "full"};
   for (int i = 0; i < DR_PRESSURES; i++) {
     char file[32];
@@ -156,14 +156,14 @@ static int read_pressure(struct dr_cgroup_stat *s, const struct dr_cgroup *g, ch
     if (n == -ENOENT) continue;
     if (n < 0) return (int)n;
     for (int k = 0; k < 2; k++) {
-      const char *line = after_key(text, kinds[k]);
+      const char *line = stat_after_key(text, kinds[k]);
       struct dr_pressure *p = &s->pressure[i][k];
       if (!line) continue;
       unsigned whole[3], hundredths[3];  // not %lf, which asks the locale for its point
       long long total;
       if (sscanf(line, "avg10=%u.%2u avg60=%u.%2u avg300=%u.%2u total=%lld", &whole[0], &hundredths[0], &whole[1],
                  &hundredths[1], &whole[2], &hundredths[2], &total) != 7)
-        return garbage(file, g, line, e);
+        return stat_fail(file, g, line, e);
       p->avg10 = whole[0] + hundredths[0] / 100.0;
       p->avg60 = whole[1] + hundredths[1] / 100.0;
       p->avg300 = whole[2] + hundredths[2] / 100.0;
@@ -175,7 +175,7 @@ static int read_pressure(struct dr_cgroup_stat *s, const struct dr_cgroup *g, ch
 }
 
 // Fails if a directory of the group is gone.
-static int check_there(const struct dr_cgroup *g, struct dr_error *e) {
+static int stat_check_there(const struct dr_cgroup *g, struct dr_error *e) {
   bool found = false;
   for (int c = 0; c < DR_CONTROLLERS; c++) {
     if (!*g->path[c]) continue;
@@ -190,12 +190,12 @@ int dr_cgroup_read(struct dr_cgroup_stat *s, const struct dr_cgroup *g, struct d
   memset(s, 0, sizeof *s);
   char *text = malloc(DR_CGROUP_TEXT);
   if (!text) return dr_fail_errno(e, ENOMEM, "cannot read the cgroup");
-  int rc = read_values(s, g, text, e);
-  if (rc == 0) rc = read_io(s, g, text, e);
-  if (rc == 0) rc = read_pressure(s, g, text, e);
+  int rc = stat_read_values(s, g, text, e);
+  if (rc == 0) rc = stat_read_io(s, g, text, e);
+  if (rc == 0) rc = stat_read_pressure(s, g, text, e);
   free(text);
   // Last, because a file of a group that went meanwhile passes for one that the kernel does not have.
-  return rc < 0 ? rc : check_there(g, e);
+  return rc < 0 ? rc : stat_check_there(g, e);
 }
 
 void dr_cgroup_stat_free(struct dr_cgroup_stat *s) {

@@ -11,7 +11,7 @@
 #define SO_PEERGROUPS 59  // Linux 4.13
 #endif
 
-static int push_errno(lua_State *L, const char *what) {
+static int peer_fail(lua_State *L, const char *what) {
   const char *why = strerror(errno);
   lua_pushnil(L);
   const char *message = lua_pushfstring(L, "%s: %s", what, why);
@@ -21,7 +21,7 @@ static int push_errno(lua_State *L, const char *what) {
 }
 
 // Pushes the list of the peer's further groups; an empty one on a kernel that cannot tell.
-static void push_groups(lua_State *L, int fd) {
+static void peer_push_groups(lua_State *L, int fd) {
   socklen_t size = 0;
   lua_newtable(L);
   if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, NULL, &size) == 0 || errno != ERANGE) return;
@@ -40,8 +40,7 @@ static int l_of(lua_State *L) {
   int fd = (int)luaL_checkinteger(L, 1);
   struct ucred peer;
   socklen_t size = sizeof peer;
-  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
-    return push_errno(L, "cannot tell which process it is");
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0) return peer_fail(L, "cannot tell which process it is");
   lua_createtable(L, 0, 4);
   lua_pushinteger(L, peer.pid);
   lua_setfield(L, -2, "pid");
@@ -49,7 +48,7 @@ static int l_of(lua_State *L) {
   lua_setfield(L, -2, "uid");
   lua_pushinteger(L, peer.gid);
   lua_setfield(L, -2, "gid");
-  push_groups(L, fd);
+  peer_push_groups(L, fd);
   lua_setfield(L, -2, "groups");
   return 1;
 }

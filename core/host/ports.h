@@ -1,4 +1,4 @@
-// Host ports: the ports that this runtime holds, and the ports that are in use on the host.
+// Ports of the host, whichever process uses them: ports_host.c. The ports that this runtime holds are in ports.c.
 #ifndef DOCKRUN_PORTS_H
 #define DOCKRUN_PORTS_H
 
@@ -22,11 +22,8 @@ struct dr_holder {
   pid_t pid;  // 0 if unknown
 };
 
-// ---- ports_host.c: the host's side -----------------------------------------------------------
-
 // Reads IPv4 or IPv6 text. Fails with "invalid".
 int dr_address_parse(struct dr_address *a, const char *text, struct dr_error *e);
-bool dr_address_is_any(const struct dr_address *a);
 // Whether a socket on one excludes a socket on the other: they are equal, or one of them is the wildcard.
 bool dr_address_overlaps(const struct dr_address *a, const struct dr_address *b);
 
@@ -44,25 +41,5 @@ void dr_port_holder(const struct dr_address *a, int port, const char *protocol, 
 
 // Fills e (kind "taken") from a holder. Returns -EADDRINUSE.
 int dr_port_taken(const struct dr_address *a, int port, const struct dr_holder *holder, struct dr_error *e);
-
-// ---- ports.c: the allocator ------------------------------------------------------------------
-
-struct dr_ports;
-
-// Hands out ports from..to (1 to 65535, from <= to). One seed gives one sequence of starting points. NULL: no memory.
-struct dr_ports *dr_ports_new(int from, int to, uint64_t seed);
-void dr_ports_free(struct dr_ports *p);
-void dr_ports_release_all(struct dr_ports *p);
-
-// A free port of the range, from a random start upwards and around: the port, or -code ("exhausted", "system").
-int dr_ports_allocate(struct dr_ports *p, const struct dr_address *a, const char *owner, struct dr_error *e);
-
-// Exactly this port, in the range or not: 0, or -code ("taken", with holder filled; "system"). Without `probe` the
-// kernel is not asked: for a port that a container found running after a restart is already bound to.
-int dr_ports_reserve(struct dr_ports *p, const struct dr_address *a, int port, const char *owner, bool probe,
-                     struct dr_holder *holder, struct dr_error *e);
-
-// Whether the port was held.
-bool dr_ports_release(struct dr_ports *p, const struct dr_address *a, int port);
 
 #endif

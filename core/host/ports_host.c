@@ -15,15 +15,17 @@
 
 // ---- addresses -------------------------------------------------------------------------------
 
-static void map_v4(struct in6_addr *bits, uint32_t v4) {
+static void address_map_v4(struct in6_addr *bits, uint32_t v4) {
   *bits = (struct in6_addr){.s6_addr = {[10] = 0xff, [11] = 0xff}};
   memcpy(&bits->s6_addr[12], &v4, sizeof v4);
 }
 
+static bool address_is_any(const struct dr_address *a) { return IN6_IS_ADDR_UNSPECIFIED(&a->bits); }
+
 int dr_address_parse(struct dr_address *a, const char *text, struct dr_error *e) {
   struct in_addr v4;
   if (inet_pton(AF_INET, text, &v4) == 1) {
-    map_v4(&a->bits, v4.s_addr);
+    address_map_v4(&a->bits, v4.s_addr);
   } else if (inet_pton(AF_INET6, text, &a->bits) != 1) {
     return dr_fail(e, "invalid", EINVAL,
                    "'%s' is not an IPv4 or IPv6 address; write it in digits, without a name or a port", text);
@@ -31,7 +33,7 @@ int dr_address_parse(struct dr_address *a, const char *text, struct dr_error *e)
   bool is_v4 = IN6_IS_ADDR_V4MAPPED(&a->bits);
   memcpy(&v4, &a->bits.s6_addr[12], sizeof v4);
   if (is_v4 && v4.s_addr == INADDR_ANY) a->bits = in6addr_any;
-  if (dr_address_is_any(a)) {
+  if (address_is_any(a)) {
     strcpy(a->text, "0.0.0.0");
   } else {
     inet_ntop(is_v4 ? AF_INET : AF_INET6, is_v4 ? (void *)&v4 : &a->bits, a->text, sizeof a->text);
@@ -39,19 +41,17 @@ int dr_address_parse(struct dr_address *a, const char *text, struct dr_error *e)
   return 0;
 }
 
-bool dr_address_is_any(const struct dr_address *a) { return IN6_IS_ADDR_UNSPECIFIED(&a->bits); }
-
-static bool overlaps(const struct in6_addr *a, const struct in6_addr *b) {
+static bool address_bits_overlap(const struct in6_addr *a, const struct in6_addr *b) {
   return IN6_ARE_ADDR_EQUAL(a, b) || IN6_IS_ADDR_UNSPECIFIED(a) || IN6_IS_ADDR_UNSPECIFIED(b);
 }
 
 bool dr_address_overlaps(const struct dr_address *a, const struct dr_address *b) {
-  return overlaps(&a->bits, &b->bits);
+  return address_bits_overlap(&a->bits, &b->bits);
 }
 
 // ---- the kernel's probe ----------------------------------------------------------------------
 
-static int bind_once(int family, int type, const struct in6_addr *bits, int port) {
+static int port_bind(int family, int type, const struct in6_addr *bits, int port) {
   struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(port)};
   struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(port), .sin6_addr = *bits};
   // The last four bytes of a mapped address are the IPv4 address; those of the wildcard are INADDR_ANY.
@@ -77,11 +77,11 @@ int dr_port_probe(const struct dr_address *a, int port, const char **protocol, s
                  {"udp", AF_INET, SOCK_DGRAM},
                  {"tcp", AF_INET6, SOCK_STREAM},
                  {"udp", AF_INET6, SOCK_DGRAM}};
-  bool any = dr_address_is_any(a);
+  bool any = address_is_any(a);
   int own_family = IN6_IS_ADDR_V4MAPPED(&a->bits) ? AF_INET : AF_INET6;
   for (size_t i = 0; i < sizeof sockets / sizeof *sockets; i++) {
     if (!any && sockets[i].family != own_family) continue;
-    int rc = bind_once(sockets[i].family, sockets[i].type, &a->bits, port);
+    int rc = port_bind(sockets[i].family, sockets[i].type, &a->bits, port);
     bool no_ipv6 = rc == -EAFNOSUPPORT || rc == -EADDRNOTAVAIL;
     if (rc == 0 || (any && sockets[i].family == AF_INET6 && no_ipv6)) continue;
     *protocol = sockets[i].protocol;
@@ -101,7 +101,7 @@ int dr_port_probe(const struct dr_address *a, int port, const char **protocol, s
 // is per port number, for all addresses: another process may then be refused a port that it could have had on another
 // address. That costs nothing while thousands are free, and no order of wildcard and address can be wrong. The
 // addresses of one allocator share the hold of a port.
-static socklen_t hold_name(struct sockaddr_un *un, int port) {
+static socklen_t port_hold_name(struct sockaddr_un *un, int port) {
   *un = (struct sockaddr_un){.sun_family = AF_UNIX};
   int n = snprintf(un->sun_path + 1, sizeof un->sun_path - 1, "dockrun.port.%d", port);
   return offsetof(struct sockaddr_un, sun_path) + 1 + n;
@@ -109,7 +109,7 @@ static socklen_t hold_name(struct sockaddr_un *un, int port) {
 
 int dr_port_hold(int port, struct dr_error *e) {
   struct sockaddr_un un;
-  socklen_t len = hold_name(&un, port);
+  socklen_t len = port_hold_name(&un, port);
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), code;
   // A process that connects learns our pid from the kernel only if the socket listens.
   if (fd >= 0 && bind(fd, (struct sockaddr *)&un, len) == 0 && listen(fd, 16) == 0) return fd;
@@ -124,7 +124,7 @@ int dr_port_hold(int port, struct dr_error *e) {
 // ---- the holder -------------------------------------------------------------------------------
 
 // The inode of a socket in a table of /proc/net (proc(5)), or 0. A socket in TIME_WAIT has none.
-static unsigned long inode_of_port(const char *table, const struct dr_address *a, int port) {
+static unsigned long port_inode(const char *table, const struct dr_address *a, int port) {
   char path[64], line[512], hex[33];
   unsigned long inode, found = 0;
   unsigned local, word;
@@ -138,14 +138,14 @@ static unsigned long inode_of_port(const char *table, const struct dr_address *a
       sscanf(hex + 8 * i, "%8x", &word);
       memcpy(&bits.s6_addr[4 * i], &word, sizeof word);
     }
-    if (words == 1 && (memcpy(&word, bits.s6_addr, sizeof word), word != INADDR_ANY)) map_v4(&bits, word);
-    if ((int)local == port && overlaps(&bits, &a->bits)) found = inode;
+    if (words == 1 && (memcpy(&word, bits.s6_addr, sizeof word), word != INADDR_ANY)) address_map_v4(&bits, word);
+    if ((int)local == port && address_bits_overlap(&bits, &a->bits)) found = inode;
   }
   if (f) fclose(f);
   return found;
 }
 
-static unsigned long inode_of_hold(int port) {
+static unsigned long port_hold_inode(int port) {
   char line[512], name[128], wanted[64];
   unsigned long inode, found = 0;
   snprintf(wanted, sizeof wanted, "@dockrun.port.%d", port);
@@ -184,14 +184,14 @@ static pid_t pid_of_inode(unsigned long inode) {
 
 // A connection to the hold tells the holder's pid, for any user. The holder accepts none, so after a while its
 // queue is full; then the socket tables must do.
-static pid_t pid_of_hold(int port) {
+static pid_t port_hold_pid(int port) {
   struct sockaddr_un un;
   struct ucred peer = {0};
-  socklen_t len = hold_name(&un, port), size = sizeof peer;
+  socklen_t len = port_hold_name(&un, port), size = sizeof peer;
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd >= 0 && connect(fd, (struct sockaddr *)&un, len) == 0) getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size);
   if (fd >= 0) close(fd);
-  return peer.pid > 0 ? peer.pid : pid_of_inode(inode_of_hold(port));
+  return peer.pid > 0 ? peer.pid : pid_of_inode(port_hold_inode(port));
 }
 
 static void process_name(pid_t pid, char name[17]) {
@@ -207,7 +207,7 @@ static void process_name(pid_t pid, char name[17]) {
 void dr_port_holder(const struct dr_address *a, int port, const char *protocol, struct dr_holder *holder) {
   char name[17], table[8];
   if (!protocol) {
-    holder->pid = pid_of_hold(port);
+    holder->pid = port_hold_pid(port);
     snprintf(holder->name, sizeof holder->name,
              holder->pid == getpid() ? "another allocator of this process (pid %d)"
              : holder->pid           ? "another dockrun process (pid %d)"
@@ -216,8 +216,8 @@ void dr_port_holder(const struct dr_address *a, int port, const char *protocol, 
     return;
   }
   snprintf(table, sizeof table, "%s6", protocol);
-  unsigned long inode = inode_of_port(protocol, a, port);
-  holder->pid = pid_of_inode(inode ? inode : inode_of_port(table, a, port));
+  unsigned long inode = port_inode(protocol, a, port);
+  holder->pid = pid_of_inode(inode ? inode : port_inode(table, a, port));
   if (holder->pid) {
     process_name(holder->pid, name);
     snprintf(holder->name, sizeof holder->name, "process %s (pid %d)", name, (int)holder->pid);

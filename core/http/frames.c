@@ -64,7 +64,8 @@ struct decoder {
   struct dr_error error;  // kind NULL: none
 };
 
-static int64_t take(struct decoder *d, const char *data, size_t len, const char **item, size_t *n, struct dr_error *e) {
+static int64_t decoder_take(struct decoder *d, const char *data, size_t len, const char **item, size_t *n,
+                            struct dr_error *e) {
   return d->lines ? dr_line_next(data, len, item, n, e) : dr_frame_next(&d->frames, data, len, item, n, e);
 }
 
@@ -94,7 +95,8 @@ static int l_feed(lua_State *L) {
   const char *data = lua_tolstring(L, 2, &len), *item = NULL;
   lua_Integer count = 0;
   lua_newtable(L);
-  for (int64_t used; n = 0, (used = take(d, data + at, len - at, &item, &n, &d->error)) > 0; at += (size_t)used) {
+  for (int64_t used; n = 0, (used = decoder_take(d, data + at, len - at, &item, &n, &d->error)) > 0;
+       at += (size_t)used) {
     if (!n) continue;
     if (!d->lines) {
       lua_createtable(L, 2, 0);

@@ -32,10 +32,8 @@ struct pending {  // an easy handle's way back
   void *arg;
 };
 
-static void free_handle(uv_handle_t *handle) { free(handle); }
-
 // Once for each: what libcurl still says of a transfer that we have ended is of no interest.
-static void end(CURL *easy, CURLcode result) {
+static void http_end(CURL *easy, CURLcode result) {
   struct pending *p = NULL;
   curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&p);
   if (!p) return;
@@ -44,13 +42,13 @@ static void end(CURL *easy, CURLcode result) {
   free(p);
 }
 
-static void collect_done(struct dr_http *http) {
+static void http_collect_done(struct dr_http *http) {
   int left;
   for (CURLMsg *m; (m = curl_multi_info_read(http->multi, &left));)
-    if (m->msg == CURLMSG_DONE) end(m->easy_handle, m->data.result);
+    if (m->msg == CURLMSG_DONE) http_end(m->easy_handle, m->data.result);
 }
 
-static void on_poll(uv_poll_t *poll, int status, int events) {
+static void http_on_poll(uv_poll_t *poll, int status, int events) {
   struct watched *w = poll->data;
   struct dr_http *http = w->http;
   int running, flags = 0;
@@ -59,18 +57,18 @@ static void on_poll(uv_poll_t *poll, int status, int events) {
   if (events & UV_WRITABLE) flags |= CURL_CSELECT_OUT;
   curl_multi_socket_action(http->multi, w->fd, flags, &running);
   // libuv stops at an error; libcurl, which has not come to it yet, believes that the socket is watched.
-  if (status < 0 && !uv_is_closing((uv_handle_t *)poll)) uv_poll_start(poll, w->events, on_poll);
-  collect_done(http);
+  if (status < 0 && !uv_is_closing((uv_handle_t *)poll)) uv_poll_start(poll, w->events, http_on_poll);
+  http_collect_done(http);
 }
 
-static void on_timer(uv_timer_t *timer) {
+static void http_on_timer(uv_timer_t *timer) {
   struct dr_http *http = timer->data;
   int running;
   curl_multi_socket_action(http->multi, CURL_SOCKET_TIMEOUT, 0, &running);
-  collect_done(http);
+  http_collect_done(http);
 }
 
-static int want_timer(CURLM *multi, long ms, void *arg) {
+static int http_want_timer(CURLM *multi, long ms, void *arg) {
   (void)multi;
   struct dr_http *http = arg;
   if (!http->timer) return 0;
@@ -78,12 +76,12 @@ static int want_timer(CURLM *multi, long ms, void *arg) {
     uv_timer_stop(http->timer);
   } else {
     uv_update_time(http->loop);
-    uv_timer_start(http->timer, on_timer, (uint64_t)ms, 0);
+    uv_timer_start(http->timer, http_on_timer, (uint64_t)ms, 0);
   }
   return 0;
 }
 
-static struct watched *new_watched(struct dr_http *http, curl_socket_t fd) {
+static struct watched *http_watch(struct dr_http *http, curl_socket_t fd) {
   struct watched *w = calloc(1, sizeof *w);
   if (!w) return NULL;
   w->http = http;
@@ -98,40 +96,40 @@ static struct watched *new_watched(struct dr_http *http, curl_socket_t fd) {
 }
 
 // A socket that cannot be watched fails its own transfer. Were libcurl told, all of the multi handle's would end.
-static int want_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket) {
+static int http_want_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket) {
   struct dr_http *http = arg;
   struct watched *w = socket;
   if (what == CURL_POLL_REMOVE) {
     if (!w) return 0;
     uv_poll_stop(&w->poll);
-    uv_close((uv_handle_t *)&w->poll, free_handle);
+    uv_close((uv_handle_t *)&w->poll, dr_free_handle);
     curl_multi_assign(http->multi, fd, NULL);
     return 0;
   }
-  if (!w) w = new_watched(http, fd);
+  if (!w) w = http_watch(http, fd);
   if (w) w->events = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
-  if (!w || uv_poll_start(&w->poll, w->events, on_poll)) end(easy, CURLE_OUT_OF_MEMORY);
+  if (!w || uv_poll_start(&w->poll, w->events, http_on_poll)) http_end(easy, CURLE_OUT_OF_MEMORY);
   return 0;
 }
 
 static int l_gc(lua_State *L) {
   struct dr_http *http = luaL_checkudata(L, 1, HTTP);
-  if (http->timer) uv_close((uv_handle_t *)http->timer, free_handle);
+  if (http->timer) uv_close((uv_handle_t *)http->timer, dr_free_handle);
   http->timer = NULL;
   if (http->multi) curl_multi_cleanup(http->multi);
   http->multi = NULL;
   return 0;
 }
 
-static bool open_http(struct dr_http *http) {
+static bool http_open(struct dr_http *http) {
   if (curl_global_init(CURL_GLOBAL_ALL)) return false;
   http->multi = curl_multi_init();
   if (!http->multi || !(http->timer = malloc(sizeof *http->timer))) return false;
   uv_timer_init(http->loop, http->timer);
   http->timer->data = http;
-  curl_multi_setopt(http->multi, CURLMOPT_SOCKETFUNCTION, want_socket);
+  curl_multi_setopt(http->multi, CURLMOPT_SOCKETFUNCTION, http_want_socket);
   curl_multi_setopt(http->multi, CURLMOPT_SOCKETDATA, http);
-  curl_multi_setopt(http->multi, CURLMOPT_TIMERFUNCTION, want_timer);
+  curl_multi_setopt(http->multi, CURLMOPT_TIMERFUNCTION, http_want_timer);
   curl_multi_setopt(http->multi, CURLMOPT_TIMERDATA, http);
   return true;
 }
@@ -144,7 +142,7 @@ struct dr_http *dr_http_of(lua_State *L) {
   http = lua_newuserdatauv(L, sizeof *http, 0);
   *http = (struct dr_http){.loop = &dr_runtime_get(L)->loop};
   dr_set_gc(L, HTTP, l_gc);
-  if (!open_http(http)) luaL_error(L, "cannot make an HTTP client: out of memory");
+  if (!http_open(http)) luaL_error(L, "cannot make an HTTP client: out of memory");
   lua_rawsetp(L, LUA_REGISTRYINDEX, &KEY);
   return http;
 }
@@ -172,7 +170,7 @@ void dr_http_remove(struct dr_http *http, CURL *easy) {
 
 // As libcurl opens it, but not for the children of this process: one of them would keep a connection open that we
 // closed.
-static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address) {
+static curl_socket_t http_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address) {
   (void)arg, (void)purpose;
   int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
   return fd < 0 ? CURL_SOCKET_BAD : fd;
@@ -186,7 +184,7 @@ int dr_http_prepare(CURL *easy, const struct dr_request_options *o, char *detail
   failed |= curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, 10000L);
   failed |= curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
   failed |= curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
-  failed |= curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
+  failed |= curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, http_open_socket);
   if (o->unix_socket) failed |= curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, o->unix_socket);
   if (!o->proxy) failed |= curl_easy_setopt(easy, CURLOPT_NOPROXY, "*");
   if (o->tls.ca) failed |= curl_easy_setopt(easy, CURLOPT_CAINFO, o->tls.ca);

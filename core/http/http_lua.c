@@ -8,7 +8,7 @@
 #include "data/lua_util.h"
 #include "http/http.h"
 
-static int answered(lua_State *L, int status, lua_KContext ctx) {
+static int http_answered(lua_State *L, int status, lua_KContext ctx) {
   (void)status, (void)ctx;
   struct dr_request *r = lua_touserdata(L, -1);
   if (r->channel.failed) {
@@ -28,7 +28,7 @@ static int answered(lua_State *L, int status, lua_KContext ctx) {
   return 1;
 }
 
-static const char *opt_field(lua_State *L, const char *name, const char *fallback) {
+static const char *http_opt_field(lua_State *L, const char *name, const char *fallback) {
   int type = lua_getfield(L, 1, name);  // stays on the stack: the string must outlive the call
   if (type == LUA_TNIL) return fallback;
   if (type != LUA_TSTRING) luaL_error(L, "http.request: '%s' must be a string, not a %s", name, lua_typename(L, type));
@@ -38,7 +38,7 @@ static const char *opt_field(lua_State *L, const char *name, const char *fallbac
 static bool is_http(const char *url) { return !strncasecmp(url, "http://", 7) || !strncasecmp(url, "https://", 8); }
 
 // Pushes the line of the header at -2 (name) and -1 (value), as libcurl wants it.
-static void push_header(lua_State *L) {
+static void http_push_header(lua_State *L) {
   const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : NULL, *value = lua_tostring(L, -1);
   if (!name || !*name || !value || strpbrk(name, "\r\n:") || strpbrk(value, "\r\n"))
     luaL_error(L, "http.request: a header is a name and a value without line breaks");
@@ -52,13 +52,13 @@ static int l_request(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 1);
   struct dr_error e;
-  struct dr_request_options o = {.method = opt_field(L, "method", "GET"), .proxy = true};
+  struct dr_request_options o = {.method = http_opt_field(L, "method", "GET"), .proxy = true};
   if (!*o.method || o.method[strspn(o.method, letters)]) return luaL_error(L, "http.request: 'method' must be a word");
-  o.url = opt_field(L, "url", NULL);
+  o.url = http_opt_field(L, "url", NULL);
   if (!o.url) return luaL_error(L, "http.request: 'url' is missing");
   o.who = o.url;
-  o.unix_socket = opt_field(L, "unix_socket", NULL);
-  if (opt_field(L, "body", NULL)) o.body = lua_gettop(L);
+  o.unix_socket = http_opt_field(L, "unix_socket", NULL);
+  if (http_opt_field(L, "body", NULL)) o.body = lua_gettop(L);
   lua_getfield(L, 1, "limit");
   lua_Integer limit = luaL_optinteger(L, -1, 64 << 20);
   if (limit < 0) return luaL_error(L, "http.request: 'limit' must be a number of bytes of at least 0");
@@ -73,12 +73,12 @@ static int l_request(lua_State *L) {
   o.headers = lua_gettop(L);
   if (lua_getfield(L, 1, "headers") == LUA_TTABLE) {
     for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
-      push_header(L);
+      http_push_header(L);
       lua_rawseti(L, o.headers, (lua_Integer)lua_rawlen(L, o.headers) + 1);
     }
   }
   if (!dr_request_start(L, &o, &e)) return dr_return_error(L, &e);
-  return dr_request_wait(L, lua_gettop(L), timeout, answered, 0);
+  return dr_request_wait(L, lua_gettop(L), timeout, http_answered, 0);
 }
 
 int luaopen_dockrun_core_http(lua_State *L) {

@@ -25,7 +25,7 @@ enum { EXCHANGE = 1, CHECK };  // user values
 static struct stream *check_stream(lua_State *L) { return luaL_checkudata(L, 1, STREAM); }
 
 // Pushes what is wrong with the document at the top and says true, or pushes nothing.
-static bool push_flaw(lua_State *L, const struct stream *s) {
+static bool stream_push_flaw(lua_State *L, const struct stream *s) {
   if (lua_getiuservalue(L, 1, CHECK) == LUA_TFUNCTION) {
     lua_pushstring(L, s->call);
     lua_pushvalue(L, -3);
@@ -37,12 +37,12 @@ static bool push_flaw(lua_State *L, const struct stream *s) {
 }
 
 // The document of the line at the top, before it. The stream is at index 1.
-static int decode_line(lua_State *L, const struct stream *s) {
+static int stream_decode_line(lua_State *L, const struct stream *s) {
   size_t len;
   struct dr_error e;
   const char *line = lua_tolstring(L, -1, &len);
   if (dr_json_decode(L, line, len) == 1 && lua_istable(L, -1)) {
-    if (push_flaw(L, s)) {
+    if (stream_push_flaw(L, s)) {
       dr_fail(&e, "protocol", EPROTO, "a document of %s is not as it should be: %s", s->call, lua_tostring(L, -1));
       return dr_return_error(L, &e);
     }
@@ -54,7 +54,7 @@ static int decode_line(lua_State *L, const struct stream *s) {
 }
 
 // Finds the next item in the buffer: its length in bytes, 0 if it is not whole yet, or -EPROTO.
-static int64_t find(struct stream *s, const char **item, size_t *n, struct dr_error *e) {
+static int64_t stream_find(struct stream *s, const char **item, size_t *n, struct dr_error *e) {
   const struct dr_buffer *in = &s->channel->in;
   size_t len = dr_buffer_len(in);
   if (!len) return 0;
@@ -66,12 +66,12 @@ static int64_t find(struct stream *s, const char **item, size_t *n, struct dr_er
 }
 
 // Pushes the next item that the buffer holds. Returns the number of values, or 0.
-static int take(lua_State *L, struct stream *s) {
+static int stream_take(lua_State *L, struct stream *s) {
   struct dr_channel *c = s->channel;
   const char *item = NULL;
   size_t n = 0;
   struct dr_error e;
-  int64_t used = find(s, &item, &n, &e);
+  int64_t used = stream_find(s, &item, &n, &e);
   if (used < 0) {
     c->failed = true;
     c->error = e;
@@ -84,25 +84,25 @@ static int take(lua_State *L, struct stream *s) {
   else if (dr_channel_full(c))
     c->high = dr_buffer_len(&c->in) + DR_HIGH_WATER;  // one item may be larger
   if (!n) return 0;
-  if (s->kind == DR_STREAM_LINES) return decode_line(L, s);
+  if (s->kind == DR_STREAM_LINES) return stream_decode_line(L, s);
   if (s->kind == DR_STREAM_BYTES) return 1;
   lua_pushstring(L, dr_frame_streams[s->kind == DR_STREAM_RAW ? 1 : s->frames.stream]);
   return 2;
 }
 
-static bool is_blank(const struct dr_buffer *b) {
+static bool stream_is_blank(const struct dr_buffer *b) {
   for (size_t i = 0; i < dr_buffer_len(b); i++)
     if (!isspace((unsigned char)dr_buffer_data(b)[i])) return false;
   return true;
 }
 
-static int at_end(lua_State *L, struct stream *s) {
+static int stream_at_end(lua_State *L, struct stream *s) {
   struct dr_channel *c = s->channel;
   if (c->failed) return dr_return_error(L, &c->error);
-  if (s->kind == DR_STREAM_LINES && !is_blank(&c->in)) {  // a last document without a line break
+  if (s->kind == DR_STREAM_LINES && !stream_is_blank(&c->in)) {  // a last document without a line break
     lua_pushlstring(L, dr_buffer_data(&c->in), dr_buffer_len(&c->in));
     dr_buffer_drop(&c->in, dr_buffer_len(&c->in));
-    return decode_line(L, s);
+    return stream_decode_line(L, s);
   }
   if (s->kind == DR_STREAM_FRAMES && (dr_buffer_len(&c->in) || s->frames.left)) {
     struct dr_error e;
@@ -113,7 +113,7 @@ static int at_end(lua_State *L, struct stream *s) {
   return 1;
 }
 
-static int read_on(lua_State *L, int status, lua_KContext ctx) {
+static int stream_read_on(lua_State *L, int status, lua_KContext ctx) {
   (void)ctx;
   struct stream *s = check_stream(L);
   for (;;) {
@@ -122,16 +122,16 @@ static int read_on(lua_State *L, int status, lua_KContext ctx) {
       lua_pushnil(L);
       return 1;
     }
-    int results = take(L, s);
+    int results = stream_take(L, s);
     if (results) {
       if (s->channel && dr_buffer_len(&c->in) < DR_HIGH_WATER / 2) c->more(c);
       return results;
     }
-    if (c->failed) return at_end(L, s);
+    if (c->failed) return stream_at_end(L, s);
     size_t before = dr_buffer_len(&c->in);
     c->more(c);
     if (dr_buffer_len(&c->in) != before) continue;
-    if (c->ended) return at_end(L, s);
+    if (c->ended) return stream_at_end(L, s);
     if (status == LUA_YIELD && c->reader.outcome == DR_TIMED_OUT) {
       struct dr_error e;
       dr_fail(&e, "timeout", ETIMEDOUT, "nothing came through the stream in time");
@@ -140,7 +140,7 @@ static int read_on(lua_State *L, int status, lua_KContext ctx) {
     double left = s->deadline < 0 ? -1 : s->deadline - (double)uv_hrtime() / 1e9;
     c->reader.stop = NULL;
     c->reader.what = "bytes of a stream";
-    return dr_wait(L, &c->reader, 1, s->deadline >= 0 && left < 0 ? 0 : left, read_on, 0);
+    return dr_wait(L, &c->reader, 1, s->deadline >= 0 && left < 0 ? 0 : left, stream_read_on, 0);
   }
 }
 
@@ -151,10 +151,10 @@ static int l_read(lua_State *L) {
   double timeout = dr_opt_seconds(L, 2, -1);
   s->deadline = timeout < 0 ? -1 : (double)uv_hrtime() / 1e9 + timeout;
   lua_settop(L, 1);
-  return read_on(L, LUA_OK, 0);
+  return stream_read_on(L, LUA_OK, 0);
 }
 
-static int next_read(lua_State *L, int status, lua_KContext ctx) {
+static int stream_next_read(lua_State *L, int status, lua_KContext ctx) {
   (void)status, (void)ctx;
   if (lua_isnil(L, 2) && lua_gettop(L) >= 3 && !lua_isnil(L, 3)) {
     lua_settop(L, 3);
@@ -169,11 +169,11 @@ static int l_next(lua_State *L) {
   lua_settop(L, 1);
   lua_pushcfunction(L, l_read);
   lua_pushvalue(L, 1);
-  lua_callk(L, 1, LUA_MULTRET, 0, next_read);
-  return next_read(L, LUA_OK, 0);
+  lua_callk(L, 1, LUA_MULTRET, 0, stream_next_read);
+  return stream_next_read(L, LUA_OK, 0);
 }
 
-static int written(lua_State *L, int status, lua_KContext ctx) {
+static int stream_written(lua_State *L, int status, lua_KContext ctx) {
   (void)status, (void)ctx;
   struct stream *s = check_stream(L);
   struct dr_channel *c = s->channel;
@@ -186,7 +186,7 @@ static int written(lua_State *L, int status, lua_KContext ctx) {
   if (dr_buffer_len(&c->out) > DR_HIGH_WATER) {
     c->writer.stop = NULL;
     c->writer.what = "room in a stream";
-    return dr_wait(L, &c->writer, 1, -1, written, 0);
+    return dr_wait(L, &c->writer, 1, -1, stream_written, 0);
   }
   lua_pushboolean(L, true);
   return 1;
@@ -204,7 +204,7 @@ static int l_write(lua_State *L) {
     c->flush(c);
   }
   lua_settop(L, 1);
-  return written(L, LUA_OK, 0);
+  return stream_written(L, LUA_OK, 0);
 }
 
 // stream:shutdown(): nothing more will be written; the peer sees the end of its input

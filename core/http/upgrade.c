@@ -17,15 +17,15 @@ static const char UPGRADE[] = "dockrun.upgrade";
 
 enum { MAX_HEAD = 64 * 1024, MAX_REFUSAL = 1024 * 1024 };
 
-static void watch(struct dr_upgrade *u);
+static void upgrade_watch(struct dr_upgrade *u);
 
-static void fail(struct dr_upgrade *u, CURLcode code) {
+static void upgrade_fail(struct dr_upgrade *u, CURLcode code) {
   if (!u->channel.failed) dr_http_error(&u->channel.error, u->easy, code, u->who, u->detail);
   u->channel.failed = true;
   dr_channel_end(&u->channel);
 }
 
-static void broken(struct dr_upgrade *u, const char *what) {
+static void upgrade_break(struct dr_upgrade *u, const char *what) {
   dr_fail(&u->channel.error, "protocol", EPROTO, "%s from %s", what, u->who);
   u->channel.failed = true;
   dr_channel_end(&u->channel);
@@ -33,9 +33,9 @@ static void broken(struct dr_upgrade *u, const char *what) {
 
 // ---- the head of the answer --------------------------------------------------------------------
 
-static bool is_refusal(const struct dr_upgrade *u) { return u->head_done && u->status >= 300; }
+static bool upgrade_is_refusal(const struct dr_upgrade *u) { return u->head_done && u->status >= 300; }
 
-static bool header_is(const struct dr_upgrade *u, const char *name, const char *wanted) {
+static bool upgrade_header_is(const struct dr_upgrade *u, const char *name, const char *wanted) {
   size_t len;
   const char *value = dr_header(&u->headers, name, &len);
   return value && len == strlen(wanted) && !strncasecmp(value, wanted, len);
@@ -43,7 +43,7 @@ static bool header_is(const struct dr_upgrade *u, const char *name, const char *
 
 // Takes the framing off the chunks (RFC 9112, 7.1) of a body that began at data. Returns its length once it is whole,
 // -EAGAIN until then, or -EPROTO.
-static ssize_t unchunk(char *data, size_t len) {
+static ssize_t upgrade_unchunk(char *data, size_t len) {
   char *at = data, *end = data + len, *out = data;
   for (int pass = 0; pass < 2; at = data, pass++) {  // whole at all? then in place
     for (;;) {
@@ -65,88 +65,90 @@ static ssize_t unchunk(char *data, size_t len) {
 
 // Whether a refusal's body is whole, which then is all that `in` holds. The engine tells the length of a short one, and
 // sends a long one in chunks.
-static bool refusal_whole(struct dr_upgrade *u) {
+static bool upgrade_refusal_is_whole(struct dr_upgrade *u) {
   struct dr_buffer *in = &u->channel.in;
   size_t len;
   const char *length = dr_header(&u->headers, "content-length", &len);
   if (length) return dr_buffer_len(in) >= strtoull(length, NULL, 10);  // a line's end stops it
-  if (!header_is(u, "transfer-encoding", "chunked")) return false;
-  ssize_t whole = dr_buffer_len(in) ? unchunk(in->data + in->at, dr_buffer_len(in)) : -EAGAIN;
+  if (!upgrade_header_is(u, "transfer-encoding", "chunked")) return false;
+  ssize_t whole = dr_buffer_len(in) ? upgrade_unchunk(in->data + in->at, dr_buffer_len(in)) : -EAGAIN;
   if (whole >= 0) in->end = in->at + whole;
-  if (whole == -EPROTO) broken(u, "broken chunks");
+  if (whole == -EPROTO) upgrade_break(u, "broken chunks");
   return whole >= 0;
 }
 
 // Takes the head off `in` once it is whole.
-static void take_head(struct dr_upgrade *u) {
+static void upgrade_take_head(struct dr_upgrade *u) {
   struct dr_buffer *in = &u->channel.in;
   size_t len = dr_buffer_len(in);
   const char *data = dr_buffer_data(in), *end = len ? memmem(data, len, "\r\n\r\n", 4) : NULL;
   if (!end) {
-    if (len > MAX_HEAD) broken(u, "an endless answer");
+    if (len > MAX_HEAD) upgrade_break(u, "an endless answer");
     return;
   }
   if (len < 13 || memcmp(data, "HTTP/1.", 7) || data[8] != ' ' || !isdigit((unsigned char)data[9])) {
-    broken(u, "something that is not HTTP/1");
+    upgrade_break(u, "something that is not HTTP/1");
     return;
   }
   u->status = strtol(data + 9, NULL, 10);
   const char *lines = (const char *)memchr(data, '\n', len) + 1;
   dr_buffer_drop(&u->headers, dr_buffer_len(&u->headers));
   if (lines < end && dr_buffer_add(&u->headers, lines, end + 2 - lines)) {
-    fail(u, CURLE_OUT_OF_MEMORY);
+    upgrade_fail(u, CURLE_OUT_OF_MEMORY);
     return;
   }
   dr_buffer_drop(in, end + 4 - data);
   if (u->status == 101 || u->status >= 200)
     u->head_done = true;
   else
-    take_head(u);  // 1xx: the answer is still to come
+    upgrade_take_head(u);  // 1xx: the answer is still to come
 }
 
 // ---- the socket --------------------------------------------------------------------------------
 
-static void receive(struct dr_upgrade *u) {
+static void upgrade_receive(struct dr_upgrade *u) {
   char chunk[16 * 1024];
   struct dr_channel *c = &u->channel;
-  while (!c->ended && (!u->head_done || is_refusal(u) || !dr_channel_full(c))) {
+  while (!c->ended && (!u->head_done || upgrade_is_refusal(u) || !dr_channel_full(c))) {
     size_t n = 0;
     CURLcode code = curl_easy_recv(u->easy, chunk, sizeof chunk, &n);
     if (code == CURLE_AGAIN) break;
     if (code == CURLE_OK && n == 0) {
-      if (!u->head_done) fail(u, CURLE_GOT_NOTHING);
+      if (!u->head_done) upgrade_fail(u, CURLE_GOT_NOTHING);
       dr_channel_end(c);
       break;
     }
     if (code == CURLE_OK && dr_buffer_add(&c->in, chunk, n)) code = CURLE_OUT_OF_MEMORY;
     if (code != CURLE_OK) {
-      fail(u, code);
+      upgrade_fail(u, code);
       break;
     }
-    if (!u->head_done) take_head(u);
-    if (is_refusal(u)) {
-      if (refusal_whole(u))
+    if (!u->head_done) upgrade_take_head(u);
+    if (upgrade_is_refusal(u)) {
+      if (upgrade_refusal_is_whole(u))
         dr_channel_end(c);
       else if (dr_buffer_len(&c->in) > MAX_REFUSAL)
-        broken(u, "an endless refusal");
+        upgrade_break(u, "an endless refusal");
     } else if (u->head_done) {
       dr_wake(&c->reader);
     }
   }
 }
 
-static size_t unsent(const struct dr_upgrade *u) { return dr_buffer_len(&u->sending) + dr_buffer_len(&u->channel.out); }
+static size_t upgrade_unsent(const struct dr_upgrade *u) {
+  return dr_buffer_len(&u->sending) + dr_buffer_len(&u->channel.out);
+}
 
 // Of TLS, this is an end at a record's border: Go takes it for one, and still writes.
-static void end_out(struct dr_upgrade *u) {
-  if (!unsent(u) && u->out_ended && !u->channel.ended) shutdown(u->fd, SHUT_WR);
+static void upgrade_end_out(struct dr_upgrade *u) {
+  if (!upgrade_unsent(u) && u->out_ended && !u->channel.ended) shutdown(u->fd, SHUT_WR);
 }
 
 // TLS wants the same bytes at the same place again if it could not send them (SSL_write(3)), so they leave `out`,
 // which grows and moves.
-static void transmit(struct dr_upgrade *u) {
+static void upgrade_transmit(struct dr_upgrade *u) {
   struct dr_channel *c = &u->channel;
-  while (!c->ended && unsent(u)) {
+  while (!c->ended && upgrade_unsent(u)) {
     if (!dr_buffer_len(&u->sending)) {
       struct dr_buffer empty = u->sending;
       u->sending = c->out;
@@ -156,42 +158,42 @@ static void transmit(struct dr_upgrade *u) {
     CURLcode code = curl_easy_send(u->easy, dr_buffer_data(&u->sending), dr_buffer_len(&u->sending), &n);
     if (code == CURLE_AGAIN) break;
     if (code != CURLE_OK) {
-      fail(u, code);
+      upgrade_fail(u, code);
       return;
     }
     dr_buffer_drop(&u->sending, n);
   }
-  if (unsent(u) < DR_HIGH_WATER / 2) dr_wake(&c->writer);
-  end_out(u);
+  if (upgrade_unsent(u) < DR_HIGH_WATER / 2) dr_wake(&c->writer);
+  upgrade_end_out(u);
 }
 
-static void on_poll(uv_poll_t *poll, int status, int events) {
+static void upgrade_on_poll(uv_poll_t *poll, int status, int events) {
   struct dr_upgrade *u = poll->data;
   if (status < 0) u->events = 0;  // libuv has stopped; there may be more to read before the error
-  if (status < 0 || (events & UV_READABLE)) receive(u);
-  if (events & UV_WRITABLE) transmit(u);
-  watch(u);
+  if (status < 0 || (events & UV_READABLE)) upgrade_receive(u);
+  if (events & UV_WRITABLE) upgrade_transmit(u);
+  upgrade_watch(u);
 }
 
 // Asks the loop for what is still wanted: reading while there is room, writing while there is something to write.
-static void watch(struct dr_upgrade *u) {
+static void upgrade_watch(struct dr_upgrade *u) {
   struct dr_channel *c = &u->channel;
   if (!u->poll) return;
   int events = 0;
-  if (!c->ended && (!u->head_done || is_refusal(u) || !dr_channel_full(c))) events |= UV_READABLE;
-  if (!c->ended && unsent(u)) events |= UV_WRITABLE;
+  if (!c->ended && (!u->head_done || upgrade_is_refusal(u) || !dr_channel_full(c))) events |= UV_READABLE;
+  if (!c->ended && upgrade_unsent(u)) events |= UV_WRITABLE;
   if (events == u->events) return;
   u->events = events;
   if (events)
-    uv_poll_start(u->poll, events, on_poll);
+    uv_poll_start(u->poll, events, upgrade_on_poll);
   else
     uv_poll_stop(u->poll);
 }
 
-static void on_connected(void *arg, CURLcode result) {
+static void upgrade_on_connected(void *arg, CURLcode result) {
   struct dr_upgrade *u = arg;
   if (result != CURLE_OK) {
-    fail(u, result);
+    upgrade_fail(u, result);
     return;
   }
   curl_easy_getinfo(u->easy, CURLINFO_ACTIVESOCKET, &u->fd);
@@ -199,42 +201,40 @@ static void on_connected(void *arg, CURLcode result) {
   if (!u->poll || uv_poll_init_socket(dr_http_loop(u->http), u->poll, u->fd)) {
     free(u->poll);
     u->poll = NULL;
-    fail(u, CURLE_OUT_OF_MEMORY);
+    upgrade_fail(u, CURLE_OUT_OF_MEMORY);
     return;
   }
   u->poll->data = u;
-  watch(u);
+  upgrade_watch(u);
 }
 
 // ---- the channel's side ------------------------------------------------------------------------
 
-static void more(struct dr_channel *c) {
+static void upgrade_more(struct dr_channel *c) {
   struct dr_upgrade *u = (struct dr_upgrade *)c;
-  if (u->poll && u->head_done) receive(u);  // TLS may hold bytes for which the socket does not wake us
-  watch(u);
+  if (u->poll && u->head_done) upgrade_receive(u);  // TLS may hold bytes for which the socket does not wake us
+  upgrade_watch(u);
 }
 
 // What the kernel takes at once is safe from a close that follows.
-static void flush(struct dr_channel *c) {
+static void upgrade_flush(struct dr_channel *c) {
   struct dr_upgrade *u = (struct dr_upgrade *)c;
-  if (u->poll) transmit(u);
-  watch(u);
+  if (u->poll) upgrade_transmit(u);
+  upgrade_watch(u);
 }
 
-static void half_close(struct dr_channel *c) {
+static void upgrade_half_close(struct dr_channel *c) {
   struct dr_upgrade *u = (struct dr_upgrade *)c;
   if (u->out_ended) return;
   u->out_ended = true;
-  if (u->poll) end_out(u);
+  if (u->poll) upgrade_end_out(u);
 }
 
-static void free_handle(uv_handle_t *handle) { free(handle); }
-
-static void close_upgrade(struct dr_channel *c) {
+static void upgrade_close(struct dr_channel *c) {
   struct dr_upgrade *u = (struct dr_upgrade *)c;
   if (u->poll) {
     uv_poll_stop(u->poll);
-    uv_close((uv_handle_t *)u->poll, free_handle);
+    uv_close((uv_handle_t *)u->poll, dr_free_handle);
   }
   u->poll = NULL;
   if (u->easy) dr_http_remove(u->http, u->easy);
@@ -246,17 +246,17 @@ static void close_upgrade(struct dr_channel *c) {
   c->ended = true;
 }
 
-static void give_up(struct dr_wait *w) {
+static void upgrade_stop(struct dr_wait *w) {
   struct dr_channel *c = dr_channel_of_reader(w);
   struct dr_upgrade *u = (struct dr_upgrade *)c;
   dr_fail(&c->error, w->outcome == DR_TIMED_OUT ? "timeout" : "cancelled", ETIMEDOUT, "no answer in time from %s",
           u->who);
   c->failed = true;
-  close_upgrade(c);
+  upgrade_close(c);
 }
 
 static int l_gc(lua_State *L) {
-  close_upgrade(luaL_checkudata(L, 1, UPGRADE));
+  upgrade_close(luaL_checkudata(L, 1, UPGRADE));
   return 0;
 }
 
@@ -268,30 +268,30 @@ struct dr_upgrade *dr_upgrade_start(lua_State *L, const struct dr_request_option
   u->http = http;
   u->fd = CURL_SOCKET_BAD;
   u->channel.writable = true;
-  u->channel.more = more;
-  u->channel.flush = flush;
-  u->channel.half_close = half_close;
-  u->channel.close = close_upgrade;
+  u->channel.more = upgrade_more;
+  u->channel.flush = upgrade_flush;
+  u->channel.half_close = upgrade_half_close;
+  u->channel.close = upgrade_close;
   snprintf(u->who, sizeof u->who, "%s", o->who);
   dr_set_gc(L, UPGRADE, l_gc);
   u->easy = curl_easy_init();
   if (!u->easy || dr_buffer_add(&u->channel.out, text, len) || dr_http_prepare(u->easy, o, u->detail)) goto fail;
   curl_easy_setopt(u->easy, CURLOPT_CONNECT_ONLY, 1L);
-  if (dr_http_add(http, u->easy, on_connected, u)) goto fail;
+  if (dr_http_add(http, u->easy, upgrade_on_connected, u)) goto fail;
   return u;
 fail:
   dr_fail(e, "system", ENOMEM, "cannot start a connection to %s: out of memory", o->who);
   if (u->easy) curl_easy_cleanup(u->easy);
   u->easy = NULL;
-  close_upgrade(&u->channel);
+  upgrade_close(&u->channel);
   lua_pop(L, 1);
   return NULL;
 }
 
 int dr_upgrade_wait(lua_State *L, int idx, double timeout, lua_KFunction k, lua_KContext ctx) {
   struct dr_upgrade *u = lua_touserdata(L, idx);
-  if (u->channel.ended || (u->head_done && !is_refusal(u))) return k(L, LUA_OK, ctx);
-  u->channel.reader.stop = give_up;
+  if (u->channel.ended || (u->head_done && !upgrade_is_refusal(u))) return k(L, LUA_OK, ctx);
+  u->channel.reader.stop = upgrade_stop;
   u->channel.reader.what = "an HTTP upgrade";
   return dr_wait(L, &u->channel.reader, idx, timeout, k, ctx);
 }

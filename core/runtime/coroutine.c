@@ -4,10 +4,10 @@
 
 #include "runtime/runtime.h"
 
-static int resume_inner(lua_State *L, int status, lua_KContext raises);
-static int go_on(lua_State *L, lua_State *co, lua_KContext raises);
+static int coroutine_resumed(lua_State *L, int status, lua_KContext raises);
+static int coroutine_continue(lua_State *L, lua_State *co, lua_KContext raises);
 
-static int pass_on(lua_State *L, lua_State *co, int nargs, lua_KContext raises) {
+static int coroutine_run(lua_State *L, lua_State *co, int nargs, lua_KContext raises) {
   struct dr_runtime *rt = dr_runtime_get(L);
   lua_State *outer = rt->running;
   int n = 0;
@@ -17,11 +17,11 @@ static int pass_on(lua_State *L, lua_State *co, int nargs, lua_KContext raises) 
   if (status == LUA_YIELD && n == 1 && dr_is_parked(co) && rt->current) {
     if (lua_isyieldable(L)) {
       lua_pushlightuserdata(L, (void *)&dr_parked);
-      return lua_yieldk(L, 1, raises, resume_inner);
+      return lua_yieldk(L, 1, raises, coroutine_resumed);
     }
     if (rt->in_uv) return luaL_error(L, "cannot wait inside of a callback that cannot yield; use spawn()");
     dr_run_until_woken(L, dr_fiber_wait(rt->current));
-    return go_on(L, co, raises);
+    return coroutine_continue(L, co, raises);
   }
   if (status == LUA_OK || status == LUA_YIELD) {
     luaL_checkstack(L, n + 1, "too many results");
@@ -47,39 +47,40 @@ static int pass_on(lua_State *L, lua_State *co, int nargs, lua_KContext raises) 
   return 2;
 }
 
-static lua_State *inner_of(lua_State *L, bool raises) { return lua_tothread(L, raises ? lua_upvalueindex(1) : 1); }
+static lua_State *coroutine_of(lua_State *L, bool raises) { return lua_tothread(L, raises ? lua_upvalueindex(1) : 1); }
 
 // Its wait has ended.
-static int go_on(lua_State *L, lua_State *co, lua_KContext raises) {
+static int coroutine_continue(lua_State *L, lua_State *co, lua_KContext raises) {
   if (lua_status(co) == LUA_YIELD && dr_is_parked(co)) lua_pop(co, 1);  // otherwise it was closed meanwhile
-  return pass_on(L, co, 0, raises);
+  return coroutine_run(L, co, 0, raises);
 }
 
-static int resume_inner(lua_State *L, int status, lua_KContext raises) {
+static int coroutine_resumed(lua_State *L, int status, lua_KContext raises) {
   (void)status;
-  return go_on(L, inner_of(L, raises), raises);
+  return coroutine_continue(L, coroutine_of(L, raises), raises);
 }
 
-static int refuse(lua_State *L, const char *why, lua_KContext raises) {
+static int coroutine_refuse(lua_State *L, const char *why, lua_KContext raises) {
   if (raises) return luaL_error(L, "%s", why);
   lua_pushboolean(L, false);
   lua_pushstring(L, why);
   return 2;
 }
 
-static int start_inner(lua_State *L, lua_State *co, int nargs, lua_KContext raises) {
-  if (!lua_checkstack(co, nargs)) return refuse(L, "too many arguments to resume", raises);
-  if (lua_status(co) == LUA_YIELD && dr_is_parked(co)) return refuse(L, "cannot resume a coroutine that waits", raises);
+static int coroutine_start(lua_State *L, lua_State *co, int nargs, lua_KContext raises) {
+  if (!lua_checkstack(co, nargs)) return coroutine_refuse(L, "too many arguments to resume", raises);
+  if (lua_status(co) == LUA_YIELD && dr_is_parked(co))
+    return coroutine_refuse(L, "cannot resume a coroutine that waits", raises);
   lua_xmove(L, co, nargs);
-  return pass_on(L, co, nargs, raises);
+  return coroutine_run(L, co, nargs, raises);
 }
 
 static int l_co_resume(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTHREAD);
-  return start_inner(L, lua_tothread(L, 1), lua_gettop(L) - 1, false);
+  return coroutine_start(L, lua_tothread(L, 1), lua_gettop(L) - 1, false);
 }
 
-static int l_co_wrapped(lua_State *L) { return start_inner(L, inner_of(L, true), lua_gettop(L), true); }
+static int l_co_wrapped(lua_State *L) { return coroutine_start(L, coroutine_of(L, true), lua_gettop(L), true); }
 
 static int l_co_wrap(lua_State *L) {
   luaL_checktype(L, 1, LUA_TFUNCTION);

@@ -19,14 +19,14 @@ static const struct {
 };
 
 // A function of the object that `info` is about, and of no other.
-static void *find(void *handle, const Dl_info *info, const char *symbol) {
+static void *dialect_find(void *handle, const Dl_info *info, const char *symbol) {
   Dl_info found;
   void *function = dlsym(handle, symbol);
   return function && dladdr(function, &found) && found.dli_fbase == info->dli_fbase ? function : NULL;
 }
 
 // The loaded object at this path, or the program, which is found by no path.
-static void *open_object(const char *path) {
+static void *dialect_open(const char *path) {
   void *handle = dlopen(path, RTLD_LAZY | RTLD_NOLOAD);
   return handle ? handle : dlopen(NULL, RTLD_LAZY);
 }
@@ -35,14 +35,14 @@ bool dr_is_wrong_lua(void *function, struct dr_dialect *d) {
   Dl_info info;
   const char *name = NULL;
   if (!dladdr(function, &info)) return false;
-  void *handle = open_object(info.dli_fname);
+  void *handle = dialect_open(info.dli_fname);
   for (size_t i = 0; i < sizeof dialects / sizeof *dialects; i++) {
-    if (!find(handle, &info, dialects[i].symbol)) continue;
+    if (!dialect_find(handle, &info, dialects[i].symbol)) continue;
     name = dialects[i].name;
     break;
   }
   if (name) {
-    void *error = find(handle, &info, "luaL_error");
+    void *error = dialect_find(handle, &info, "luaL_error");
     memcpy(&d->error, &error, sizeof error);
     snprintf(d->why, sizeof d->why, "dockrun needs Lua 5.4, got %s (%s); run it with lua5.4, or with dockrun itself",
              name, info.dli_fname);

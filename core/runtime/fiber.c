@@ -23,7 +23,7 @@ unsigned long dr_fiber_run(const struct dr_fiber *f) { return f->run; }
 void dr_push_handle(lua_State *L, const struct dr_fiber *f) { lua_rawgetp(L, LUA_REGISTRYINDEX, f); }
 
 // (fiber, n) -> the n values at the top of its coroutine, as from table.pack.
-static int collect(lua_State *L) {
+static int fiber_collect(lua_State *L) {
   struct dr_fiber *f = lua_touserdata(L, 1);
   int n = (int)lua_tointeger(L, 2);
   lua_createtable(L, n, 1);
@@ -37,13 +37,13 @@ static int collect(lua_State *L) {
 }
 
 // A fiber without memory for its results has failed: it always has an end.
-static void finish(struct dr_fiber *f, int status, int n) {
+static void fiber_finish(struct dr_fiber *f, int status, int n) {
   struct dr_runtime *rt = f->rt;
   lua_State *L = rt->L;
   luaL_checkstack(L, 4, NULL);
   dr_push_handle(L, f);
   if (status == LUA_OK) {
-    lua_pushcfunction(L, collect);
+    lua_pushcfunction(L, fiber_collect);
     lua_pushlightuserdata(L, f);
     lua_pushinteger(L, n);
     status = lua_pcall(L, 2, 1, 0);
@@ -71,7 +71,7 @@ static void finish(struct dr_fiber *f, int status, int n) {
   lua_rawsetp(L, LUA_REGISTRYINDEX, f);  // now only the users of the handle keep it
 }
 
-static void resume(struct dr_fiber *f, lua_State *from) {
+static void fiber_resume(struct dr_fiber *f, lua_State *from) {
   struct dr_runtime *rt = f->rt;
   struct dr_fiber *current = rt->current;
   lua_State *running = rt->running;
@@ -94,12 +94,12 @@ static void resume(struct dr_fiber *f, lua_State *from) {
   rt->current = current;
   rt->running = running;
   if (status != LUA_YIELD) {
-    finish(f, status, n);
+    fiber_finish(f, status, n);
     return;
   }
   bool parked = n == 1 && dr_is_parked(f->co);
   lua_pop(f->co, n);
-  lua_pushlightuserdata(f->co, (void *)&dr_parked);  // the mark: only resume() here may resume it
+  lua_pushlightuserdata(f->co, (void *)&dr_parked);  // the mark: only fiber_resume() may resume it
   f->state = DR_WAITING;
   if (!parked || !f->wait || f->wait->outcome != DR_PENDING) dr_make_ready(f);  // a plain yield lets other fibers run
 }
@@ -112,13 +112,13 @@ void dr_run_ready(struct dr_runtime *rt, lua_State *from) {
     if (!rt->ready_first) rt->ready_last = NULL;
     f->queued = false;
     bool was_last = f == last;
-    resume(f, from);
+    fiber_resume(f, from);
     if (was_last) break;
   }
 }
 
 // Keeps the traceback of an error for the code that prints it.
-static int handle_error(lua_State *L) {
+static int fiber_handle_error(lua_State *L) {
   struct dr_fiber *f = dr_runtime_get(L)->current;
   if (dr_budget_spent(f->budget)) return 1;  // its text has the place
   dr_push_handle(L, f);
@@ -128,7 +128,7 @@ static int handle_error(lua_State *L) {
   return 1;
 }
 
-static int body_done(lua_State *L, int status, lua_KContext ctx) {
+static int fiber_body_done(lua_State *L, int status, lua_KContext ctx) {
   (void)ctx;
   if (status != LUA_OK && status != LUA_YIELD) return lua_error(L);
   return lua_gettop(L) - 1;
@@ -136,10 +136,10 @@ static int body_done(lua_State *L, int status, lua_KContext ctx) {
 
 // The bottom of every fiber: a protected call, so that the coroutine can still wait when an error closes its
 // variables.
-static int body(lua_State *L) {
-  lua_pushcfunction(L, handle_error);
+static int fiber_body(lua_State *L) {
+  lua_pushcfunction(L, fiber_handle_error);
   lua_insert(L, 1);
-  return body_done(L, lua_pcallk(L, lua_gettop(L) - 2, LUA_MULTRET, 1, 0, body_done), 0);
+  return fiber_body_done(L, lua_pcallk(L, lua_gettop(L) - 2, LUA_MULTRET, 1, 0, fiber_body_done), 0);
 }
 
 static struct dr_fiber *fiber_new(lua_State *L, int nargs, struct dr_budget *budget) {
@@ -154,7 +154,7 @@ static struct dr_fiber *fiber_new(lua_State *L, int nargs, struct dr_budget *bud
   lua_setiuservalue(L, -2, DR_THREAD);
   lua_insert(L, -nargs - 2);  // handle, function, arguments
   luaL_checkstack(f->co, nargs + 2, "too many arguments");
-  lua_pushcfunction(f->co, body);
+  lua_pushcfunction(f->co, fiber_body);
   lua_xmove(L, f->co, nargs + 1);
   lua_pushvalue(L, -1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, f);
@@ -262,9 +262,9 @@ void dr_give_up_fibers(struct dr_runtime *rt) {
   for (struct dr_fiber *f = rt->fibers; f; f = f->next) dr_close_timer(f);
 }
 
-static int run_callback(lua_State *L) {
+static int fiber_run_callback(lua_State *L) {
   struct dr_fiber *f = fiber_new(L, lua_gettop(L) - 1, NULL);
-  resume(f, L);
+  fiber_resume(f, L);
   dr_report(L, f, -1);
   return 0;
 }
@@ -283,7 +283,7 @@ int dr_luv_callback(lua_State *L, int nargs, int nresults, int flags) {
   struct dr_runtime *rt = dr_runtime_get(L);
   struct dr_fiber *current = rt->current;
   lua_State *running = rt->running;
-  lua_pushcfunction(L, run_callback);
+  lua_pushcfunction(L, fiber_run_callback);
   lua_insert(L, -nargs - 2);
   if (lua_pcall(L, nargs + 1, 0, 0) == LUA_OK) return 0;
   rt->current = current;

@@ -25,13 +25,13 @@ static int l_spawn_free(lua_State *L) {
   return 1;
 }
 
-static void enter_join(struct dr_wait *w) {
+static void join_enter(struct dr_wait *w) {
   struct dr_join *j = (struct dr_join *)w;
   j->next = j->target->joins;
   j->target->joins = j;
 }
 
-static void leave_join(struct dr_wait *w) {
+static void join_leave(struct dr_wait *w) {
   struct dr_join *j = (struct dr_join *)w;
   if (!j->target) return;
   for (struct dr_join **p = &j->target->joins; *p; p = &(*p)->next) {
@@ -42,17 +42,17 @@ static void leave_join(struct dr_wait *w) {
   j->target = NULL;
 }
 
-static int wait_for(lua_State *L, struct dr_fiber *f, double timeout, lua_KFunction k) {
+static int join_wait(lua_State *L, struct dr_fiber *f, double timeout, lua_KFunction k) {
   if (dr_fiber_ended(f)) return k(L, LUA_OK, 0);
   if (f == f->rt->current) return luaL_error(L, "a fiber cannot wait for its own end");
   struct dr_join *j = lua_newuserdatauv(L, sizeof *j, 1);
-  *j = (struct dr_join){.target = f, .wait = {.what = "the end of a fiber", .start = enter_join, .stop = leave_join}};
+  *j = (struct dr_join){.target = f, .wait = {.what = "the end of a fiber", .start = join_enter, .stop = join_leave}};
   lua_pushvalue(L, 1);
   lua_setiuservalue(L, -2, 1);
   return dr_wait(L, &j->wait, lua_gettop(L), timeout, k, 0);
 }
 
-static int awaited(lua_State *L, int status, lua_KContext ctx) {
+static int fiber_awaited(lua_State *L, int status, lua_KContext ctx) {
   (void)status, (void)ctx;
   struct dr_fiber *f = check_fiber(L, 1);
   if (!dr_fiber_ended(f)) {
@@ -71,10 +71,10 @@ static int l_await(lua_State *L) {
   struct dr_fiber *f = check_fiber(L, 1);
   double timeout = dr_opt_seconds(L, 2, -1);
   lua_settop(L, 1);
-  return wait_for(L, f, timeout, awaited);
+  return join_wait(L, f, timeout, fiber_awaited);
 }
 
-static int joined(lua_State *L, int status, lua_KContext ctx) {
+static int fiber_joined(lua_State *L, int status, lua_KContext ctx) {
   (void)status, (void)ctx;
   check_fiber(L, 1)->observed = true;
   return 0;
@@ -84,7 +84,7 @@ static int joined(lua_State *L, int status, lua_KContext ctx) {
 static int l_join(lua_State *L) {
   struct dr_fiber *f = check_fiber(L, 1);
   lua_settop(L, 1);
-  return wait_for(L, f, -1, joined);
+  return join_wait(L, f, -1, fiber_joined);
 }
 
 // fiber:cancel([reason]) -> whether it still ran. Raises in it, once, at what it waits for: an error of kind
@@ -116,7 +116,7 @@ static int l_close(lua_State *L) {
   lua_settop(L, 1);
   f->observed = true;
   dr_cancel(L, f, 0);
-  return wait_for(L, f, -1, joined);
+  return join_wait(L, f, -1, fiber_joined);
 }
 
 // No code observed the end of this fiber, and now none can.
@@ -140,7 +140,7 @@ static int l_status(lua_State *L) {
   return 1;
 }
 
-static int slept(lua_State *L, int status, lua_KContext ctx) {
+static int fiber_slept(lua_State *L, int status, lua_KContext ctx) {
   (void)L, (void)status, (void)ctx;
   return 0;
 }
@@ -150,7 +150,7 @@ static int l_sleep(lua_State *L) {
   luaL_argcheck(L, seconds >= 0, 1, "a sleep is a number of seconds of at least 0");
   struct dr_wait *w = lua_newuserdatauv(L, sizeof *w, 0);
   *w = (struct dr_wait){.what = "a sleep"};
-  return dr_wait(L, w, lua_gettop(L), seconds, slept, 0);
+  return dr_wait(L, w, lua_gettop(L), seconds, fiber_slept, 0);
 }
 
 static int l_current(lua_State *L) {

@@ -12,13 +12,13 @@ struct dr_loop_run {
   bool once;
 };
 
-static void enter(struct dr_wait *w) {
+static void loop_run_enter(struct dr_wait *w) {
   struct dr_loop_run *r = (struct dr_loop_run *)w;
   r->next = r->rt->runs;
   r->rt->runs = r;
 }
 
-static void leave(struct dr_wait *w) {
+static void loop_run_leave(struct dr_wait *w) {
   struct dr_loop_run *r = (struct dr_loop_run *)w;
   for (struct dr_loop_run **at = &r->rt->runs; *at; at = &(*at)->next) {
     if (*at != r) continue;
@@ -27,21 +27,21 @@ static void leave(struct dr_wait *w) {
   }
 }
 
-static bool wake(struct dr_runtime *rt, bool all) {
+static bool loop_run_wake(struct dr_runtime *rt, bool all) {
   bool woken = false;
   for (struct dr_loop_run *r = rt->runs, *next; r; r = next) {
     next = r->next;
     if (!all && !r->once) continue;
-    leave(&r->wait);
+    loop_run_leave(&r->wait);
     dr_wake(&r->wait);
     woken = true;
   }
   return woken;
 }
 
-static bool wake_runs(struct dr_runtime *rt, bool idle) { return rt->runs && wake(rt, idle); }
+static bool loop_run_wake_all(struct dr_runtime *rt, bool idle) { return rt->runs && loop_run_wake(rt, idle); }
 
-static int done(lua_State *L, int status, lua_KContext ctx) {
+static int loop_run_done(lua_State *L, int status, lua_KContext ctx) {
   (void)status, (void)ctx;
   lua_pushboolean(L, uv_loop_alive(&dr_runtime_get(L)->loop));
   return 1;
@@ -55,13 +55,13 @@ static int l_run(lua_State *L) {
   struct dr_runtime *rt = dr_runtime_get(L);
   struct dr_loop_run *r = lua_newuserdatauv(L, sizeof *r, 0);
   *r = (struct dr_loop_run){
-      .rt = rt, .wait = {.what = "luv's handles", .start = enter, .stop = leave}, .once = mode == 1};
-  return dr_wait(L, &r->wait, lua_gettop(L), mode == 2 ? 0 : -1, done, 0);
+      .rt = rt, .wait = {.what = "luv's handles", .start = loop_run_enter, .stop = loop_run_leave}, .once = mode == 1};
+  return dr_wait(L, &r->wait, lua_gettop(L), mode == 2 ? 0 : -1, loop_run_done, 0);
 }
 
 // uv.stop(): ends every uv.run()
 static int l_stop(lua_State *L) {
-  wake(dr_runtime_get(L), true);
+  loop_run_wake(dr_runtime_get(L), true);
   return 0;
 }
 
@@ -69,7 +69,7 @@ static int l_stop(lua_State *L) {
 static int open_luv(lua_State *L) {
   static const luaL_Reg ours[] = {{"run", l_run}, {"stop", l_stop}, {NULL, NULL}};
   struct dr_runtime *rt = dr_runtime_get(L);
-  rt->wake_runs = wake_runs;
+  rt->wake_runs = loop_run_wake_all;
   luv_set_loop(rt->L, &rt->loop);  // luv keeps the state: not that of a fiber, which ends
   luv_set_callback(rt->L, dr_luv_callback);
   int results = luaopen_luv(L);

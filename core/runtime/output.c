@@ -48,7 +48,7 @@ int dr_readiness(int fd, unsigned events) {
 
 // ---- a sink ------------------------------------------------------------------------------------
 
-static bool is_same_place(int a, int b) {
+static bool sink_is_same_place(int a, int b) {
   struct stat x, y;
   return !fstat(a, &x) && !fstat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
@@ -63,7 +63,7 @@ static void sink_open(struct dr_sink *s, int fd) {
 }
 
 struct dr_sink *dr_output_sink(struct dr_output *o, int fd) {
-  struct dr_sink *s = &o->sinks[fd == STDERR_FILENO && !is_same_place(STDOUT_FILENO, STDERR_FILENO)];
+  struct dr_sink *s = &o->sinks[fd == STDERR_FILENO && !sink_is_same_place(STDOUT_FILENO, STDERR_FILENO)];
   if (s->fd < 0) sink_open(s, fd);
   return s;
 }
@@ -79,14 +79,14 @@ static void sink_fail(struct dr_output *o, struct dr_sink *s, int error) {
 }
 
 // Whether a write may block although the descriptor has room: then it is given no more than a pipe takes at once.
-static bool is_ready(const struct dr_sink *s) {
+static bool sink_is_ready(const struct dr_sink *s) {
   struct pollfd p = {.fd = s->fd, .events = POLLOUT};
   return !s->may_block || s->ready < 0 || poll(&p, 1, 0) > 0;
 }
 
 // Writes as much of what is pending as the descriptor takes now.
 static void sink_push(struct dr_output *o, struct dr_sink *s) {
-  while (dr_buffer_len(&s->pending) && !s->error && is_ready(s)) {
+  while (dr_buffer_len(&s->pending) && !s->error && sink_is_ready(s)) {
     size_t len = dr_buffer_len(&s->pending);
     if (s->may_block && s->ready >= 0 && len > PIPE_BUF) len = PIPE_BUF;
     ssize_t n = s->is_socket ? send(s->fd, dr_buffer_data(&s->pending), len, MSG_DONTWAIT | MSG_NOSIGNAL)
@@ -130,7 +130,7 @@ void dr_room_leave(struct dr_wait *w) {
 
 bool dr_has_room(const struct dr_sink *s) { return s->error || dr_buffer_len(&s->pending) <= DR_HIGH_WATER; }
 
-static void wake_room(struct dr_output *o, struct dr_sink *s) {
+static void room_wake(struct dr_output *o, struct dr_sink *s) {
   for (struct dr_room *r = o->waiting, *next; dr_has_room(s) && r; r = next) {
     next = r->next;
     if (r->sink != s) continue;
@@ -141,13 +141,13 @@ static void wake_room(struct dr_output *o, struct dr_sink *s) {
 
 // ---- the loop ----------------------------------------------------------------------------------
 
-static void on_ready(uv_poll_t *poll, int status, int events) {
+static void sink_on_ready(uv_poll_t *poll, int status, int events) {
   (void)status, (void)events;
   struct dr_output *o = poll->data;
   struct dr_sink *s = &o->sinks[poll == &o->sinks[1].poll];
   sink_push(o, s);
   if (s->error || !dr_buffer_len(&s->pending)) uv_poll_stop(poll);
-  wake_room(o, s);
+  room_wake(o, s);
 }
 
 static void sink_watch(struct dr_output *o, struct dr_sink *s) {
@@ -155,7 +155,7 @@ static void sink_watch(struct dr_output *o, struct dr_sink *s) {
   if (!s->has_poll) s->has_poll = uv_poll_init(&o->rt->loop, &s->poll, s->ready) == 0;
   if (!s->has_poll) return;
   s->poll.data = o;
-  if (!uv_is_active((uv_handle_t *)&s->poll)) uv_poll_start(&s->poll, UV_READABLE, on_ready);
+  if (!uv_is_active((uv_handle_t *)&s->poll)) uv_poll_start(&s->poll, UV_READABLE, sink_on_ready);
 }
 
 int dr_output_write(struct dr_output *o, struct dr_sink *s, const char *data, size_t len) {
@@ -172,13 +172,13 @@ int dr_output_write(struct dr_output *o, struct dr_sink *s, const char *data, si
   return -s->error;
 }
 
-static void on_gone(uv_poll_t *poll, int status, int events) {
+static void sink_on_gone(uv_poll_t *poll, int status, int events) {
   (void)status, (void)events;
   struct dr_output *o = poll->data;
   struct dr_sink *s = &o->sinks[0];
   uv_poll_stop(poll);
   if (!s->error) sink_fail(o, s, EPIPE);
-  wake_room(o, s);
+  room_wake(o, s);
 }
 
 void dr_output_end_with_reader(struct dr_output *o, enum dr_ends ends) {
@@ -188,7 +188,7 @@ void dr_output_end_with_reader(struct dr_output *o, enum dr_ends ends) {
   s->gone = dr_readiness(s->fd, 0);
   if (s->gone < 0 || uv_poll_init(&o->rt->loop, &s->gone_poll, s->gone)) return;
   s->gone_poll.data = o;
-  uv_poll_start(&s->gone_poll, UV_READABLE, on_gone);
+  uv_poll_start(&s->gone_poll, UV_READABLE, sink_on_gone);
   uv_unref((uv_handle_t *)&s->gone_poll);
 }
 
@@ -202,32 +202,14 @@ int dr_output_drain(struct dr_output *o) {
   return -error;
 }
 
-static void end_output(struct dr_runtime *rt) {
-  struct dr_output *o = rt->output;
-  dr_output_detach(o);
-  if (o->owned) dr_output_free(o);
-}
-
-void dr_output_attach(struct dr_output *o, struct dr_runtime *rt) {
-  o->rt = rt;
-  rt->output = o;
-  rt->end_output = end_output;
-}
-
-void dr_output_detach(struct dr_output *o) {
+static void output_detach(struct dr_output *o) {
   o->rt->output = NULL;
   o->rt->end_output = NULL;
   o->rt = NULL;
   for (int i = 0; i < 2; i++) o->sinks[i].has_poll = false;
 }
 
-static void output_init(struct dr_output *o) {
-  *o = (struct dr_output){0};
-  for (int i = 0; i < 2; i++) o->sinks[i].fd = o->sinks[i].ready = o->sinks[i].gone = -1;
-  o->sinks[0].counts = true;
-}
-
-void dr_output_free(struct dr_output *o) {
+static void output_free(struct dr_output *o) {
   for (int i = 0; i < 2; i++) {
     struct dr_sink *s = &o->sinks[i];
     if (s->fd > STDERR_FILENO) close(s->fd);
@@ -236,6 +218,24 @@ void dr_output_free(struct dr_output *o) {
     dr_buffer_free(&s->pending);
   }
   free(o);
+}
+
+static void output_end(struct dr_runtime *rt) {
+  struct dr_output *o = rt->output;
+  output_detach(o);
+  if (o->owned) output_free(o);
+}
+
+void dr_output_attach(struct dr_output *o, struct dr_runtime *rt) {
+  o->rt = rt;
+  rt->output = o;
+  rt->end_output = output_end;
+}
+
+static void output_init(struct dr_output *o) {
+  *o = (struct dr_output){0};
+  for (int i = 0; i < 2; i++) o->sinks[i].fd = o->sinks[i].ready = o->sinks[i].gone = -1;
+  o->sinks[0].counts = true;
 }
 
 struct dr_output *dr_output_new(void) {
@@ -250,7 +250,7 @@ static struct dr_output *process;
 
 // A cookie is the descriptor's number. What print, io.write and fprintf write goes the same way as all results, so that
 // nothing is lost or overtaken.
-static ssize_t stream_write(void *cookie, const char *data, size_t len) {
+static ssize_t stdio_write(void *cookie, const char *data, size_t len) {
   struct dr_sink *s = dr_output_sink(process, (int)(intptr_t)cookie);
   if (!dr_output_write(process, s, data, len))
     sink_drain(process, s, process->exiting || !process->rt ? 0 : DR_HIGH_WATER);
@@ -259,7 +259,7 @@ static ssize_t stream_write(void *cookie, const char *data, size_t len) {
   return 0;
 }
 
-static int stream_seek(void *cookie, off64_t *offset, int whence) {
+static int stdio_seek(void *cookie, off64_t *offset, int whence) {
   off64_t at = lseek64((int)(intptr_t)cookie, *offset, whence);
   if (at < 0) return -1;
   *offset = at;
@@ -267,7 +267,7 @@ static int stream_seek(void *cookie, off64_t *offset, int whence) {
 }
 
 // Of a descriptor that another process made non-blocking: waits as if it were not.
-static ssize_t stream_read(void *cookie, char *data, size_t size) {
+static ssize_t stdio_read(void *cookie, char *data, size_t size) {
   int fd = (int)(intptr_t)cookie;
   for (;;) {
     ssize_t n = read(fd, data, size);
@@ -276,13 +276,13 @@ static ssize_t stream_read(void *cookie, char *data, size_t size) {
   }
 }
 
-static FILE *stream_open(int fd, const char *mode, cookie_io_functions_t functions, int buffering) {
+static FILE *stdio_open(int fd, const char *mode, cookie_io_functions_t functions, int buffering) {
   FILE *file = fopencookie((void *)(intptr_t)fd, mode, functions);
   if (file) setvbuf(file, NULL, buffering, BUFSIZ);
   return file;
 }
 
-static void at_exit(void) {
+static void output_at_exit(void) {
   process->exiting = true;
   fflush(stdout);
   dr_output_drain(process);
@@ -291,15 +291,15 @@ static void at_exit(void) {
 struct dr_output *dr_output_of_process(void) {
   process = dr_output_new();
   if (!process) return NULL;
-  cookie_io_functions_t writes = {.write = stream_write, .seek = stream_seek};
-  FILE *out = stream_open(STDOUT_FILENO, "w", writes, isatty(STDOUT_FILENO) ? _IOLBF : _IOFBF);
-  FILE *err = stream_open(STDERR_FILENO, "w", writes, _IONBF);
+  cookie_io_functions_t writes = {.write = stdio_write, .seek = stdio_seek};
+  FILE *out = stdio_open(STDOUT_FILENO, "w", writes, isatty(STDOUT_FILENO) ? _IOLBF : _IOFBF);
+  FILE *err = stdio_open(STDERR_FILENO, "w", writes, _IONBF);
   if (out) stdout = out;
   if (err) stderr = err;
   if (fcntl(STDIN_FILENO, F_GETFL) & O_NONBLOCK && !isatty(STDIN_FILENO)) {
-    FILE *in = stream_open(STDIN_FILENO, "r", (cookie_io_functions_t){.read = stream_read}, _IOFBF);
+    FILE *in = stdio_open(STDIN_FILENO, "r", (cookie_io_functions_t){.read = stdio_read}, _IOFBF);
     if (in) stdin = in;
   }
-  atexit(at_exit);
+  atexit(output_at_exit);
   return process;
 }

@@ -48,9 +48,8 @@ int dr_closed_standard(void);
 // The output of this process, with C's stdout and stderr on it. For the executable, before anything is written.
 struct dr_output *dr_output_of_process(void);
 
-// Connects the output with a runtime: from now on its loop writes what is pending. And undoes that.
+// Connects the output with a runtime: from now on its loop writes what is pending. The end of the runtime undoes that.
 void dr_output_attach(struct dr_output *o, struct dr_runtime *rt);
-void dr_output_detach(struct dr_output *o);
 
 // The place that the descriptor's bytes go to.
 struct dr_sink *dr_output_sink(struct dr_output *o, int fd);
@@ -85,6 +84,5 @@ int dr_readiness(int fd, unsigned events);
 
 // Not connected to any runtime; NULL if memory ran out.
 struct dr_output *dr_output_new(void);
-void dr_output_free(struct dr_output *o);
 
 #endif

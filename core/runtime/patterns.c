@@ -324,7 +324,7 @@ static size_t check_init(lua_State *L, int idx, size_t len) {
 // ---- the functions -----------------------------------------------------------------------------
 
 // The first place of a text in a longer one.
-static const char *find_plain(struct match *m, const char *s, const char *wanted, size_t len) {
+static const char *match_plain(struct match *m, const char *s, const char *wanted, size_t len) {
   if (!len) return s;
   while ((size_t)(m->text_end - s) >= len) {
     const char *at = memchr(s, *wanted, (size_t)(m->text_end - s) - len + 1);
@@ -336,21 +336,21 @@ static const char *find_plain(struct match *m, const char *s, const char *wanted
   return NULL;
 }
 
-static bool is_plain(const struct match *m) {
+static bool pattern_is_plain(const struct match *m) {
   for (const char *p = m->pattern - m->anchored; p < m->pattern_end; p++)
     if (*p && strchr("^$*+?.([%-", *p)) return false;
   return true;
 }
 
-static int search(lua_State *L, bool find) {
+static int match_search(lua_State *L, bool find) {
   struct match m;
   match_prepare(&m, L, true);
   size_t init = check_init(L, 3, (size_t)(m.text_end - m.text));
   if (init > (size_t)(m.text_end - m.text)) return lua_pushnil(L), 1;
   const char *s = m.text + init, *end;
-  if (find && (lua_toboolean(L, 4) || is_plain(&m))) {
+  if (find && (lua_toboolean(L, 4) || pattern_is_plain(&m))) {
     size_t len = (size_t)(m.pattern_end - m.pattern) + m.anchored;
-    s = find_plain(&m, s, m.pattern_end - len, len);
+    s = match_plain(&m, s, m.pattern_end - len, len);
     end = s ? s + len : NULL;
     m.captures = 0;
   } else {
@@ -363,8 +363,8 @@ static int search(lua_State *L, bool find) {
   return 2 + push_captures(&m, NULL, NULL);
 }
 
-static int l_find(lua_State *L) { return search(L, true); }
-static int l_match(lua_State *L) { return search(L, false); }
+static int l_find(lua_State *L) { return match_search(L, true); }
+static int l_match(lua_State *L) { return match_search(L, false); }
 
 // The state of an iteration is in upvalues: text, pattern, the next place, the end of the match before (-1: none).
 static int gmatch_next(lua_State *L) {
@@ -427,7 +427,7 @@ static void add_template(struct match *m, luaL_Buffer *b, const char *s, const c
 }
 
 // Adds the replacement of a match; false: the match itself.
-static bool add_value(struct match *m, luaL_Buffer *b, const char *s, const char *end, int type) {
+static bool add_replacement(struct match *m, luaL_Buffer *b, const char *s, const char *end, int type) {
   lua_State *L = m->L;
   if (type == LUA_TFUNCTION) {
     lua_pushvalue(L, 3);
@@ -467,7 +467,7 @@ static int l_gsub(lua_State *L) {
     const char *end = match_at(&m, s);
     if (end && end != before) {
       count++;
-      changed = add_value(&m, &b, s, end, type) || changed;
+      changed = add_replacement(&m, &b, s, end, type) || changed;
       s = before = end;
     } else if (s < m.text_end) {
       luaL_addchar(&b, *s++);

@@ -23,13 +23,13 @@ struct queue {
 
 static struct queue *check_queue(lua_State *L) { return luaL_checkudata(L, 1, QUEUE); }
 
-static void enter(struct dr_wait *w) {
+static void popper_enter(struct dr_wait *w) {
   struct popper *p = (struct popper *)w, **at = &p->queue->poppers;
   while (*at) at = &(*at)->next;
   *at = p;
 }
 
-static void leave(struct dr_wait *w) {
+static void popper_leave(struct dr_wait *w) {
   struct popper *p = (struct popper *)w;
   for (struct popper **at = &p->queue->poppers; *at; at = &(*at)->next) {
     if (*at != p) continue;
@@ -38,7 +38,7 @@ static void leave(struct dr_wait *w) {
   }
 }
 
-static void wake_first(struct queue *q) {
+static void queue_wake_first(struct queue *q) {
   if (!q->poppers) return;
   struct popper *p = q->poppers;
   q->poppers = p->next;
@@ -55,28 +55,28 @@ static int l_push(lua_State *L) {
     lua_insert(L, 2);
     lua_rawseti(L, 2, q->last + 1);
     q->last++;
-    wake_first(q);
+    queue_wake_first(q);
   }
   lua_pushboolean(L, !q->closed);
   return 1;
 }
 
-static double now(void) { return (double)uv_hrtime() / 1e9; }
+static double queue_now(void) { return (double)uv_hrtime() / 1e9; }
 
-static int popped(lua_State *L, int status, lua_KContext ctx);
+static int queue_popped(lua_State *L, int status, lua_KContext ctx);
 
-static int pop(lua_State *L, double timeout) {
+static int queue_pop(lua_State *L, double timeout) {
   struct queue *q = check_queue(L);
   if (q->first > q->last && !q->closed) {
     struct popper *p = lua_newuserdatauv(L, sizeof *p, 1);
     *p = (struct popper){.queue = q,
-                         .wait = {.what = "a queue", .start = enter, .stop = leave},
-                         .deadline = timeout < 0 ? -1 : now() + timeout};
+                         .wait = {.what = "a queue", .start = popper_enter, .stop = popper_leave},
+                         .deadline = timeout < 0 ? -1 : queue_now() + timeout};
     lua_pushvalue(L, 1);
     lua_setiuservalue(L, -2, 1);
     lua_replace(L, 2);
     lua_settop(L, 2);
-    return dr_wait(L, &p->wait, 2, timeout, popped, 0);
+    return dr_wait(L, &p->wait, 2, timeout, queue_popped, 0);
   }
   if (q->first > q->last) {
     lua_pushnil(L);  // closed and empty
@@ -90,7 +90,7 @@ static int pop(lua_State *L, double timeout) {
   return 1;
 }
 
-static int popped(lua_State *L, int status, lua_KContext ctx) {
+static int queue_popped(lua_State *L, int status, lua_KContext ctx) {
   (void)status, (void)ctx;
   struct queue *q = check_queue(L);
   struct popper *p = lua_touserdata(L, 2);
@@ -99,22 +99,22 @@ static int popped(lua_State *L, int status, lua_KContext ctx) {
     dr_fail(&e, "timeout", ETIMEDOUT, "nothing came through the queue in time");
     return dr_return_error(L, &e);
   }
-  double left = p->deadline - now();  // another fiber may have been quicker: then it waits again
-  return pop(L, p->deadline < 0 ? -1 : left > 0 ? left : 0);
+  double left = p->deadline - queue_now();  // another fiber may have been quicker: then it waits again
+  return queue_pop(L, p->deadline < 0 ? -1 : left > 0 ? left : 0);
 }
 
 // queue:pop([timeout]) -> value | nil once closed and empty | nil, err (kind "timeout")
 static int l_pop(lua_State *L) {
   double timeout = dr_opt_seconds(L, 2, -1);
   lua_settop(L, 2);
-  return pop(L, timeout);
+  return queue_pop(L, timeout);
 }
 
 // queue:close(): what is in it can still be popped
 static int l_close(lua_State *L) {
   struct queue *q = check_queue(L);
   q->closed = true;
-  while (q->poppers) wake_first(q);
+  while (q->poppers) queue_wake_first(q);
   return 0;
 }
 

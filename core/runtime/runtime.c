@@ -71,7 +71,7 @@ static void on_stuck_hook(lua_State *L, lua_Debug *ar) {
   lua_error(L);
 }
 
-static bool is_main(const struct dr_runtime *rt, const struct dr_fiber *f) {
+static bool run_is_main(const struct dr_runtime *rt, const struct dr_fiber *f) {
   const struct dr_run *run = rt->run;
   while (run && run->main != f) run = run->outer;
   return f && run;
@@ -87,7 +87,7 @@ static void on_signal_hook(lua_State *L, lua_Debug *ar) {
   rt->signal = 0;
   if (!signal) return;
   interrupt_runs(rt, signal, rt->current);
-  if (is_main(rt, rt->current)) {
+  if (run_is_main(rt, rt->current)) {
     dr_interrupted(L, signal);
     lua_error(L);
   }
@@ -119,7 +119,7 @@ static void restore_signals(struct dr_runtime *rt);
 
 // Whether an earlier signal has waited too long, because one call of C does not return. The next signal then has its
 // default effect.
-static bool is_deaf(struct dr_runtime *rt) {
+static bool signal_is_deaf(struct dr_runtime *rt) {
   enum { PATIENCE = 3 };  // seconds
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
@@ -137,7 +137,7 @@ static void on_signal(int signal) {
   }
   // A terminal that closes sends several, and a service manager sends one after SIGTERM: only the first signal counts.
   bool repeats = rt && signal == SIGHUP && (rt->ignores_hangup || rt->signal);
-  if (rt && !repeats && is_deaf(rt)) {
+  if (rt && !repeats && signal_is_deaf(rt)) {
     restore_signals(rt);
     raise(signal);
   } else if (rt && !repeats) {
@@ -231,17 +231,17 @@ void dr_run_leave(struct dr_runtime *rt, struct dr_run *run) {
 }
 
 // The first fiber of a run from f on.
-static struct dr_fiber *fiber_of(const struct dr_run *run, struct dr_fiber *f) {
+static struct dr_fiber *run_fiber(const struct dr_run *run, struct dr_fiber *f) {
   while (f && dr_fiber_run(f) != run->id) f = dr_fiber_next(f);
   return f;
 }
 
-static void cancel_rest(struct dr_runtime *rt, const struct dr_run *run, lua_State *L) {
-  for (struct dr_fiber *f = fiber_of(run, rt->fibers), *next; f; f = next) {
-    next = fiber_of(run, dr_fiber_next(f));
+static void run_cancel_rest(struct dr_runtime *rt, const struct dr_run *run, lua_State *L) {
+  for (struct dr_fiber *f = run_fiber(run, rt->fibers), *next; f; f = next) {
+    next = run_fiber(run, dr_fiber_next(f));
     dr_end(L, f);
   }
-  while (fiber_of(run, rt->fibers) && !run->given_up && dr_step(rt, L)) {}
+  while (run_fiber(run, rt->fibers) && !run->given_up && dr_step(rt, L)) {}
 }
 
 int dr_run_main(lua_State *L, struct dr_run *run, int nargs) {
@@ -255,7 +255,7 @@ int dr_run_main(lua_State *L, struct dr_run *run, int nargs) {
     dr_cancel(L, f, -1);
     lua_pop(L, 1);
   }
-  cancel_rest(rt, run, L);
+  run_cancel_rest(rt, run, L);
   dr_settle_loop(rt);
   lua_settop(L, handle);  // a function of C in an inner run may have left values there
   bool ok = dr_fiber_results(L, f, handle);
@@ -265,7 +265,7 @@ int dr_run_main(lua_State *L, struct dr_run *run, int nargs) {
 
 // ---- birth and end -----------------------------------------------------------------------------
 
-static void close_handle(uv_handle_t *handle, void *arg) {
+static void runtime_close_handle(uv_handle_t *handle, void *arg) {
   (void)arg;
   if (!uv_is_closing(handle)) uv_close(handle, NULL);
 }
@@ -278,7 +278,7 @@ static int l_gc(lua_State *L) {
   restore_signals(rt);
   dr_give_up_fibers(rt);
   dr_root_free(rt->root);
-  uv_walk(&rt->loop, close_handle, NULL);
+  uv_walk(&rt->loop, runtime_close_handle, NULL);
   uv_run(&rt->loop, UV_RUN_DEFAULT);
   uv_loop_close(&rt->loop);
   if (rt->end_input) rt->end_input(rt);

@@ -90,6 +90,9 @@ void dr_runtime_set(lua_State *L);  // makes the userdata at the top, which it p
 // owns w and is kept. Use it as `return dr_wait(…)`. In a fiber it yields; elsewhere it runs the loop until the end.
 int dr_wait(lua_State *L, struct dr_wait *w, int anchor, double timeout, lua_KFunction k, lua_KContext ctx);
 
+// For uv_close, of a handle that malloc made.
+void dr_free_handle(uv_handle_t *handle);
+
 // Ends a wait, if it is pending. Safe in any callback; runs no Lua.
 void dr_wake(struct dr_wait *w);
 

@@ -37,7 +37,7 @@ static int check_output(lua_State *L) {
 
 // If the script ends with its reader, the error of a failed write is the error that the signal is about to raise: a
 // script that returns before the signal arrives then ends in the same way.
-static int push_result(lua_State *L, int rc) {
+static int standard_push_result(lua_State *L, int rc) {
   struct dr_error e;
   lua_pushboolean(L, true);
   if (!rc) return 1;
@@ -57,13 +57,13 @@ static int l_write(lua_State *L) {
   const char *data = luaL_checklstring(L, 2, &len);
   struct dr_output *o = output_of(L);
   fflush(fd == STDOUT_FILENO ? stdout : stderr);  // what print wrote comes first
-  return push_result(L, dr_output_write(o, dr_output_sink(o, fd), data, len));
+  return standard_push_result(L, dr_output_write(o, dr_output_sink(o, fd), data, len));
 }
 
-static int waited(lua_State *L, int status, lua_KContext ctx) {
+static int standard_waited(lua_State *L, int status, lua_KContext ctx) {
   (void)status;
   const struct dr_sink *s = (const struct dr_sink *)ctx;
-  if (dr_has_room(s)) return push_result(L, -s->error);
+  if (dr_has_room(s)) return standard_push_result(L, -s->error);
   lua_pushboolean(L, false);
   return 1;
 }
@@ -74,11 +74,11 @@ static int l_wait(lua_State *L) {
   double timeout = dr_opt_seconds(L, 2, -1);
   struct dr_output *o = output_of(L);
   struct dr_sink *s = dr_output_sink(o, fd);
-  if (dr_has_room(s)) return waited(L, LUA_OK, (lua_KContext)s);
+  if (dr_has_room(s)) return standard_waited(L, LUA_OK, (lua_KContext)s);
   struct dr_room *r = lua_newuserdatauv(L, sizeof *r, 0);
   *r = (struct dr_room){
       .wait = {.what = "room in the output", .start = dr_room_enter, .stop = dr_room_leave}, .output = o, .sink = s};
-  return dr_wait(L, &r->wait, lua_gettop(L), timeout, waited, (lua_KContext)s);
+  return dr_wait(L, &r->wait, lua_gettop(L), timeout, standard_waited, (lua_KContext)s);
 }
 
 // end_with_reader("later" | "write" | "at once"): from now on the script ends, as by SIGPIPE, when the reader of what

@@ -38,7 +38,7 @@ void dr_make_ready(struct dr_fiber *f) {
 
 // ---- waiting -----------------------------------------------------------------------------------
 
-static void settle(struct dr_wait *w, enum dr_outcome outcome) {
+static void wait_settle(struct dr_wait *w, enum dr_outcome outcome) {
   static const char *const outcomes[] = {NULL, "is woken", "timed out", "is cancelled"};
   w->outcome = outcome;
   if (w->fiber->rt->traces) dr_trace(w->fiber, outcomes[outcome], NULL);
@@ -46,30 +46,30 @@ static void settle(struct dr_wait *w, enum dr_outcome outcome) {
   if (outcome != DR_WOKEN && w->stop) w->stop(w);
 }
 
-static void end_wait(struct dr_wait *w, enum dr_outcome outcome) {
+static void wait_end(struct dr_wait *w, enum dr_outcome outcome) {
   if (!w->fiber || w->outcome != DR_PENDING) return;
-  settle(w, outcome);
+  wait_settle(w, outcome);
   dr_make_ready(w->fiber);
 }
 
-void dr_wake(struct dr_wait *w) { end_wait(w, DR_WOKEN); }
+void dr_wake(struct dr_wait *w) { wait_end(w, DR_WOKEN); }
 
-static void on_timer(uv_timer_t *timer) {
+static void wait_on_timer(uv_timer_t *timer) {
   struct dr_fiber *f = timer->data;
-  if (f->wait) end_wait(f->wait, DR_TIMED_OUT);
+  if (f->wait) wait_end(f->wait, DR_TIMED_OUT);
 }
 
-static void on_timer_closed(uv_handle_t *timer) { free(timer); }
+void dr_free_handle(uv_handle_t *handle) { free(handle); }
 
 void dr_close_timer(struct dr_fiber *f) {
-  if (f->timer) uv_close((uv_handle_t *)f->timer, on_timer_closed);
+  if (f->timer) uv_close((uv_handle_t *)f->timer, dr_free_handle);
   f->timer = NULL;
 }
 
 // The length for a timer that must not end early. The loop's clock counts whole milliseconds and is behind, so the end
 // is rounded up on that clock; a rounded length would end early. The loop's clock is read first: if the process is
 // stopped between the two, the end is still in the future.
-static uint64_t ms_until_over(uv_loop_t *loop, double seconds) {
+static uint64_t wait_ms(uv_loop_t *loop, double seconds) {
   if (seconds <= 0) return 0;
   if (seconds > 1e9) return (uint64_t)1e15;
   uv_update_time(loop);
@@ -77,17 +77,17 @@ static uint64_t ms_until_over(uv_loop_t *loop, double seconds) {
   return (end + 999999) / 1000000 - uv_now(loop);
 }
 
-static void start_timer(lua_State *L, struct dr_fiber *f, double seconds) {
+static void wait_start_timer(lua_State *L, struct dr_fiber *f, double seconds) {
   if (!f->timer) {
     f->timer = malloc(sizeof *f->timer);
     if (!f->timer) luaL_error(L, "out of memory");
     uv_timer_init(&f->rt->loop, f->timer);
     f->timer->data = f;
   }
-  uv_timer_start(f->timer, on_timer, ms_until_over(&f->rt->loop, seconds), 0);
+  uv_timer_start(f->timer, wait_on_timer, wait_ms(&f->rt->loop, seconds), 0);
 }
 
-static void detach(lua_State *L, struct dr_wait *w) {
+static void wait_detach(lua_State *L, struct dr_wait *w) {
   if (w->fiber) w->fiber->wait = NULL;
   w->fiber = NULL;
   lua_pushnil(L);
@@ -95,9 +95,9 @@ static void detach(lua_State *L, struct dr_wait *w) {
 }
 
 // For a coroutine that was closed while it waited.
-static void abandon(lua_State *L, struct dr_wait *w) {
-  if (w->outcome == DR_PENDING) settle(w, DR_CANCELLED);
-  detach(L, w);
+static void wait_abandon(lua_State *L, struct dr_wait *w) {
+  if (w->outcome == DR_PENDING) wait_settle(w, DR_CANCELLED);
+  wait_detach(L, w);
 }
 
 void dr_push_cancel(lua_State *L, struct dr_fiber *f) {
@@ -122,7 +122,7 @@ void dr_push_cancel(lua_State *L, struct dr_fiber *f) {
   dr_push_error_text(L, "cancelled", 0, "cancelled", strlen("cancelled"));
 }
 
-static int raise_cancel(lua_State *L, struct dr_fiber *f) {
+static int wait_raise_cancel(lua_State *L, struct dr_fiber *f) {
   if (f->budget) dr_budget_watch(L, f->budget);
   dr_push_cancel(L, f);
   return lua_error(L);
@@ -130,21 +130,21 @@ static int raise_cancel(lua_State *L, struct dr_fiber *f) {
 
 void dr_cancel_wait(struct dr_fiber *f) {
   if (f->wait && f->wait->outcome == DR_PENDING)
-    end_wait(f->wait, DR_CANCELLED);
+    wait_end(f->wait, DR_CANCELLED);
   else
     f->cancel_pending = true;
 }
 
-static int finish_wait(lua_State *L, struct dr_wait *w) {
+static int wait_finish(lua_State *L, struct dr_wait *w) {
   struct dr_fiber *f = w->fiber;
-  detach(L, w);
-  if (w->outcome == DR_CANCELLED) return raise_cancel(L, f);
+  wait_detach(L, w);
+  if (w->outcome == DR_CANCELLED) return wait_raise_cancel(L, f);
   return w->k(L, LUA_YIELD, w->ctx);
 }
 
-static int resumed(lua_State *L, int status, lua_KContext ctx) {
+static int wait_resumed(lua_State *L, int status, lua_KContext ctx) {
   (void)status;
-  return finish_wait(L, (struct dr_wait *)ctx);
+  return wait_finish(L, (struct dr_wait *)ctx);
 }
 
 void dr_run_until_woken(lua_State *L, struct dr_wait *w) {
@@ -161,7 +161,7 @@ void dr_run_until_woken(lua_State *L, struct dr_wait *w) {
   rt->current = current;
   rt->running = running;
   if (w->outcome != DR_PENDING) return;
-  abandon(L, w);
+  wait_abandon(L, w);
   luaL_error(L, "deadlock: waiting, but no timer, connection or fiber is pending");
 }
 
@@ -175,8 +175,8 @@ int dr_wait(lua_State *L, struct dr_wait *w, int anchor, double timeout, lua_KFu
   if (!yields && rt->in_uv) return luaL_error(L, "cannot wait inside of a callback that cannot yield; use spawn()");
   if (!yields && f->budget)  // it would delay every other such wait
     return luaL_error(L, "cannot wait inside of a function of C that calls back, such as string.gsub");
-  if (f->wait) abandon(L, f->wait);
-  if (timeout >= 0) start_timer(L, f, timeout);
+  if (f->wait) wait_abandon(L, f->wait);
+  if (timeout >= 0) wait_start_timer(L, f, timeout);
   lua_pushvalue(L, anchor);
   lua_rawsetp(L, LUA_REGISTRYINDEX, w);
   w->fiber = f;
@@ -185,15 +185,15 @@ int dr_wait(lua_State *L, struct dr_wait *w, int anchor, double timeout, lua_KFu
   w->ctx = ctx;
   f->wait = w;
   if (f->cancel_pending || dr_budget_spent(f->budget)) {
-    settle(w, DR_CANCELLED);
-    return finish_wait(L, w);
+    wait_settle(w, DR_CANCELLED);
+    return wait_finish(L, w);
   }
   if (w->start) w->start(w);
   if (rt->traces) dr_trace(f, "waits for", w->what);
   if (yields) {
     lua_pushlightuserdata(L, (void *)&dr_parked);
-    return lua_yieldk(L, 1, (lua_KContext)w, resumed);
+    return lua_yieldk(L, 1, (lua_KContext)w, wait_resumed);
   }
   dr_run_until_woken(L, w);
-  return finish_wait(L, w);
+  return wait_finish(L, w);
 }

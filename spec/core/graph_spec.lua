@@ -1,10 +1,11 @@
 -- The rooms of core/ and the arrows between them: by the headers that files include, and by the symbols that their object
--- files need.
+-- files need. And the names of its functions.
 local process = require "spec.process"
 local uv = require "luv"
 
 local BUILD = process.program:match "^(.*)/[^/]*$"
 local OBJECTS = BUILD .. "/CMakeFiles/dockrun_core.dir/core"
+local PROGRAM = BUILD .. "/CMakeFiles/dockrun.dir/core/main.c.o"
 
 -- Which rooms a room may use. The files at the top of core/ join all rooms.
 local allowed = {
@@ -20,6 +21,11 @@ local LARGEST_CIRCLE = 4
 
 local function room_of(file) return file:match "^(%w+)/" or "top" end
 
+local function read(path)
+  local file <close> = assert(io.open(path))
+  return file:read "a"
+end
+
 local function lines_of(program, ...)
   local result = process.run({ ... }, { program = program })
   assert(result.code == 0, result.stderr)
@@ -33,18 +39,25 @@ local function files(ending)
   return list
 end
 
--- { file = { other = symbol, … } }
-local function by_symbols()
-  local objects, defined, used, graph = {}, {}, {}, {}
+-- What the object files define for each other, { name = file }, and need: a list of { file, name }.
+local function symbols()
+  local objects, defined, used = { PROGRAM }, {}, {}
   for _, file in ipairs(files "c") do
     local object = ("%s/%s.o"):format(OBJECTS, file)
     if uv.fs_stat(object) then objects[#objects + 1] = object end
   end
+  assert.truthy(#objects > 40, "no object files in " .. OBJECTS)
   for line in lines_of("nm", "-gA", table.unpack(objects)) do
     local object, kind, name = line:match "^(.-)%.o:.- (%a) ([%w_]+)$"
-    local file = object and object:sub(#OBJECTS + 2)
+    local file = object and object:match ".*/core/(.*)$"
     if kind == "U" then used[#used + 1] = { file, name } elseif kind then defined[name] = file end
   end
+  return defined, used
+end
+
+-- { file = { other = symbol, … } }
+local function by_symbols()
+  local graph, defined, used = {}, symbols()
   for _, use in ipairs(used) do
     local file, name = table.unpack(use)
     local other = defined[name]
@@ -88,14 +101,20 @@ local function reach(graph, file, found)
   return found
 end
 
+-- Calls found(name, file) for each static function, but those of Lua's bindings: l_close has the name of its method.
+local function each_static(found)
+  for _, file in ipairs(files "[ch]") do
+    local text = read("core/" .. file)
+    for name in text:gmatch "\nstatic [%w_ *]-([%w_]+)%([^;{}]-%) {" do
+      if not name:find "^l_" then found(name, file) end
+    end
+  end
+end
+
 describe("core/", function()
   it("has arrows between its rooms only downwards, by its headers", function() check_rooms(by_includes()) end)
 
-  it("has arrows between its rooms only downwards, by its symbols", function()
-    local graph = by_symbols()
-    assert.truthy(next(graph), "no object files in " .. OBJECTS)
-    check_rooms(graph)
-  end)
+  it("has arrows between its rooms only downwards, by its symbols", function() check_rooms(by_symbols()) end)
 
   it("has no circle of more files than the scheduler has", function()
     local graph, reached = by_symbols(), {}
@@ -106,6 +125,25 @@ describe("core/", function()
         if other ~= file and (reached[other] or {})[file] then circle[#circle + 1] = other end
       end
       assert.truthy(#circle <= LARGEST_CIRCLE, table.concat(circle, " "))
+    end
+  end)
+
+  it("has each name of a static function in one file", function()
+    local first, count = {}, 0
+    each_static(function(name, file)
+      count = count + 1
+      local other = first[name] or file
+      assert.truthy(other == file, ("%s is in %s and in %s: put the file's word before it"):format(name, other, file))
+      first[name] = file
+    end)
+    assert.truthy(count > 300, "found only " .. count .. " functions")
+  end)
+
+  it("exports no function that only its own file uses", function()
+    local defined, used = symbols()
+    for _, use in ipairs(used) do defined[use[2]] = nil end
+    for name, file in pairs(defined) do
+      assert.truthy(name == "main" or name:find "^dockrun_", ("%s of %s must be static, or used"):format(name, file))
     end
   end)
 end)
